@@ -1,0 +1,1 @@
+"""What it costs, as ratios against a peer in the same run."""

@@ -1,0 +1,132 @@
+"""What a frame costs on its way through splitter, dialect, ids and log, beside what people write by hand.
+
+    python -m benchmarks.frames [--repeat N]
+
+One process, no network, CPU time. Every row handles the same 64 KiB chunks of the same stream (or the same stream
+with one chunk per frame), the rows take turns, and the median of the turns is shown, so a machine that slows down
+slows down all of them. The peer is httpx-sse's decoder with a JSON round trip per line: what the usual
+hand-written relay does with each event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+from httpx_sse._decoders import SSEDecoder, SSELineDecoder
+
+from sse_bridge.flow.log import RunLog
+from sse_bridge.wire.dialects import Named, Typed, Verbatim
+from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.ids import FrameIds
+
+FRAMES = 20_000
+CHUNK = 64 * 1024
+RUN = "Zk3vQ0x9bTnWf2Rq"
+
+LINES = [
+    f"{number:07d} epoch 3 step {number} loss=0.{number % 997:03d} lr=3e-4 throughput=812/s" for number in range(FRAMES)
+]
+SINGLE = [f'event: stdout\ndata: {{"line":"{line}"}}\n\n'.encode() for line in LINES]
+ESCAPED = [f'event: stdout\ndata: {{"line":"{line} \\"ok\\""}}\n\n'.encode() for line in LINES]
+MIXED = [frame.replace(b"stdout", b"stderr") if n % 10 == 0 else frame for n, frame in enumerate(SINGLE)]
+SPACED = [f'data: {{"type": "stdout", "line": "{line}"}}\n\n'.encode() for line in LINES]
+
+
+def large(frames: list[bytes]) -> list[bytes]:
+    stream = b"".join(frames)
+    return [stream[start : start + CHUNK] for start in range(0, len(stream), CHUNK)]
+
+
+def by_hand(chunks: list[bytes]) -> int:
+    """httpx-sse's decoder, `json.loads`, `json.dumps`, an f-string: the usual relay, without its sends."""
+    lines, decoder, size = SSELineDecoder(), SSEDecoder(), 0
+    for chunk in chunks:
+        for line in lines.decode(chunk.decode()):
+            event = decoder.decode(line)
+            if event is not None:
+                body = json.dumps({"type": event.event, **json.loads(event.data)})
+                size += len(f"data: {body}\n\n".encode())
+    return size
+
+
+def splits(chunks: list[bytes]) -> int:
+    """The floor that everything here stands on: `bytes.split(b"\\n\\n")`."""
+    return sum(len(chunk.split(b"\n\n")) for chunk in chunks)
+
+
+def splitter_only(chunks: list[bytes]) -> int:
+    splitter = FrameSplitter()
+    return sum(len(splitter.feed(chunk)) for chunk in chunks)
+
+
+def mapped(dialect: Callable[[FrameIds], Typed | Named | Verbatim], run: str | None) -> Callable[[list[bytes]], int]:
+    def work(chunks: list[bytes]) -> int:
+        splitter, station = FrameSplitter(), dialect(FrameIds(run))
+        return sum(len(station.map(splitter.feed(chunk))) for chunk in chunks)
+
+    return work
+
+
+def logged(chunks: list[bytes]) -> int:
+    """Split, map, ids, log, and one viewer who takes what is there after each chunk."""
+    splitter, station, log = FrameSplitter(), Typed(FrameIds(RUN)), RunLog()
+    cursor, size = log.attach(), 0
+    for chunk in chunks:
+        frames = station.map(splitter.feed(chunk))
+        if frames:
+            log.append(frames, station.ids.next)
+        size += len(cursor.take(CHUNK))
+    return size
+
+
+ROWS: list[tuple[str, Callable[[list[bytes]], int], list[bytes]]] = [
+    ("peer: httpx-sse + json, 64 KiB chunks", by_hand, large(SINGLE)),
+    ("peer: httpx-sse + json, chunk per frame", by_hand, SINGLE),
+    ('bytes.split(b"\\n\\n")', splits, large(SINGLE)),
+    ("split", splitter_only, large(SINGLE)),
+    ("split + typed", mapped(Typed, None), large(SINGLE)),
+    ("split + typed + ids", mapped(Typed, RUN), large(SINGLE)),
+    ("split + typed + ids + log + take", logged, large(SINGLE)),
+    ("split + named + ids", mapped(Named, RUN), large(SINGLE)),
+    ("split + verbatim", mapped(Verbatim, None), large(SINGLE)),
+    ("split + typed + ids, stderr every 10th", mapped(Typed, RUN), large(MIXED)),
+    ("split + typed + ids, escapes", mapped(Typed, RUN), large(ESCAPED)),
+    ("split + typed + ids, slow path", mapped(Typed, RUN), large(SPACED)),
+    ("split + typed + ids, chunk per frame", mapped(Typed, RUN), SINGLE),
+    ("split + typed + ids + log + take, chunk per frame", logged, SINGLE),
+]
+
+
+def measure(repeat: int) -> Iterator[tuple[str, float]]:
+    """Median CPU nanoseconds a frame, by row; the rows take turns."""
+    seen: dict[str, list[float]] = {name: [] for name, _, _ in ROWS}
+    for _ in range(repeat):
+        for name, work, chunks in ROWS:
+            started = time.process_time_ns()
+            work(chunks)
+            seen[name].append((time.process_time_ns() - started) / FRAMES)
+    return ((name, statistics.median(times)) for name, times in seen.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=9, help="turns of every row (default 9)")
+    rows = dict(measure(parser.parse_args().repeat))
+    peer, floor = rows["peer: httpx-sse + json, 64 KiB chunks"], rows['bytes.split(b"\\n\\n")']
+    print(f"{FRAMES} frames of {sum(map(len, SINGLE)) / FRAMES:.0f} bytes, median CPU time of the turns\n")
+    print(f"{'':50} {'ns/frame':>9} {'x faster':>9} {'x split':>8}")
+    for name, cost in rows.items():
+        print(f"{name:50} {cost:9.0f} {peer / cost:9.1f} {cost / floor:8.1f}")
+    full = rows["split + typed + ids"]
+    print(
+        f"\nsplit, map and ids: {peer / full:.1f} x faster than the peer (aim: 15 or more), {full / floor:.2f} x the split"
+    )
+    print(f"on a machine whose split costs 85 ns: {full / floor * 85:.0f} ns a frame (aim: 350 or less)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Cutting an event stream into frames.
+
+A `FrameSplitter` turns chunks, cut anywhere, into bytes of whole frames. It knows line ends, blank lines, the
+byte order mark and a size limit; it does not know what a frame means.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["DEFAULT_MAX_FRAME_SIZE", "Discard", "FrameSplitter", "split"]
+
+#: Bytes. Precedents: httpx2's SSE client stops at 1 MiB an event, Go's line scanner at 64 KiB.
+DEFAULT_MAX_FRAME_SIZE: Final = 1024 * 1024
+
+_BOM: Final = b"\xef\xbb\xbf"
+_LF: Final = 0x0A
+_BLANK_LINES: Final = re.compile(rb"\n{3,}")
+
+
+class Discard(NamedTuple):
+    """A frame that was larger than the limit and is gone."""
+
+    #: Where in the bytes that the same `feed` returned the frame would have stood.
+    offset: int
+    #: Bytes the frame had, its blank line included.
+    size: int
+
+
+class FrameSplitter:
+    """Collects chunks and hands out whole frames, after WHATWG HTML 9.2.5 and 9.2.6.
+
+    Only CR, LF and CRLF end a line; U+2028, U+0085, form feed and the like are data. What `feed` returns is
+    canonical: lines end in LF, every frame ends in exactly one blank line, and no frame is empty. Bytes after
+    the last blank line wait for the next chunk; at the end of the stream they are not a frame and are to be
+    dropped (9.2.6), which needs no call.
+
+    Memory is bounded by `max_frame_size` and one chunk, however the stream is cut and however large a frame is.
+
+    Args:
+        max_frame_size: bytes a frame may have, its blank line included, counted after line ends were
+            normalised. Larger ones are dropped while they stream in and counted. `None` means no limit.
+
+    Raises:
+        ValueError: `max_frame_size` is not positive.
+    """
+
+    def __init__(self, max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE) -> None:
+        if max_frame_size is not None and max_frame_size < 1:
+            raise ValueError(f"max_frame_size must be positive or None, not {max_frame_size}")
+        self.max_frame_size = max_frame_size
+        #: Frames and bytes discarded since the beginning.
+        self.discarded_frames = 0
+        self.discarded_bytes = 0
+        #: Frames discarded by the last `feed`, in order.
+        self.discards: list[Discard] = []
+        self._head: bytes | None = b""  # the first bytes, until they are known to be a BOM or not
+        self._after_cr = False  # an LF that comes next belongs to a CR that was already taken
+        self._pending = bytearray()  # the beginning of a frame
+        self._discarding = 0  # bytes of the oversized frame that is streaming in
+        self._discarding_at_line_end = False
+
+    @property
+    def pending(self) -> bytes:
+        """The bytes of the frame that is not whole yet."""
+        return bytes(self._pending)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Takes the next chunk and returns all frames that are whole now, as one `bytes` (may be empty).
+
+        Look at `discards` after each call: the next one forgets them.
+        """
+        if self.discards:
+            self.discards = []
+        if self._head is not None:
+            chunk = self._without_bom(self._head + chunk)
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_lf(chunk)
+        if self._discarding:
+            chunk = self._discard(chunk)
+        if not self._pending and chunk[:1] == b"\n":
+            chunk = chunk.lstrip(b"\n")
+        end = self._end_of_frames(chunk)
+        if not end:
+            self._keep(chunk)
+            return b""
+        frames = chunk[:end]
+        if self._pending:
+            frames = b"".join((self._pending, frames))
+            self._pending.clear()
+        self._keep(chunk[end:])
+        if b"\n\n\n" in frames:
+            frames = _BLANK_LINES.sub(b"\n\n", frames)
+        if self.max_frame_size is not None and len(frames) > self.max_frame_size:
+            frames = self._without_oversized(frames, self.max_frame_size)
+        return frames
+
+    def _end_of_frames(self, chunk: bytes) -> int:
+        """How much of `chunk` belongs to whole frames. Never looks at a byte twice (`rfind` is over `chunk`)."""
+        end = chunk.rfind(b"\n\n") + 2
+        if end >= 2:
+            return end
+        # A blank line may straddle the cut.
+        return 1 if chunk[:1] == b"\n" and self._pending[-1:] == b"\n" else 0
+
+    def _keep(self, rest: bytes) -> None:
+        self._pending += rest
+        if self.max_frame_size is not None and len(self._pending) > self.max_frame_size:
+            self._discarding = len(self._pending)
+            self._discarding_at_line_end = self._pending[-1] == _LF
+            self._pending = bytearray()  # not clear(): the memory is to go, too
+
+    def _discard(self, chunk: bytes) -> bytes:
+        """Skips what belongs to the oversized frame; returns what follows it."""
+        if self._discarding_at_line_end and chunk[:1] == b"\n":
+            end = 1
+        else:
+            end = chunk.find(b"\n\n") + 2
+            if end < 2:
+                self._discarding += len(chunk)
+                if chunk:
+                    self._discarding_at_line_end = chunk[-1] == _LF
+                return b""
+        self._count_discard(0, self._discarding + end)
+        self._discarding = 0
+        return chunk[end:]
+
+    def _without_oversized(self, frames: bytes, limit: int) -> bytes:
+        kept, offset = [], 0
+        for frame in split(frames):
+            size = len(frame) + 2
+            if size > limit:
+                self._count_discard(offset, size)
+            else:
+                kept.append(frame + b"\n\n")
+                offset += size
+        return b"".join(kept)
+
+    def _count_discard(self, offset: int, size: int) -> None:
+        self.discards.append(Discard(offset, size))
+        self.discarded_frames += 1
+        self.discarded_bytes += size
+
+    def _without_bom(self, head: bytes) -> bytes:
+        """One BOM at the very start is not part of the stream (9.2.5), whole or in pieces."""
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
+
+    def _with_lf(self, chunk: bytes) -> bytes:
+        """Normalises line ends. A CR at the cut ends its line now and swallows one LF later: nothing is delayed."""
+        if not chunk:
+            return chunk
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def split(frames: bytes) -> list[bytes]:
+    """The single frames, each without its blank line, in what `FrameSplitter.feed` returned."""
+    parts = frames.split(b"\n\n")
+    parts.pop()
+    return parts
