@@ -67,7 +67,10 @@ class Dialect(Protocol):
     ids_by_default: bool
     #: Whether the dialect knows a terminal frame when it sees one. If not, the end of the stream is an end.
     sees_endings: bool
+    #: The terminal frame has passed.
     finished: bool
+    #: It was the exit of the work itself, so nothing of it runs any more.
+    exited: bool
     ids: FrameIds
 
     @property
@@ -89,6 +92,7 @@ class _Lines:
     def __init__(self, ids: FrameIds) -> None:
         self.ids = ids
         self.finished = False
+        self.exited = False
         self._unfinished: dict[str, str] = {}
 
     @staticmethod
@@ -209,6 +213,7 @@ class _Lines:
 
     def _finish(self, kind: str, body: _Body) -> list[bytes]:
         self.finished = True
+        self.exited = kind == "exit"
         return [*self._take_unfinished(), self.render(kind, body)]
 
 
@@ -246,6 +251,7 @@ class Verbatim:
     ids_by_default = False
     sees_endings = False
     finished = False
+    exited = False
     unfinished = False
 
     def __init__(self, ids: FrameIds) -> None:

@@ -10,7 +10,7 @@ from sse_bridge.wire import events
 from sse_bridge.wire.events import Event
 from sse_bridge.wire.frames import FrameSplitter
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+text = st.text(st.characters(codec="utf-8"), max_size=30)
 one_line = text.map(lambda value: value.replace("\r", "").replace("\n", ""))
 made = st.builds(
     Event,

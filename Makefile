@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Both install what they need into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+BIN = $(VENV)/bin
+
+.PHONY: demo test unit lint types format bench clean system
+
+demo: $(VENV)/installed-serve
+	$(BIN)/sse-bridge demo --port $(PORT)
+
+# Coverage is a gate where the rules are: no branch of wire and flow is untested.
+test: $(VENV)/installed-lint system
+	$(BIN)/python -m pytest -q tests/wire tests/flow \
+	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
+	$(BIN)/python -m pytest -q --ignore=tests/wire --ignore=tests/flow
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-lint
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-lint
+	$(BIN)/python -m benchmarks.frames
+
+# Chromium for the tests in a real browser, where root and apt are there; they are skipped elsewhere.
+system:
+	@scripts/system-packages
+
+$(VENV)/installed-%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	    || { echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .ruff_cache

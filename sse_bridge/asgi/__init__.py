@@ -1,0 +1,1 @@
+"""The edge: HTTP requests in, event streams out, as ASGI."""

@@ -1,0 +1,44 @@
+"""ASGI, spelled once: the types, the messages that we send, and where a request stands below its mount."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "body", "route_path", "send_json", "start"]
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def start(status: int, headers: Headers) -> Message:
+    """The head of a response. Header names are lower case (ASGI HTTP 2.3)."""
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(content: bytes, more: bool) -> Message:
+    """A piece of a response's body. Always `bytes`: servers need not take views."""
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+async def send_json(send: Send, status: int, content: Any, headers: Headers = ()) -> None:
+    """A whole response. `content` is left out where the status allows no body."""
+    payload = b"" if status in (204, 304) else json.dumps(content).encode()
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(payload))] if payload else []
+    await send(start(status, [*own, (b"cache-control", b"no-store"), *headers]))
+    await send(body(payload, more=False))
+
+
+def route_path(scope: Scope) -> str:
+    """The path below the mount, without slashes at its ends.
+
+    Starlette, FastAPI and hypercorn's dispatcher leave the mount's path in `path` and name it in `root_path`;
+    Litestar takes it out of both (measured, `design.md` §8).
+    """
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    return path.strip("/")

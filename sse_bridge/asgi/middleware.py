@@ -1,0 +1,37 @@
+"""`SSEBridgeMiddleware`: a bridge at one path of an application that knows nothing of it."""
+
+from __future__ import annotations
+
+from ..errors import ConfigurationError
+from .messages import ASGIApp, Receive, Scope, Send, route_path
+
+__all__ = ["SSEBridgeMiddleware"]
+
+
+class SSEBridgeMiddleware:
+    """Serves `bridge` at `path` and below, and hands everything else to `app` untouched.
+
+    Args:
+        app: the application around which it is put.
+        path: such as `/run-sse`, relative to where the application itself is mounted.
+        bridge: the `SSEBridge`.
+
+    Raises:
+        ConfigurationError: `path` is empty.
+    """
+
+    def __init__(self, app: ASGIApp, path: str, bridge: ASGIApp) -> None:
+        if not path.strip("/"):
+            raise ConfigurationError("SSEBridgeMiddleware needs a path, such as '/run-sse'.")
+        self._app = app
+        self._path = path.strip("/")
+        self._bridge = bridge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            below = route_path(scope)
+            if below == self._path or below.startswith(self._path + "/"):
+                root = scope.get("root_path", "").rstrip("/")
+                inner = {**scope, "path": f"{root}/{below}", "root_path": f"{root}/{self._path}"}
+                return await self._bridge(inner, receive, send)
+        return await self._app(scope, receive, send)

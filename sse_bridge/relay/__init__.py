@@ -1,0 +1,1 @@
+"""One run at a time: reading the upstream, telling viewers, keeping time, and every way to end."""

@@ -1,0 +1,220 @@
+"""One exec being relayed: its reader, its log, its viewers, and all its endings (`design.md` §8).
+
+The tasks that carry a run are children of the request that started it, because servers cancel a request's own task
+natively, past every shield, and twice if they like; what has to be cleaned up is cleaned up in these.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import Final
+
+import anyio
+
+from ..errors import UpstreamError
+from ..flow.log import RunLog
+from ..flow.policy import Block
+from ..upstream.base import Cancelled, Work
+from ..wire.dialects import Dialect
+from ..wire.frames import FrameSplitter
+from .signal import Signal
+from .viewer import Viewer
+
+__all__ = ["Run"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Seconds of silence after which the beginning of a line is shown (`design.md` §6).
+FLUSH_AFTER: Final = 0.5
+#: Seconds an upstream gets to end its response after the exit, so that the connection can be used again.
+END_AFTER_EXIT: Final = 1.0
+
+
+class Run:
+    """An exec that is read once and written to its viewers.
+
+    Args:
+        token: the run's public name.
+        work: the exec, not yet started.
+        dialect: maps its frames; numbers them with the run's token.
+        splitter: cuts its chunks.
+        grace: seconds the work goes on after the last viewer has left; `None` lets it go on to its end.
+        cancel_timeout: seconds that ending the work may take.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        work: Work,
+        dialect: Dialect,
+        splitter: FrameSplitter,
+        *,
+        grace: float | None,
+        cancel_timeout: float,
+    ) -> None:
+        self.token = token
+        self.log = RunLog()
+        #: Set once the upstream has said yes or no.
+        self.answered = anyio.Event()
+        #: Why the upstream gave no stream.
+        self.refused: UpstreamError | None = None
+        #: How the work was ended by us; `None` if that was not needed.
+        self.cancelled: Cancelled | None = None
+        self.alarm = Signal()
+        self._work = work
+        self._dialect = dialect
+        self._splitter = splitter
+        self._grace = grace
+        self._cancel_timeout = cancel_timeout
+        self._reading = anyio.CancelScope()
+        self._over = False  # the work is known to have ended by itself
+        self._viewers: list[Viewer] = []
+        self._absent: list[Viewer] = []  # the last one who left, during the grace period
+        self._held = False
+        self._room = Signal()
+        self._flush_at = inf
+
+    # -- viewers
+
+    def view(self, policy: Block, *, heartbeat: float | None, send_timeout: float | None) -> Viewer:
+        """One more viewer, from the oldest frame that is kept. Call `leave` when it is gone."""
+        viewer = Viewer(self.log.attach(), policy, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
+        self._viewers.append(viewer)
+        self.alarm.notify()
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forgets a viewer. With the last one the grace period begins; its cursor stays and may hold the run."""
+        self._viewers.remove(viewer)
+        if self._viewers:
+            viewer.cursor.close()
+            self._room.notify()
+            return
+        self._absent = [viewer]
+        if self.log.closed or self._grace is None:
+            return
+        if self._grace > 0:
+            self._reading.deadline = anyio.current_time() + self._grace
+        else:  # at once, not when the event loop next looks at its timers
+            self._reading.cancel()
+
+    # -- reading
+
+    async def read(self) -> None:
+        """Carries the run from its start to its end; when this returns, nothing of it is left running.
+
+        An exception that is no `UpstreamError` is a bug; it gets out, but not before the work was ended.
+        """
+        try:
+            with self._reading:
+                await self._read()
+            self._end()
+        finally:
+            if self._work.may_run and not self._over:
+                await self._cancel_work()
+
+    async def _read(self) -> None:
+        try:
+            async with self._work.stream() as chunks:
+                self.answered.set()
+                async for chunk in chunks:
+                    self._take(chunk)
+                    while self._must_wait():
+                        await self._room.wait()
+        except UpstreamError as error:
+            self._fail(error)
+        else:
+            self._over = self._over or not self._dialect.sees_endings
+            self._fail(_ended_early())
+
+    def _take(self, chunk: bytes) -> None:
+        """Everything a chunk goes through on its way to the log."""
+        if self.log.closed:  # after the terminal frame
+            return
+        frames = self._splitter.feed(chunk)
+        if self._splitter.discards:
+            self._append(self._map_around_discards(frames))
+        elif frames:
+            self._append(self._dialect.map(frames))
+        if self._dialect.finished:
+            self._over = self._dialect.exited
+            self._end()
+            self._reading.deadline = anyio.current_time() + END_AFTER_EXIT
+        elif self._dialect.unfinished:
+            self._flush_later()
+
+    def _map_around_discards(self, frames: bytes) -> bytes:
+        """A frame that was too large becomes a gap, in its place and under its number."""
+        mapped, start = [], 0
+        for discard in self._splitter.discards:
+            logger.warning("run %s: discarded a frame of %d bytes", self.token, discard.size)
+            mapped.append(self._dialect.map(frames[start : discard.offset]))
+            mapped.append(self._dialect.gap(1, discard.size))
+            start = discard.offset
+        mapped.append(self._dialect.map(frames[start:]))
+        return b"".join(mapped)
+
+    def _append(self, frames: bytes) -> None:
+        if frames:
+            self.log.append(frames, self._dialect.ids.next)
+            self._notify_viewers()
+
+    def _notify_viewers(self) -> None:
+        for viewer in self._viewers:
+            viewer.notify()
+
+    def _must_wait(self) -> bool:
+        """Whether somebody is too far behind. The last one who left counts: it may come back."""
+        self._held = any(viewer.holds(self._held) for viewer in self._viewers or self._absent)
+        return self._held
+
+    # -- time
+
+    def _flush_later(self) -> None:
+        was_unset = self._flush_at == inf
+        self._flush_at = anyio.current_time() + FLUSH_AFTER
+        if was_unset:
+            self.alarm.notify()
+
+    def tick(self, now: float) -> float:
+        """See `Clocked.tick`."""
+        if now >= self._flush_at:
+            self._flush_at = inf
+            self._append(self._dialect.flush())
+        return min([self._flush_at, *(viewer.tick(now) for viewer in self._viewers)])
+
+    # -- endings
+
+    def _fail(self, error: UpstreamError) -> None:
+        """The upstream said no, broke, or ended too early. After the terminal frame that is no news."""
+        if not self.answered.is_set():
+            self.refused = error
+            self.answered.set()
+        if not self.log.closed:
+            logger.info(
+                "run %s: %s (upstream status %s, request %s)",
+                self.token,
+                error.code,
+                error.upstream_status,
+                error.request_id,
+            )
+            self._append(self._dialect.error(error.code, error.message))
+            self._end()
+
+    def _end(self) -> None:
+        """No frame will follow."""
+        self.log.close()
+        self._notify_viewers()
+
+    async def _cancel_work(self) -> None:
+        """Ends the work. Shielded from the cancellation that caused it, and bounded even if `Work` is not."""
+        self.cancelled = Cancelled.REQUESTED
+        with anyio.move_on_after(self._cancel_timeout + 1, shield=True):
+            self.cancelled = await self._work.cancel(self._cancel_timeout)
+        if self.cancelled is not Cancelled.CONFIRMED:
+            logger.warning("run %s: its work was not seen to end (%s); it may run on", self.token, self.cancelled.value)
+
+
+def _ended_early() -> UpstreamError:
+    return UpstreamError("The upstream's stream ended without an exit.", code="upstream_ended")

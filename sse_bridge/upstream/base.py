@@ -1,0 +1,63 @@
+"""What the relay asks of an upstream: the seam behind which platforms differ."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .client import HTTPUpstream
+
+__all__ = ["Cancelled", "Exec", "Work"]
+
+
+class Cancelled(Enum):
+    """How far a cancellation got. Only `CONFIRMED` is a success."""
+
+    #: We asked. Nobody answered, or the answer was no.
+    REQUESTED = "requested"
+    #: The platform took the request; the work was not seen to be gone.
+    ACKNOWLEDGED = "acknowledged"
+    #: The work was seen to be gone.
+    CONFIRMED = "confirmed"
+
+
+class Work(Protocol):
+    """One exec on its way. Its stream is opened once, and nothing that may have started is ever started again."""
+
+    #: Whether there may be something to cancel: set before the request that starts the exec goes out, cleared when
+    #: the upstream's answer proves that nothing was started.
+    may_run: bool
+
+    def stream(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Starts the exec, and yields its chunks once the upstream has said yes.
+
+        Entering and leaving happen in the same task. Leaving closes the connection, also when it is cancelled.
+
+        Raises:
+            UpstreamError: on entering, if there is no stream; from the iterator (`UpstreamLost`), if it breaks.
+        """
+        ...
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        """Ends the exec, wherever it runs. Takes at most `timeout` seconds and never raises `UpstreamError`."""
+        ...
+
+
+class Exec(Protocol):
+    """What to run or follow: a plain value that `resolve` returns."""
+
+    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
+        """The exec as something to start. Nothing is sent yet.
+
+        Args:
+            upstream: what the bridge was made with.
+            last_event_id: what the viewer's `EventSource` saw last, for upstreams that resume by themselves;
+                `None` if the viewer has seen nothing, or if ids are the bridge's own.
+
+        Raises:
+            ConfigurationError: this exec needs another upstream.
+        """
+        ...

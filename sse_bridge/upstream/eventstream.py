@@ -1,0 +1,78 @@
+"""Following any event stream: an exec that is nothing but a URL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from ..errors import ConfigurationError
+from .base import Cancelled, Work
+from .client import HTTPUpstream, NotSent
+
+__all__ = ["EventStream"]
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """Any event stream, by its URL.
+
+    Ending it means closing the connection: nothing is known to run behind it. Redirects are not followed.
+
+    Args:
+        url: absolute, `http` or `https`.
+        method: `GET`, or what the stream asks for.
+        headers: sent along; `Accept` is set where it is missing. Their values are not shown by `repr`.
+        json: a JSON body, or `None` for none.
+
+    Raises:
+        ConfigurationError: the URL is none that can be followed.
+    """
+
+    url: str
+    method: str = field(default="GET", kw_only=True)
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
+    json: Any = field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            url = httpx.URL(self.url)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise ConfigurationError("EventStream needs an absolute http or https URL.") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigurationError("EventStream needs an absolute http or https URL.")
+
+    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
+        """See `Exec.work`."""
+        return _EventStreamWork(self, upstream, last_event_id)
+
+
+class _EventStreamWork:
+    may_run = False  # there is nothing to cancel but the connection
+
+    def __init__(self, source: EventStream, upstream: HTTPUpstream, last_event_id: str | None) -> None:
+        self._source = source
+        self._upstream = upstream
+        self._headers = httpx.Headers(dict(source.headers or {}))
+        self._headers.setdefault("Accept", "text/event-stream")
+        self._headers.setdefault("Cache-Control", "no-store")
+        if last_event_id:
+            # Bytes, since an id is UTF-8 (WHATWG HTML 9.2.4) and httpx would take it for ASCII.
+            self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        source = self._source
+        try:
+            async with self._upstream.open(
+                source.method, source.url, headers=self._headers, json=source.json
+            ) as chunks:
+                yield chunks
+        except NotSent as unsent:
+            raise unsent.error from unsent
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        return Cancelled.CONFIRMED

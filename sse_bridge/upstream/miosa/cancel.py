@@ -1,0 +1,123 @@
+"""Ending a command that the platform has no way to end.
+
+MIOSA documents no cancel for `exec/stream`, and does not promise that closing the stream ends the command
+(`miosa-wire.md` §3). So every command is started with a marker in its environment, which its children inherit, and
+a second `exec` looks for processes that carry it and ends them: SIGTERM once, SIGKILL after a while, again and
+again until none is left, so that a command which starts late, or forks while we look, is caught too. It is one
+call, since keys have rate limits; the loop runs in the sandbox.
+
+What it cannot see: a process that dropped the marker from its environment, unless the leader of its process group
+still has it; and processes of another user that it may not look at.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from string import Template
+from typing import TYPE_CHECKING, Any, Final
+
+from ..base import Cancelled
+from ..client import ceil_seconds
+
+if TYPE_CHECKING:
+    from .client import Miosa
+
+__all__ = ["MARKER", "Evidence", "end_marked"]
+
+#: The variable that every command gets.
+MARKER: Final = "SSE_BRIDGE_EXEC"
+
+#: Seconds between two looks, and seconds kept back for the call itself.
+_INTERVAL: Final = 0.1
+_OVERHEAD: Final = 0.5
+
+
+class Evidence(IntEnum):
+    """What is known of the command's start: the less, the longer the loop waits for it to turn up.
+
+    The value is the number of looks without a process, one after the other, before the command counts as gone.
+    """
+
+    #: The request went out; there is no answer. It may start at any time: look for as long as there is time.
+    NONE = 1_000_000
+    #: The stream was opened. A platform may answer before it starts the command.
+    ANSWERED = 10
+    #: There was output, so it has started.
+    OUTPUT = 2
+
+
+# Shell built-ins, grep and sleep: what the smallest image has. Zombies have no environment and count as gone.
+# A process group counts as ours once its leader carries the marker, so `env -i` in a script does not escape.
+_SCRIPT: Final = Template(r"""
+marker='$marker=$token' quiet=0 look=0 seen= told=' ' groups=' '
+while [ $$look -lt $looks ]; do
+  look=$$((look + 1)) alive= marked=' '
+  for file in $$(grep -lsF -- "$$marker" /proc/[0-9]*/environ); do
+    pid=$${file#/proc/}; marked="$$marked$${pid%/environ} "
+  done
+  for dir in /proc/[0-9]*; do
+    { read -r stat < $$dir/stat; } 2>/dev/null || continue
+    pid=$${dir#/proc/}
+    set -- $${stat##*) }
+    [ "$$1" = Z ] && continue
+    case $$marked in
+      *" $$pid "*) [ "$$3" = "$$pid" ] && groups="$$groups$$pid " ;;
+      *) case $$groups in *" $$3 "*) ;; *) continue ;; esac ;;
+    esac
+    alive="$$alive $$pid"
+  done
+  if [ -n "$$alive" ]; then
+    seen=1 quiet=0
+    for pid in $$alive; do
+      if [ $$look -gt $patience ]; then kill -KILL $$pid 2>/dev/null
+      else case $$told in
+        *" $$pid "*) ;;
+        *) kill -TERM $$pid 2>/dev/null; told="$$told$$pid " ;;
+      esac; fi
+    done
+  else
+    quiet=$$((quiet + 1))
+    if [ $$quiet -ge $quiet ] || { [ -n "$$seen" ] && [ $$quiet -ge 2 ]; }; then echo sse-bridge:gone; exit 0; fi
+  fi
+  sleep $interval 2>/dev/null || sleep 1
+done
+echo sse-bridge:left; exit 1
+""")
+
+
+async def end_marked(miosa: Miosa, sandbox: str, token: str, evidence: Evidence, timeout: float) -> Cancelled:
+    """Ends what carries the marker, within `timeout` seconds.
+
+    Args:
+        sandbox: the sandbox's path below the base URL.
+
+    Raises:
+        UpstreamError: the platform did not answer.
+        NotSent: it could not be asked.
+    """
+    body = {"command": script(token, evidence, timeout), "timeout": ceil_seconds(timeout)}
+    status, answer = await miosa.post(f"{sandbox}/exec", body, timeout)
+    if status == 404:  # no sandbox, no command
+        return Cancelled.CONFIRMED
+    if status != 200:
+        return Cancelled.REQUESTED
+    return Cancelled.CONFIRMED if "sse-bridge:gone" in _stdout(answer) else Cancelled.ACKNOWLEDGED
+
+
+def script(token: str, evidence: Evidence, timeout: float) -> str:
+    """The loop, for a POSIX shell. Half of its time is for those who end when they are asked to."""
+    looks = max(2, int((timeout - _OVERHEAD) / _INTERVAL))
+    return _SCRIPT.substitute(
+        marker=MARKER, token=token, looks=looks, patience=looks // 2, quiet=int(evidence), interval=_INTERVAL
+    )
+
+
+def _stdout(answer: bytes) -> str:
+    """The output in a bare or wrapped exec result (`miosa-wire.md` §4)."""
+    try:
+        body: Any = json.loads(answer)
+    except (ValueError, RecursionError):
+        return ""
+    result = body.get("data", body) if isinstance(body, dict) else None
+    return str(result.get("stdout", "")) if isinstance(result, dict) else ""

@@ -1,0 +1,136 @@
+"""Commands in sandboxes: `POST /sandboxes/{id}/exec/stream` (`miosa-wire.md` §2.1 E1, §4)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import anyio
+
+from ...errors import ConfigurationError, UpstreamError
+from ..base import Cancelled, Work
+from ..client import HTTPUpstream, NotSent, ceil_seconds
+from ..refusals import Refusal
+from .cancel import MARKER, Evidence, end_marked
+from .client import SSE_ACCEPT, Miosa
+
+__all__ = ["SandboxExec"]
+
+#: Seconds for a sandbox to become ready to run commands: what the SDK waits (`miosa-wire.md` §5).
+READY_TIMEOUT: Final = 30.0
+#: Seconds before the second try, doubled up to the limit. Keys may be held to 60 requests a minute (§1.5).
+_FIRST_DELAY: Final = 0.25
+_MAX_DELAY: Final = 4.0
+
+
+@dataclass(frozen=True)
+class SandboxExec:
+    """A command in a MIOSA sandbox.
+
+    It is started once. Where the sandbox says that it is not ready yet, we ask again for up to half a minute.
+    Its environment gets one variable more, by which it is found and ended when nobody listens any more.
+
+    Args:
+        sandbox_id: the sandbox, as the platform calls it.
+        command: a command line for the sandbox's shell.
+        cwd: where it runs; `None` is the sandbox's default.
+        env: variables it gets; `None` for none. Not shown by `repr`.
+        timeout: seconds after which the platform ends it, rounded up to whole ones; `None` is the platform's default.
+
+    Raises:
+        ConfigurationError: an argument that the platform would refuse.
+    """
+
+    sandbox_id: str
+    command: str = field(repr=False)
+    cwd: str | None = field(default=None, kw_only=True)
+    env: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
+    timeout: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sandbox_id, str) or not self.sandbox_id.strip():
+            raise ConfigurationError("SandboxExec needs the id of a sandbox.")
+        if not isinstance(self.command, str) or not self.command.strip():
+            raise ConfigurationError("SandboxExec needs a command.")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ConfigurationError(f"SandboxExec(timeout=...) takes seconds above zero or None, not {self.timeout}.")
+        if self.env is not None and not all(isinstance(part, str) for item in self.env.items() for part in item):
+            raise ConfigurationError("SandboxExec(env=...) maps strings to strings.")
+
+    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
+        """See `Exec.work`."""
+        if not isinstance(upstream, Miosa):
+            raise ConfigurationError("SandboxExec runs on MIOSA: make the bridge with SSEBridge(Miosa(...), ...).")
+        return _SandboxWork(self, upstream)
+
+
+class _SandboxWork:
+    def __init__(self, source: SandboxExec, miosa: Miosa) -> None:
+        self.may_run = False
+        self._source = source
+        self._miosa = miosa
+        self._path = f"/sandboxes/{quote(source.sandbox_id, safe='')}"
+        self._token = secrets.token_hex(12)
+        self._evidence = Evidence.NONE
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        give_up = anyio.current_time() + READY_TIMEOUT
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                async with self._start() as chunks:
+                    yield chunks
+                return
+            except Refusal as refused:
+                wait = max(delay, refused.retry_after or 0) if refused.is_temporary else None
+                if wait is None or anyio.current_time() + wait > give_up:
+                    raise
+            await anyio.sleep(wait)
+            delay = min(2 * delay, _MAX_DELAY)
+
+    @asynccontextmanager
+    async def _start(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        self.may_run = True
+        headers = self._miosa.headers(SSE_ACCEPT)
+        try:
+            async with self._miosa.open(
+                "POST", self._miosa.address(self._path + "/exec/stream"), headers=headers, json=self._body()
+            ) as chunks:
+                self._evidence = Evidence.ANSWERED
+                async with aclosing(self._watched(chunks)) as watched:
+                    yield watched
+        except NotSent as unsent:
+            self.may_run = False
+            raise unsent.error from unsent
+        except Refusal as refused:
+            self.may_run = not refused.started_nothing
+            raise
+
+    async def _watched(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+        async for chunk in chunks:
+            self._evidence = Evidence.OUTPUT
+            yield chunk
+
+    def _body(self) -> dict[str, Any]:
+        """Only the four keys that are documented; others are refused or ignored (`miosa-wire.md` §4)."""
+        source = self._source
+        body: dict[str, Any] = {"command": source.command, "env": {**(source.env or {}), MARKER: self._token}}
+        if source.cwd is not None:
+            body["cwd"] = source.cwd
+        if source.timeout is not None:
+            body["timeout"] = ceil_seconds(source.timeout)
+        return body
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        """Ends every process that carries the command's marker, with one more call (`design.md` §8)."""
+        with anyio.move_on_after(timeout):
+            try:
+                return await end_marked(self._miosa, self._path, self._token, self._evidence, timeout)
+            except (UpstreamError, NotSent):
+                pass
+        return Cancelled.REQUESTED

@@ -1,0 +1,74 @@
+"""`SSEBridgeMiddleware`: one path for the bridge, everything else untouched."""
+
+from __future__ import annotations
+
+import pytest
+
+from sse_bridge import ConfigurationError, SSEBridgeMiddleware
+from sse_bridge.asgi.messages import Receive, Scope, Send, route_path
+
+pytestmark = pytest.mark.anyio
+
+
+async def nobody(*args: object) -> object:
+    raise AssertionError("neither the bridge nor the application reads or sends here")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.scope: Scope | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "below"),
+    [
+        ("/run-sse", "", ""),
+        ("/run-sse/", "", ""),
+        ("/run-sse/abc", "", "abc"),
+        ("/api/run-sse/abc", "/api", "abc"),
+        ("/run-sse", "/api", ""),
+    ],
+)
+async def test_requests_at_the_path_and_below_go_to_the_bridge(
+    anyio_backend: str, path: str, root_path: str, below: str
+) -> None:
+    """With a scope as a mount would make it, whatever the host's convention."""
+    app, bridge = Recorder(), Recorder()
+    middleware = SSEBridgeMiddleware(app, "/run-sse", bridge)
+
+    await middleware({"type": "http", "path": path, "root_path": root_path}, nobody, nobody)  # type: ignore[arg-type]
+
+    assert app.scope is None
+    assert bridge.scope is not None
+    assert route_path(bridge.scope) == below
+    assert bridge.scope["root_path"] == f"{root_path}/run-sse"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"type": "http", "path": "/", "root_path": ""},
+        {"type": "http", "path": "/run-sse-other", "root_path": ""},
+        {"type": "http", "path": "/x/run-sse", "root_path": ""},
+        {"type": "websocket", "path": "/run-sse", "root_path": ""},
+        {"type": "lifespan"},
+    ],
+)
+async def test_everything_else_is_the_applications(anyio_backend: str, scope: Scope) -> None:
+    """The very scope it would have got without us."""
+    app, bridge = Recorder(), Recorder()
+    middleware = SSEBridgeMiddleware(app, "run-sse/", bridge)
+
+    await middleware(scope, nobody, nobody)  # type: ignore[arg-type]
+
+    assert app.scope is scope
+    assert bridge.scope is None
+
+
+def test_it_needs_a_path() -> None:
+    """Without one it would swallow the application."""
+    with pytest.raises(ConfigurationError, match="path"):
+        SSEBridgeMiddleware(Recorder(), "/", Recorder())

@@ -1,0 +1,355 @@
+"""`Run`: reading, waiting for viewers, and every ending that one viewer can have."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from sse_bridge.errors import UpstreamError, UpstreamLost, UpstreamRefused
+from sse_bridge.flow.policy import Block
+from sse_bridge.relay import run as run_module
+from sse_bridge.relay.heartbeat import keep_time
+from sse_bridge.relay.run import Run
+from sse_bridge.upstream.base import Cancelled
+from sse_bridge.wire import events
+from sse_bridge.wire.dialects import DIALECTS
+from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.ids import FrameIds
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+
+class Scene:
+    """A run that reads a scripted exec, and one viewer who takes only when the test says so."""
+
+    def __init__(self, work: ScriptedWork, **options: Any) -> None:
+        self.work = work
+        dialect = DIALECTS[options.pop("dialect", "typed")](FrameIds(None))
+        splitter = FrameSplitter(options.pop("max_frame_size", None))
+        policy = Block(options.pop("high_water", 10**6))
+        options = {"grace": 0.0, "cancel_timeout": 5.0, **options}
+        self.run = Run("token", work, dialect, splitter, **options)
+        self.viewer = self.run.view(policy, heartbeat=None, send_timeout=None)
+
+    def take(self, limit: int = 10**9) -> list[dict[str, Any]]:
+        frames = self.viewer.cursor.take(limit)
+        self.viewer._took.notify()
+        return [json.loads(event.data) for event in events.parse(frames) if event.data is not None]
+
+
+@asynccontextmanager
+async def scene(work: ScriptedWork | None = None, **options: Any) -> AsyncGenerator[Scene]:
+    """Runs it, and demands that it ends by itself within the block's end."""
+    made = Scene(work or ScriptedWork(), **options)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as around:
+            around.start_soon(keep_time, made.run)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(made.run.read)
+                await wait_all_tasks_blocked()
+                yield made
+            around.cancel_scope.cancel()
+    assert made.work.closed.is_set()
+
+
+async def test_lines_arrive_as_they_are_printed_and_the_exit_ends_the_run(anyio_backend: str) -> None:
+    """Each chunk is in the log as soon as it came; after the exit nothing is cancelled."""
+    async with scene() as it:
+        for line in ("a", "b"):
+            it.work.feed(stdout(line))
+            await wait_all_tasks_blocked()
+            assert it.take() == [{"type": "stdout", "line": line}]
+        it.work.feed(exit_frame(3))
+        await wait_all_tasks_blocked()
+        assert it.take() == [{"type": "exit", "code": 3}]
+        assert it.run.log.closed
+        it.work.finish()
+
+    assert it.work.cancels == 0
+
+
+async def test_an_upstream_that_lingers_after_the_exit_is_left(anyio_backend: str, monkeypatch: Any) -> None:
+    """The exit is the end: what an upstream says afterwards is not read for long, and not handed on."""
+    monkeypatch.setattr(run_module, "END_AFTER_EXIT", 0.05)
+    async with scene() as it:
+        it.work.feed(exit_frame(), stdout("late"))
+        await it.work.closed.wait()
+
+    assert it.take() == [{"type": "exit", "code": 0}]
+    assert it.work.cancels == 0
+
+
+async def test_an_upstream_that_ends_without_exit_is_an_error_and_its_work_is_cancelled(anyio_backend: str) -> None:
+    """It is no success, and nobody knows whether it still runs."""
+    async with scene() as it:
+        it.work.feed(stdout("a"), b'event: stdout\ndata: {"line":"cut')
+        it.work.finish()
+
+    assert [said.get("code") for said in it.take()] == [None, "upstream_ended"]
+    assert it.work.cancels == 1
+    assert it.run.cancelled is Cancelled.CONFIRMED
+
+
+async def test_an_upstream_that_breaks_is_an_error_and_its_work_is_cancelled(anyio_backend: str) -> None:
+    """What came before is not lost."""
+    async with scene() as it:
+        it.work.feed(stdout("a"))
+        it.work.fail(UpstreamLost("It broke."))
+
+    assert it.take() == [
+        {"type": "stdout", "line": "a"},
+        {"type": "error", "code": "upstream_lost", "message": "It broke."},
+    ]
+    assert it.work.cancels == 1
+
+
+async def test_an_error_of_the_upstreams_ends_the_run_and_its_work(anyio_backend: str, monkeypatch: Any) -> None:
+    """It is terminal, but it does not say that nothing runs any more."""
+    monkeypatch.setattr(run_module, "END_AFTER_EXIT", 0.05)
+    async with scene() as it:
+        it.work.feed('event: error\ndata: {"code":"oom","message":"out of memory"}\n\n')
+
+    assert it.take() == [{"type": "error", "code": "oom", "message": "out of memory"}]
+    assert it.work.cancels == 1
+
+
+async def test_a_break_after_the_exit_is_no_news(anyio_backend: str) -> None:
+    """The terminal frame is the last, whatever the connection does."""
+    async with scene() as it:
+        it.work.feed(exit_frame())
+        it.work.fail(UpstreamLost("It broke."))
+
+    assert it.take() == [{"type": "exit", "code": 0}]
+    assert it.work.cancels == 0
+
+
+async def test_a_refusal_is_kept_for_whoever_answers(anyio_backend: str) -> None:
+    """Before the first frame it is an HTTP error; nothing was started, so nothing is cancelled."""
+    refusal = UpstreamRefused("No.", code="not_found", status=404)
+    async with scene(ScriptedWork(refusal=refusal)) as it:
+        pass
+
+    assert it.run.refused is refusal
+    assert it.run.answered.is_set()
+    assert it.work.cancels == 0
+
+
+async def test_the_last_viewers_leaving_cancels_a_silent_exec_at_once(anyio_backend: str) -> None:
+    """With `grace=0`, on the very event: nothing has to be printed first."""
+    async with scene() as it:
+        it.run.leave(it.viewer)
+        await it.work.closed.wait()
+
+    assert it.work.cancels == 1
+
+
+async def test_leaving_before_the_upstream_has_answered_cancels_too(anyio_backend: str) -> None:
+    """The request may have arrived although there was no answer."""
+    async with scene(ScriptedWork(answers=False)) as it:
+        it.run.leave(it.viewer)
+
+    assert it.work.cancels == 1
+    assert not it.run.answered.is_set()
+
+
+async def test_the_exec_goes_on_for_the_grace_period(anyio_backend: str) -> None:
+    """The last viewer's leaving starts the clock."""
+    left = 0.0
+    async with scene(grace=0.2) as it:
+        it.run.leave(it.viewer)
+        left = anyio.current_time()
+        it.work.feed(stdout("still there"))
+        await it.work.closed.wait()
+
+    assert anyio.current_time() - left >= 0.2
+    assert it.take() == [{"type": "stdout", "line": "still there"}]
+    assert it.work.cancels == 1
+
+
+async def test_without_an_end_of_grace_the_exec_goes_on_to_its_own(anyio_backend: str) -> None:
+    """`None` switches the limit off."""
+    async with scene(grace=None) as it:
+        it.run.leave(it.viewer)
+        await wait_all_tasks_blocked()
+        assert not it.work.closed.is_set()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+    assert it.work.cancels == 0
+
+
+async def test_who_is_not_the_last_leaves_unnoticed(anyio_backend: str) -> None:
+    """Others go on, and the run no longer waits for the one who left."""
+    async with scene(high_water=10) as it:
+        other = it.run.view(Block(10), heartbeat=None, send_timeout=None)
+        it.work.feed(stdout("a"), stdout("b"))
+        await wait_all_tasks_blocked()
+        assert it.work.unread == 1
+        it.take()
+        await wait_all_tasks_blocked()
+        assert it.work.unread == 1
+        it.run.leave(other)
+        await wait_all_tasks_blocked()
+        assert it.take() == [{"type": "stdout", "line": "b"}]
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+
+async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str) -> None:
+    """`Block`: above the mark nothing is read, below a quarter of it reading goes on, and nothing is lost."""
+    lines = [f"line {number}" for number in range(50)]
+    async with scene(high_water=300) as it:
+        it.work.feed(*map(stdout, lines))
+        await wait_all_tasks_blocked()
+        assert 300 < it.viewer.cursor.pending < 400
+        unread = it.work.unread
+        assert unread > 40
+
+        seen = it.take(150)
+        await wait_all_tasks_blocked()
+        assert it.work.unread == unread  # between the marks
+
+        seen += it.take()
+        await wait_all_tasks_blocked()
+        assert it.work.unread < unread
+        while len(seen) < len(lines):
+            seen += it.take()
+            await wait_all_tasks_blocked()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+    assert [said["line"] for said in seen] == lines
+
+
+async def test_the_last_one_who_left_still_holds_the_run(anyio_backend: str) -> None:
+    """During the grace period memory is bounded by its policy."""
+    async with scene(high_water=50, grace=0.2) as it:
+        it.run.leave(it.viewer)
+        it.work.feed(*[stdout("x" * 20)] * 100)
+        await wait_all_tasks_blocked()
+        assert it.work.unread >= 97
+
+    assert it.work.cancels == 1
+
+
+async def test_a_frame_too_large_becomes_a_gap_in_its_place(anyio_backend: str) -> None:
+    """It is counted where it stood, under a number of its own, and the run goes on."""
+    large = stdout("x" * 100)
+    async with scene(max_frame_size=80) as it:
+        it.work.feed(stdout("a") + large + stdout("b"), large[:90])
+        await wait_all_tasks_blocked()
+        it.work.feed(large[90:] + exit_frame())
+        it.work.finish()
+
+    assert it.take() == [
+        {"type": "stdout", "line": "a"},
+        {"type": "gap", "dropped": 1, "bytes": len(large)},
+        {"type": "stdout", "line": "b"},
+        {"type": "gap", "dropped": 1, "bytes": len(large)},
+        {"type": "exit", "code": 0},
+    ]
+    assert it.run.log.next == 6
+
+
+async def test_an_unfinished_line_is_shown_after_silence(anyio_backend: str) -> None:
+    """A prompt without a newline does not wait for the next line, and each piece starts the silence anew."""
+    async with scene() as it:
+        for piece in ("50%", "..."):
+            it.work.feed(f'event: stdout\ndata: {{"data":"{piece}"}}\n\n')
+            await wait_all_tasks_blocked()
+            due = it.run._flush_at
+            assert it.run.tick(due - 0.01) == due
+            assert it.take() == []
+        it.run.tick(due)
+        assert it.take() == [{"type": "stdout", "line": "50%...", "partial": True}]
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+
+async def test_the_clock_is_told_of_an_unfinished_line(anyio_backend: str, monkeypatch: Any) -> None:
+    """A run that had nothing to wait for wakes up in time."""
+    monkeypatch.setattr(run_module, "FLUSH_AFTER", 0.02)
+    async with scene() as it:
+        it.work.feed('event: stdout\ndata: {"data":"50%"}\n\n')
+        with anyio.fail_after(5):
+            while not it.viewer.cursor.pending:
+                await it.viewer._wake.wait()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+
+async def test_verbatim_ends_as_its_upstream_ends(anyio_backend: str) -> None:
+    """It has no word for an error, and an end that the upstream chose is no reason to cancel."""
+    async with scene(dialect="verbatim") as it:
+        it.work.feed(b"id: 1\ndata: x\r\n\r\n")
+        it.work.finish()
+
+    assert it.viewer.cursor.take(100) == b"id: 1\ndata: x\n\n"
+    assert it.viewer.cursor.finished
+    assert it.work.cancels == 0
+
+
+async def test_verbatim_cancels_what_broke(anyio_backend: str) -> None:
+    """A broken connection says nothing about the work."""
+    async with scene(dialect="verbatim") as it:
+        it.work.fail(UpstreamLost("It broke."))
+
+    assert it.viewer.cursor.finished
+    assert it.work.cancels == 1
+
+
+async def test_our_own_bug_gets_out_and_the_work_is_cancelled_on_the_way(anyio_backend: str) -> None:
+    """It is not mistaken for an upstream's error, and what was read does not look like a whole run."""
+    with pytest.raises(ExceptionGroup) as caught:
+        async with scene() as it:
+            it.work.fail(ZeroDivisionError("a bug"))
+
+    assert caught.group_contains(ZeroDivisionError)
+    assert it.work.cancels == 1
+    assert not it.run.log.closed
+
+
+async def test_a_cancelled_host_still_cancels_the_work(anyio_backend: str) -> None:
+    """Ending the work is shielded from the cancellation that caused it."""
+    work = ScriptedWork()
+    it = Scene(work)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(it.run.read)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert work.closed.is_set()
+    assert work.cancels == 1
+
+
+@pytest.mark.parametrize("outcome", [Cancelled.REQUESTED, Cancelled.ACKNOWLEDGED, "never"])
+async def test_work_that_was_not_seen_to_end_is_reported(
+    anyio_backend: str, outcome: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Success is claimed for nothing less than seen gone, and cancelling never takes for ever."""
+    with caplog.at_level(logging.WARNING):
+        async with scene(ScriptedWork(outcome=outcome), cancel_timeout=-0.9) as it:
+            it.run.leave(it.viewer)
+
+    assert it.run.cancelled is (Cancelled.REQUESTED if outcome == "never" else outcome)
+    assert "not seen to end" in caplog.text
+
+
+async def test_the_log_says_why_and_nothing_that_is_secret(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code, status and request id help whoever is on call."""
+    refusal = UpstreamError("No.", code="upstream_failed", upstream_status=503, request_id="req_1")
+    with caplog.at_level(logging.INFO, logger="sse_bridge"):
+        async with scene(ScriptedWork(refusal=refusal)):
+            pass
+
+    assert caplog.messages == ["run token: upstream_failed (upstream status 503, request req_1)"]

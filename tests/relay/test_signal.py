@@ -1,0 +1,48 @@
+"""`Signal`: wakes who waits now, remembers nothing."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from sse_bridge.relay.signal import Signal
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_it_wakes_all_who_wait_and_nobody_who_comes_later(anyio_backend: str) -> None:
+    """A wait that begins after the wake-up needs the next one."""
+    signal, woken = Signal(), []
+
+    async def wait(name: str) -> None:
+        await signal.wait()
+        woken.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        signal.notify()
+        tasks.start_soon(wait, "a")
+        tasks.start_soon(wait, "b")
+        await wait_all_tasks_blocked()
+        assert woken == []
+
+        signal.notify()
+        tasks.start_soon(wait, "c")
+        await wait_all_tasks_blocked()
+        assert sorted(woken) == ["a", "b"]
+
+        signal.notify()
+        await wait_all_tasks_blocked()
+        assert sorted(woken) == ["a", "b", "c"]
+
+
+async def test_a_cancelled_wait_leaves_nothing_behind(anyio_backend: str) -> None:
+    """The next one is woken as if nobody had waited before."""
+    signal = Signal()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await signal.wait()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(signal.wait)
+        await wait_all_tasks_blocked()
+        signal.notify()

@@ -1,0 +1,177 @@
+"""`Viewer`: heartbeats in silence only, one writer, and an end for sends that hang."""
+
+from __future__ import annotations
+
+from math import inf
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from sse_bridge.flow.log import RunLog
+from sse_bridge.flow.policy import Block
+from sse_bridge.relay.signal import Signal
+from sse_bridge.relay.viewer import BATCH, HEARTBEAT, Viewer
+
+pytestmark = pytest.mark.anyio
+
+
+class Sink:
+    """A response that writes down what it was given; `hold` makes it hang."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.ended = False
+        self.hold: anyio.Event | None = None
+
+    async def __call__(self, content: bytes, more: bool) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        self.bodies.append(content)
+        self.ended = not more
+
+
+def viewer_of(log: RunLog, *, heartbeat: float | None = 10.0, send_timeout: float | None = 30.0) -> Viewer:
+    return Viewer(log.attach(), Block(), Signal(), heartbeat=heartbeat, send_timeout=send_timeout)
+
+
+async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
+    """Batching joins what is there and never waits for more; the end is a body of its own."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    for number in range(5):
+        log.append(b"data: %d\n\n" % number, number + 2)
+    log.close()
+
+    await viewer.write(sink, b"first")
+
+    assert sink.bodies == [b"first", b"".join(b"data: %d\n\n" % number for number in range(5)), b""]
+    assert sink.ended
+
+
+async def test_a_batch_is_bounded(anyio_backend: str) -> None:
+    """A backlog is sent in pieces of some 64 KiB, so that no server has to hold it all."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    for number in range(20):
+        log.append(b"x" * (BATCH // 4), number + 2)
+    log.close()
+
+    await viewer.write(sink, b"")
+
+    assert max(map(len, sink.bodies)) <= BATCH
+    assert sum(map(len, sink.bodies)) == 5 * BATCH
+
+
+async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None:
+    """It is asked for when nothing was sent for the interval, once, and again after the next silence."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(viewer.write, sink, b"first")
+        await wait_all_tasks_blocked()
+        sent_at = viewer._sent_at
+
+        assert viewer.tick(sent_at + 9) == pytest.approx(sent_at + 10)
+        await wait_all_tasks_blocked()
+        assert sink.bodies == [b"first"]
+
+        viewer.tick(sent_at + 10)
+        viewer.tick(sent_at + 10)
+        await wait_all_tasks_blocked()
+        assert sink.bodies == [b"first", HEARTBEAT]
+
+        log.append(b"data: 1\n\n", 2)
+        viewer.notify()
+        await wait_all_tasks_blocked()
+        viewer.tick(viewer._sent_at + 9)
+        await wait_all_tasks_blocked()
+        assert sink.bodies == [b"first", HEARTBEAT, b"data: 1\n\n"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: str) -> None:
+    """While a send hangs nothing else is due; frames that are pending then go first, and silence starts anew."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, send_timeout=None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(viewer.write, sink, b"first")
+        await wait_all_tasks_blocked()
+        sink.hold = anyio.Event()
+        log.append(b"data: 1\n\n", 2)
+        viewer.notify()
+        await wait_all_tasks_blocked()
+        for beat in range(1, 100):
+            viewer.tick(viewer._sent_at + 10 * beat)
+        log.append(b"data: 2\n\n", 3)
+        sink.hold.set()
+        await wait_all_tasks_blocked()
+
+        assert sink.bodies == [b"first", b"data: 1\n\n", b"data: 2\n\n"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
+    """If frames arrive before the writer wakes up, they are the sign of life."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(viewer.write, sink, b"first")
+        await wait_all_tasks_blocked()
+        viewer.tick(viewer._sent_at + 10)
+        log.append(b"data: 1\n\n", 2)
+        viewer.notify()
+        await wait_all_tasks_blocked()
+
+        assert sink.bodies == [b"first", b"data: 1\n\n"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: str) -> None:
+    """Not before, and whatever the send is waiting for."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    sink.hold = anyio.Event()
+    done = anyio.Event()
+
+    async def write() -> None:
+        with viewer.scope:
+            await viewer.write(sink, b"first")
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await wait_all_tasks_blocked()
+        since = viewer._sending_since
+        assert since is not None
+
+        assert viewer.tick(since + 29) == pytest.approx(since + 30)
+        assert viewer.gone is None
+        assert viewer.tick(since + 30) == inf
+        assert viewer.gone == "stalled"
+        await done.wait()
+
+
+async def test_without_limits_there_is_nothing_to_tick_for(anyio_backend: str) -> None:
+    """`None` switches heartbeats and the send timeout off."""
+    viewer = viewer_of(RunLog(), heartbeat=None, send_timeout=None)
+
+    assert viewer.tick(anyio.current_time() + 10**6) == inf
+
+
+async def test_an_idle_viewer_is_looked_at_again_before_a_send_could_time_out(anyio_backend: str) -> None:
+    """The clock's next look is never later than the earliest time at which anything could be due."""
+    viewer = viewer_of(RunLog(), heartbeat=None, send_timeout=3.0)
+    now = anyio.current_time()
+
+    assert viewer.tick(now) == now + 3
+
+
+async def test_the_first_reason_to_leave_is_kept(anyio_backend: str) -> None:
+    """Leaving twice is leaving once."""
+    viewer = viewer_of(RunLog())
+
+    viewer.leave("stalled")
+    viewer.leave("disconnected")
+
+    assert viewer.gone == "stalled"

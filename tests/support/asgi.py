@@ -1,0 +1,112 @@
+"""A viewer in the place of a server: drives an ASGI application with closures, and no client at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from sse_bridge.asgi.messages import Message, Scope
+from sse_bridge.relay.signal import Signal
+from sse_bridge.wire import events
+from sse_bridge.wire.events import Event
+from sse_bridge.wire.frames import FrameSplitter
+
+
+class Page:
+    """One request. Hand `page.scope, page.receive, page.send` to the application.
+
+    `leave()` disconnects; `stall()` makes `send` hang until `resume()`; `until(...)` waits for what was sent.
+    """
+
+    def __init__(
+        self, method: str = "GET", path: str = "/", *, root_path: str = "", headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": root_path,
+            "query_string": b"",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+            "client": ("127.0.0.1", 5),
+            "server": ("127.0.0.1", 80),
+        }
+        self.sent: list[Message] = []
+        #: Raised by `send`, as servers of ASGI HTTP 2.4 do it after the client has left.
+        self.broken: OSError | None = None
+        self._body: bytes | None = body
+        self._left = anyio.Event()
+        self._changed = Signal()
+        self._flowing = anyio.Event()
+        self._flowing.set()
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self.broken is not None:
+            raise self.broken
+        await self._flowing.wait()
+        await anyio.lowlevel.checkpoint()
+        self.sent.append(message)
+        self._changed.notify()
+
+    def leave(self) -> None:
+        self._left.set()
+
+    def stall(self) -> None:
+        self._flowing = anyio.Event()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    async def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
+        with anyio.fail_after(timeout):
+            while not condition():
+                await self._changed.wait()
+
+    @property
+    def status(self) -> int | None:
+        return self.sent[0]["status"] if self.sent else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(message["body"] for message in self.sent[1:])
+
+    @property
+    def ended(self) -> bool:
+        """The response is complete: the last body said that no more follows."""
+        return len(self.sent) > 1 and not self.sent[-1]["more_body"]
+
+    @property
+    def events(self) -> list[Event]:
+        """What an `EventSource` would have dispatched so far."""
+        return [event for event in events.parse(FrameSplitter(None).feed(self.content)) if event.data is not None]
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The same for the typed dialect, as `onmessage` reads it."""
+        return [json.loads(event.data or "") for event in self.events]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The JSON error of a refused request."""
+        error: dict[str, Any] = json.loads(self.content)["error"]
+        return error
