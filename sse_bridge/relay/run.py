@@ -59,8 +59,8 @@ class Run:
         self.answered = anyio.Event()
         #: Why the upstream gave no stream.
         self.refused: UpstreamError | None = None
-        #: How the work was ended by us; `None` if that was not needed.
-        self.cancelled: Cancelled | None = None
+        #: How far ending the work got, if that was needed.
+        self.cancelled = Cancelled.REQUESTED
         self.alarm = Signal()
         self._work = work
         self._dialect = dialect
@@ -208,12 +208,26 @@ class Run:
         self._notify_viewers()
 
     async def _cancel_work(self) -> None:
-        """Ends the work. Shielded from the cancellation that caused it, and bounded even if `Work` is not."""
-        self.cancelled = Cancelled.REQUESTED
+        """Ends the work, whatever happens to the task that does it.
+
+        The shield keeps out the cancellation that caused it. When `asyncio.run` ends, it cancels every task
+        natively, past all shields, and then waits for them: that costs a second try, and no work that runs on.
+        """
+        try:
+            await self._ask_to_end()
+        except anyio.get_cancelled_exc_class():
+            await self._ask_to_end()
+            raise
+        finally:
+            if self.cancelled is not Cancelled.CONFIRMED:
+                logger.warning(
+                    "run %s: its work was not seen to end (%s); it may run on", self.token, self.cancelled.value
+                )
+
+    async def _ask_to_end(self) -> None:
+        """Bounded, even if a `Work` should not keep to its timeout."""
         with anyio.move_on_after(self._cancel_timeout + 1, shield=True):
             self.cancelled = await self._work.cancel(self._cancel_timeout)
-        if self.cancelled is not Cancelled.CONFIRMED:
-            logger.warning("run %s: its work was not seen to end (%s); it may run on", self.token, self.cancelled.value)
 
 
 def _ended_early() -> UpstreamError:

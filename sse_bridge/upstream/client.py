@@ -113,7 +113,9 @@ class HTTPUpstream:
 
     def _request(self, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
         timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
-        return self.client.build_request(method, url, headers=dict(headers), json=json, timeout=timeout)
+        request = self.client.build_request(method, url, headers=dict(headers), json=json, timeout=timeout)
+        request.url = _DiscreetURL(request.url)
+        return request
 
     @asynccontextmanager
     async def _answer(self, request: httpx.Request, timeout: float) -> AsyncGenerator[httpx.Response]:
@@ -135,6 +137,13 @@ class HTTPUpstream:
         finally:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await response.aclose()
+
+
+class _DiscreetURL(httpx.URL):
+    """A URL that does not tell where it leads: httpx logs every request's, with whatever ticket is in it."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://upstream/"
 
 
 class NotSent(Exception):

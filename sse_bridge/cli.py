@@ -1,0 +1,102 @@
+"""The command line. Each subcommand is one function that adds itself to the parser and one that does it.
+
+What a subcommand needs is imported when it runs: whoever mounts the bridge needs neither a server nor the sandbox.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code.
+
+    Args:
+        argv: the arguments without the program's name; `None` takes the process's.
+    """
+    parser = argparse.ArgumentParser(prog="sse-bridge", description="Sandbox output as Server-Sent Events.")
+    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
+    for add in (_add_sandbox,):
+        add(commands)
+    arguments = parser.parse_args(argv)
+    result: int = arguments.run(arguments)
+    return result
+
+
+def _add_sandbox(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "sandbox",
+        help="serve a MIOSA-compatible sandbox API over processes of this machine",
+        description="Serves MIOSA's sandbox API over processes of this machine, without any isolation.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--key", help="API key that clients send (default: $MIOSA_API_KEY, else a random one)")
+    parser.set_defaults(run=_sandbox)
+
+
+def _sandbox(arguments: argparse.Namespace) -> int:
+    from .sandbox import create_app
+
+    try:
+        from .sandbox.server import serve
+    except ModuleNotFoundError as error:
+        if error.name != "uvicorn":
+            raise
+        return _fail('serving needs uvicorn: pip install "sse_bridge[serve]"')
+    known = arguments.key or os.environ.get("MIOSA_API_KEY")
+    key = known or f"msk_local_{secrets.token_urlsafe(24)}"
+    try:
+        listener = _listen(arguments.host, arguments.port)
+    except (OSError, OverflowError) as error:
+        return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
+    with listener:
+        _print_banner(_url(listener), None if known else key)
+        with suppress(KeyboardInterrupt):  # the server has stopped by then, and raises what made it
+            serve(create_app(key=key), listener)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"sse-bridge: {message}", file=sys.stderr)
+    return 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, so that the port is known and taken before anything is printed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _print_banner(url: str, new_key: str | None) -> None:
+    """Says what runs here and how to use it. A key is shown only if nobody could know it otherwise."""
+    key = "MIOSA_API_KEY=<the key this server was given>" if new_key is None else f"MIOSA_API_KEY={new_key}"
+    print(
+        f"MIOSA's sandbox API over processes of this machine: {url}",
+        "WARNING: there is no isolation. Whoever has the key runs commands on this machine, as you.",
+        "",
+        "To point a client at it (the SDK adds /api/v1 itself):",
+        f"  export MIOSA_BASE_URL={url}",
+        f"  export {key}",
+        "",
+        "Ctrl-C ends it, and everything that runs in it.",
+        sep="\n",
+        flush=True,
+    )

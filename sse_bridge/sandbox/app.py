@@ -1,0 +1,74 @@
+"""Puts the parts together to one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from . import execs, files, lifecycle
+from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
+from .state import Sandboxes
+
+__all__ = ["API", "create_app"]
+
+#: What the SDK puts behind the base URL.
+API: Final = "/api/v1"
+
+
+def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -> Starlette:
+    """A MIOSA-compatible sandbox server over processes of this machine, **without isolation**.
+
+    It kills everything that runs and removes its folders on the lifespan's shutdown; without lifespan events, on
+    garbage collection or when Python exits. `app.state.sandboxes.close()` does it at any time.
+
+    Args:
+        key: what clients have to send as `Authorization: Bearer <key>`.
+        root: the folder under which each sandbox gets one. `None`: a temporary one.
+        heartbeat: seconds of silence after which `exec/stream` sends a comment.
+
+    Raises:
+        ValueError: the key is empty, or the folder's path is not of plain characters (see `Sandboxes`).
+    """
+    if not key:
+        raise ValueError("key must not be empty")
+    sandboxes = Sandboxes(root)
+    app = Starlette(
+        routes=_routes(sandboxes, heartbeat),
+        middleware=[Middleware(RequestIds), Middleware(BearerKey, key)],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected_error,
+        },
+        lifespan=_closing(sandboxes),
+    )
+    app.router.redirect_slashes = False
+    app.state.sandboxes = sandboxes
+    return app
+
+
+def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
+    parts = (
+        *lifecycle.routes(sandboxes),
+        *execs.routes(sandboxes, heartbeat=heartbeat),
+        *files.routes(sandboxes),
+    )
+    return [Route(API + part.path, part.endpoint, methods=part.methods) for part in parts]
+
+
+def _closing(sandboxes: Sandboxes) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await sandboxes.close()
+
+    return lifespan

@@ -1,0 +1,157 @@
+"""How a request is refused: MIOSA's error envelope, and the two doors every request passes, its id and its key.
+
+Knows nothing about sandboxes. The codes are those that MIOSA documents, where it documents one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from http import HTTPStatus
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = [
+    "ApiError",
+    "BearerKey",
+    "RequestIds",
+    "invalid",
+    "missing",
+    "not_found",
+    "on_api_error",
+    "on_http_exception",
+    "on_unexpected_error",
+]
+
+_REQUEST_ID: Final = "sse_bridge.sandbox.request_id"
+
+
+class ApiError(Exception):
+    """A refusal that the client gets as an error envelope.
+
+    Args:
+        status: the HTTP status.
+        code: what programs look at.
+        message: what people read.
+        details: facts about this refusal, or `None`.
+        retryable: whether the same request may succeed later.
+        retry_after_ms: how long to wait before that, in milliseconds; `None` where nobody knows.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: dict[str, object] | None = None,
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
+
+
+def invalid(message: str, *, field: str) -> ApiError:
+    """The refusal of a value that is there but wrong."""
+    return ApiError(422, "VALIDATION_ERROR", message, details={"field": field})
+
+
+def missing(field: str) -> ApiError:
+    """The refusal of a request that lacks a value."""
+    return ApiError(400, "MISSING_PARAM", f"{field} is required", details={"field": field})
+
+
+def not_found(what: str) -> ApiError:
+    """The answer where `what` does not exist."""
+    return ApiError(404, "NOT_FOUND", f"{what} not found")
+
+
+def _envelope(scope: Scope, error: ApiError) -> JSONResponse:
+    body: dict[str, object] = {
+        "code": error.code,
+        "message": error.message,
+        "details": error.details or {},
+        "request_id": scope.get(_REQUEST_ID),
+        "retryable": error.retryable,
+    }
+    if error.retry_after_ms is not None:
+        body["retry_after_ms"] = error.retry_after_ms
+    return JSONResponse({"error": body}, status_code=error.status)
+
+
+async def on_api_error(request: Request, error: Exception) -> JSONResponse:
+    """Turns an `ApiError` into its envelope."""
+    assert isinstance(error, ApiError)
+    return _envelope(request.scope, error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Turns what the router refuses (404, 405) into an envelope, with the router's headers."""
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name
+    response = _envelope(request.scope, ApiError(error.status_code, code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    """Tells the client of a bug of ours without its details; the server logs it."""
+    response = _envelope(request.scope, ApiError(500, "INTERNAL_ERROR", "internal error", retryable=True))
+    # Starlette answers a bug outside of all other middleware, so `RequestIds` does not see this response.
+    response.headers["x-request-id"] = request.scope.get(_REQUEST_ID, "")
+    return response
+
+
+class RequestIds:
+    """Gives every request an id, and every response the header that says it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope[_REQUEST_ID] = request_id = f"req_{secrets.token_hex(8)}"
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class BearerKey:
+    """Lets only requests pass that carry the key as `Authorization: Bearer <key>`."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http" or self._is_right(Headers(scope=scope).get("authorization", "")):
+            await self._app(scope, receive, send)
+            return
+        response = _envelope(scope, ApiError(401, "invalid_token", "missing or invalid API key"))
+        response.headers["www-authenticate"] = "Bearer"
+        await response(scope, receive, send)
+
+    def _is_right(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        # Headers are latin-1 to ASGI: this gives the client's own bytes back.
+        given = token.strip().encode("latin-1")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given, self._key)

@@ -1,0 +1,189 @@
+"""`exec` and `exec/stream`: a command's output as one answer, or as an event stream while it is printed.
+
+Both are plain ASGI applications, because the work outlives the answer: neither a client that leaves nor the end of
+the response ends a command. MIOSA documents no cancel for these routes and does not promise that closing the
+connection kills, so this server never does. What ends a command is its own end, its `timeout`, the sandbox's
+destruction, and the server's shutdown.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from .output import HEARTBEAT, LineEncoder, boundary, exit_frame
+from .processes import Outcome
+from .requests import ExecRequest, json_object
+from .state import Sandboxes
+
+__all__ = ["MAX_OUTPUT", "Exec", "ExecStream", "routes"]
+
+#: Bytes that `exec` keeps of each of stdout and stderr; the rest is read and dropped. MIOSA documents no limit.
+MAX_OUTPUT: Final = 10 * 1024 * 1024
+
+
+def routes(sandboxes: Sandboxes, *, heartbeat: float) -> list[Route]:
+    """The routes of this module, relative to the API's root."""
+    return [
+        Route("/sandboxes/{id}/exec", Exec(sandboxes), methods=["POST"]),
+        Route("/sandboxes/{id}/exec/stream", ExecStream(sandboxes, heartbeat), methods=["POST"]),
+    ]
+
+
+class Exec:
+    """`POST /sandboxes/{id}/exec`: runs a command and answers when it has ended."""
+
+    def __init__(self, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        request = Request(scope, receive)
+        sandbox = self._sandboxes.get(request.path_params["id"])
+        wanted = ExecRequest.parse(await json_object(request))
+        stdout, stderr = _Head(MAX_OUTPUT), _Head(MAX_OUTPUT)
+        async with sandbox.run(wanted) as command, anyio.create_task_group() as pumps:
+            pumps.start_soon(command.stdout.pump, stdout.add)
+            pumps.start_soon(command.stderr.pump, stderr.add)
+            outcome = await command.ended()
+            await _answer(outcome, stdout, stderr)(scope, receive, send)
+            # The group ends when nobody holds the pipes any more: children in the background may do so for long.
+
+
+def _answer(outcome: Outcome, stdout: _Head, stderr: _Head) -> JSONResponse:
+    data: dict[str, object] = {
+        "stdout": stdout.text(),
+        "stderr": stderr.text(),
+        "exit_code": outcome.exit_code,
+        "duration_ms": outcome.duration_ms,
+    }
+    if outcome.timed_out:
+        data["timed_out"] = True
+    if stdout.is_cut or stderr.is_cut:
+        data["truncated"] = True
+    return JSONResponse({"data": data})
+
+
+class _Head:
+    """The beginning of an output, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = bytearray()
+        self.is_cut = False
+
+    async def add(self, piece: bytes) -> None:
+        """Keeps what still fits."""
+        self._bytes += piece
+        if len(self._bytes) > self._limit:
+            self.is_cut = True
+            del self._bytes[boundary(self._bytes, self._limit) :]
+
+    def text(self) -> str:
+        """What was kept; bytes that are not UTF-8 become U+FFFD."""
+        return self._bytes.decode("utf-8", "replace")
+
+
+class ExecStream:
+    """`POST /sandboxes/{id}/exec/stream`: runs a command and streams what it prints, line by line."""
+
+    def __init__(self, sandboxes: Sandboxes, heartbeat: float) -> None:
+        self._sandboxes = sandboxes
+        self._heartbeat = heartbeat
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        request = Request(scope, receive)
+        sandbox = self._sandboxes.get(request.path_params["id"])
+        wanted = ExecRequest.parse(await json_object(request))
+        async with sandbox.run(wanted) as command, anyio.create_task_group() as pumps:
+            outlet = _Outlet(send, self._heartbeat)
+            await outlet.begin()
+            pumps.start_soon(command.stdout.pump, outlet.stdout)
+            pumps.start_soon(command.stderr.pump, outlet.stderr)
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(outlet.watch, receive)
+                watchers.start_soon(outlet.beat)
+                await outlet.end(await command.ended())
+                watchers.cancel_scope.cancel()
+
+
+class _Outlet:
+    """The response of one stream. stdout, stderr and the heartbeat take turns in writing it.
+
+    While the client does not read, `send` waits, and so does whoever writes. Once the client has left, everything
+    is taken and dropped.
+    """
+
+    def __init__(self, send: Send, interval: float) -> None:
+        self._send = send
+        self._interval = interval
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._sending = anyio.CancelScope()
+        self._has_left = False
+        self._last = anyio.current_time()
+        self._out = LineEncoder("stdout")
+        self._err = LineEncoder("stderr")
+
+    async def begin(self) -> None:
+        """Sends the headers, before there is any output."""
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._write(b"")  # some servers hold the headers back until the first part of the body
+
+    async def stdout(self, piece: bytes) -> None:
+        """Sends what was printed to stdout."""
+        await self._relay(self._out, piece)
+
+    async def stderr(self, piece: bytes) -> None:
+        """Sends what was printed to stderr."""
+        await self._relay(self._err, piece)
+
+    async def _relay(self, encoder: LineEncoder, piece: bytes) -> None:
+        if self._has_left:
+            return
+        if frames := encoder.feed(piece):
+            await self._write(frames)
+
+    async def end(self, outcome: Outcome) -> None:
+        """Sends unfinished lines and the exit frame, and ends the response."""
+        last = exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
+        await self._write(self._out.finish() + self._err.finish() + last, more=False)
+
+    async def beat(self) -> None:
+        """Sends a comment whenever there was silence for the interval."""
+        while True:
+            await anyio.sleep_until(self._last + self._interval)
+            if anyio.current_time() >= self._last + self._interval:
+                await self._write(HEARTBEAT)
+
+    async def watch(self, receive: Receive) -> None:
+        """Waits for the client to leave; then nothing is sent any more, and nobody waits for it."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    async def _write(self, body: bytes, *, more: bool = True) -> None:
+        await self._put({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _put(self, message: Message) -> None:
+        async with self._turn:
+            if not self._has_left:
+                with anyio.CancelScope() as self._sending:
+                    await self._try(message)
+            self._last = anyio.current_time()
+
+    async def _try(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:  # how a server may say that the client has left (ASGI HTTP, 2.4)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._has_left = True
+        self._sending.cancel()

@@ -1,0 +1,109 @@
+"""A sandbox's life: making it, seeing it, waiting until it is ready, ending it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .errors import invalid
+from .requests import json_object
+from .state import Sandbox, Sandboxes
+
+__all__ = ["routes"]
+
+#: Seconds between comments in a silent readiness stream, and how often: MIOSA watches for 30 s, whatever is asked.
+_KEEPALIVE: Final = 15.0
+_KEEPALIVES: Final = 2
+#: Seconds that `?wait=` of a creation waits at most: what the SDK waits for any answer.
+_MAX_WAIT: Final = 60.0
+
+
+def routes(sandboxes: Sandboxes) -> list[Route]:
+    """The routes of this module, relative to the API's root."""
+    life = _Lifecycle(sandboxes)
+    return [
+        Route("/sandboxes", life.create, methods=["POST"]),
+        Route("/sandboxes", life.list, methods=["GET"]),
+        Route("/sandboxes/{id}", life.get, methods=["GET"]),
+        Route("/sandboxes/{id}", life.destroy, methods=["DELETE"]),
+        Route("/sandboxes/{id}/readiness", life.readiness, methods=["GET"]),
+        Route("/sandboxes/{id}/readiness/stream", life.readiness_stream, methods=["GET"]),
+    ]
+
+
+class _Lifecycle:
+    def __init__(self, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def create(self, request: Request) -> Response:
+        """Answers `provisioning`, as the platform does, so that clients have to wait or to look again."""
+        wait = _wait(request.query_params.get("wait"))
+        body = await json_object(request)
+        key = request.headers.get("idempotency-key")
+        answer = self._sandboxes.replays.find(key, body) if key else None
+        if answer is None:
+            sandbox = self._sandboxes.create(body)
+            answer = sandbox.view("provisioning")
+            if key:
+                self._sandboxes.replays.keep(key, body, answer)
+            if wait and await sandbox.wait_until_ready(wait):
+                answer.update(sandbox.view())
+        return JSONResponse({"data": answer}, status_code=201)
+
+    async def list(self, request: Request) -> Response:
+        """All sandboxes on one page; `state` filters."""
+        state = request.query_params.get("state", "running")
+        views = [sandbox.view() for sandbox in self._sandboxes.all() if state == "running"]
+        return JSONResponse({"data": views, "page": {"page": 1, "page_size": len(views), "total": len(views)}})
+
+    async def get(self, request: Request) -> Response:
+        """One sandbox."""
+        return JSONResponse({"data": self._sandbox(request).view()})
+
+    async def destroy(self, request: Request) -> Response:
+        """Answers when nothing runs in it any more and its folder is gone."""
+        await self._sandboxes.destroy(self._sandbox(request))
+        return Response(status_code=204)
+
+    async def readiness(self, request: Request) -> Response:
+        """Whether commands are taken, now."""
+        return JSONResponse(self._sandbox(request).readiness())
+
+    async def readiness_stream(self, request: Request) -> Response:
+        """Says `ready` as soon as commands are taken."""
+        frames = _readiness_frames(self._sandbox(request))
+        return StreamingResponse(frames, headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
+
+    def _sandbox(self, request: Request) -> Sandbox:
+        return self._sandboxes.get(request.path_params["id"])
+
+
+async def _readiness_frames(sandbox: Sandbox) -> AsyncIterator[bytes]:
+    for _ in range(_KEEPALIVES):
+        yield b": keepalive\n\n"
+        if await sandbox.wait_until_ready(_KEEPALIVE):
+            yield b"event: ready\ndata: {}\n\n"
+            return
+        if sandbox.is_closing:
+            return
+    yield b'event: timeout\ndata: {"reason":"not_ready_after_30s"}\n\n'
+
+
+def _wait(value: str | None) -> float:
+    """Seconds to wait for readiness; the SDK sends a number of them, or a boolean."""
+    if value in (None, "", "false"):
+        return 0.0
+    if value == "true":
+        return _MAX_WAIT
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise invalid("wait must be a number of seconds, true or false", field="wait")
+    return min(seconds, _MAX_WAIT)

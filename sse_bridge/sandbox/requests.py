@@ -1,0 +1,178 @@
+"""What clients send: bodies of bounded size, checked value by value before anything happens."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from .errors import ApiError, invalid, missing
+
+__all__ = [
+    "MAX_BODY",
+    "MAX_UPLOAD",
+    "ExecRequest",
+    "encoded",
+    "environment",
+    "json_object",
+    "mapping",
+    "optional_text",
+    "seconds",
+    "text",
+]
+
+#: Bytes. Enough for any command: Linux takes no single argument above 128 KiB.
+MAX_BODY: Final = 1024 * 1024
+#: Bytes, base64 included. The body is held in memory as a whole.
+MAX_UPLOAD: Final = 64 * 1024 * 1024
+
+_FOR_EVER: Final = 1e9
+
+
+async def json_object(request: Request, limit: int = MAX_BODY) -> dict[str, object]:
+    """The request's body, which has to be a JSON object; no body at all counts as an empty one.
+
+    Args:
+        request: whose body nobody has read yet.
+        limit: bytes.
+
+    Raises:
+        ApiError: 413 for a body above the limit, 400 for what is not JSON, 422 for JSON that is not an object.
+    """
+    body = await _read(request, limit)
+    try:
+        value = json.loads(body, parse_constant=_refuse, parse_float=_finite) if body else {}
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "INVALID_JSON", "the body is not JSON") from error
+    if not isinstance(value, dict):
+        raise invalid("the body must be a JSON object", field="body")
+    return value
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks, size = [], 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise ApiError(413, "TOO_LARGE", f"the body must not exceed {limit} bytes")
+            chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise ApiError(400, "INCOMPLETE_BODY", "the client left before its body was complete") from error
+    return b"".join(chunks)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    """Python reads `1e999` as infinity, which could not be sent back."""
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
+
+
+def encoded(value: object, field: str) -> bytes:
+    """A string as UTF-8.
+
+    Raises:
+        ApiError: 422, it is not a string, or holds a lone surrogate, which JSON can say and UTF-8 cannot.
+    """
+    if not isinstance(value, str):
+        raise invalid(f"{field} must be a string", field=field)
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(f"{field} must be valid text", field=field) from error
+
+
+def text(value: object, field: str) -> str:
+    """`value` as text that a process or a file system can take.
+
+    Raises:
+        ApiError: 422, as `encoded`, and for a NUL, which no POSIX call takes.
+    """
+    raw = encoded(value, field)
+    if b"\0" in raw:
+        raise invalid(f"{field} must not hold a NUL", field=field)
+    return raw.decode()
+
+
+def optional_text(value: object, field: str) -> str | None:
+    """`value` as text, or `None` for `None`.
+
+    Raises:
+        ApiError: 422, as `text`.
+    """
+    return None if value is None else text(value, field)
+
+
+def mapping(value: object, field: str) -> dict[str, object]:
+    """`value` as a JSON object; `None` counts as an empty one.
+
+    Raises:
+        ApiError: 422, it is something else, or holds text that UTF-8 cannot carry.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid(f"{field} must be an object", field=field)
+    encoded(json.dumps(value, ensure_ascii=False), field)
+    return value
+
+
+def environment(value: object, field: str = "env") -> dict[str, str]:
+    """`value` as environment variables; `None` counts as none.
+
+    Raises:
+        ApiError: 422, it is not a map of strings, or a name is empty or holds a `=`.
+    """
+    pairs = mapping(value, field)
+    if any(not name or "=" in name for name in pairs):
+        raise invalid(f"{field} must have names without '='", field=field)
+    return {text(name, field): text(each, f"{field}.{name}") for name, each in pairs.items()}
+
+
+def seconds(value: object, field: str) -> float | None:
+    """`value` as a time span in seconds, or `None` for `None`.
+
+    Raises:
+        ApiError: 422, it is not a positive number, or more than thirty years.
+    """
+    if value is None:
+        return None
+    # JSON's `true` is an int to Python.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _FOR_EVER:
+        raise invalid(f"{field} must be a positive number of seconds", field=field)
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """What `exec` and `exec/stream` are asked to run."""
+
+    #: A command line for the shell.
+    command: str
+    #: Where to run it, as the client calls it. `None`: in the workspace.
+    cwd: str | None
+    env: dict[str, str]
+    #: Seconds. `None`: it may run for ever.
+    timeout: float | None
+
+    @classmethod
+    def parse(cls, body: dict[str, object]) -> ExecRequest:
+        """Checks a request's body. Keys that are not known are ignored, as the platform does.
+
+        Raises:
+            ApiError: 400 without a command, 422 for a value that is wrong.
+        """
+        if body.get("command") is None:
+            raise missing("command")
+        command = text(body["command"], "command")
+        if not command.strip():
+            raise invalid("command must not be empty", field="command")
+        cwd = optional_text(body.get("cwd"), "cwd")
+        return cls(command, cwd, environment(body.get("env")), seconds(body.get("timeout"), "timeout"))

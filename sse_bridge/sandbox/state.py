@@ -1,0 +1,281 @@
+"""The sandboxes there are, and what becomes of them. Knows processes and folders, but no HTTP beyond `ApiError`."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import weakref
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import anyio
+import anyio.to_thread
+from anyio.abc import Process
+
+from .errors import ApiError, invalid, not_found
+from .paths import is_plain, resolve, substitute
+from .processes import MARKER, CannotStart, Command, end_all, group_is_left, kill_all, running
+from .requests import ExecRequest, environment, mapping, optional_text, seconds
+
+__all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
+
+#: The key in a new sandbox's `metadata` that delays its readiness for commands, in seconds: our own, so that tests
+#: can see how a client behaves while a sandbox starts. Until then it says `running`, but not `ready`, and commands
+#: are refused with 409 `SANDBOX_NOT_COMMAND_READY`. Files can be written at once.
+READY_AFTER: Final = "sse_bridge.ready_after"
+
+#: What the platform reports on (`PLATFORM_READINESS_COMPONENTS` in the SDK).
+_COMPONENTS: Final = (
+    "command_agent",
+    "process_control",
+    "resource_contract",
+    "clock",
+    "identity",
+    "durability",
+    "filesystem",
+    "internal_probe",
+)
+
+
+class Sandbox:
+    """One sandbox: a folder, and the processes that run in it.
+
+    Args:
+        folder: where its folder goes.
+        body: what the client asked for, as MIOSA's `POST /sandboxes` takes it; most of it means nothing here.
+
+    Raises:
+        ApiError: 422, a value is wrong.
+    """
+
+    def __init__(self, folder: Path, body: Mapping[str, object]) -> None:
+        self.id = f"sbx_{secrets.token_hex(8)}"
+        self._name = optional_text(body.get("name"), "name")
+        self._template = optional_text(body.get("template_id"), "template_id")
+        self._metadata = mapping(body.get("metadata"), "metadata")
+        self._env = environment(body.get("env"))
+        self._ready_at = anyio.current_time() + (seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
+        self._created = datetime.now(UTC)
+        self._closing = anyio.Event()
+        self._processes: set[Process] = set()  # leaders of groups that may have somebody in them
+        self.folder = folder / self.id
+        self.folder.mkdir(mode=0o700)
+        # Whoever never closes us (a host without lifespan events, an app that is dropped) leaves nothing behind.
+        self._sweep = weakref.finalize(self, _sweep, self.id, self.folder, self._processes)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether commands are taken."""
+        return self.seconds_to_ready <= 0
+
+    @property
+    def seconds_to_ready(self) -> float:
+        """How long until commands are taken; not positive when they are."""
+        return self._ready_at - anyio.current_time()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is being destroyed or is gone."""
+        return self._closing.is_set()
+
+    def view(self, state: str = "running") -> dict[str, object]:
+        """What clients see of it. The SDK reads `state`, MIOSA's documentation shows `status`."""
+        return {
+            "id": self.id,
+            "state": state,
+            "status": state,
+            "ready": state == "running" and self.is_ready,
+            "name": self._name,
+            "template_id": self._template,
+            "metadata": self._metadata,
+            "persistent": False,
+            "created_at": _iso(self._created),
+        }
+
+    def readiness(self) -> dict[str, object]:
+        """What the polling form of readiness says. The SDK looks for `ready` at the top, not under `data`."""
+        status = "ready" if self.is_ready else "starting"
+        return {"ready": self.is_ready, "status": status, "components": dict.fromkeys(_COMPONENTS, status)}
+
+    async def wait_until_ready(self, timeout: float) -> bool:
+        """Waits until commands are taken, at most `timeout` seconds. False where they are not, or never will be."""
+        with anyio.move_on_after(max(0, min(timeout, self.seconds_to_ready))):
+            await self._closing.wait()
+        return self.is_ready and not self.is_closing
+
+    @asynccontextmanager
+    async def run(self, request: ExecRequest) -> AsyncIterator[Command]:
+        """Runs a command in it, for as long as the context lasts or longer: children in the background live on.
+
+        Raises:
+            ApiError: 409 before it is ready, 400 for a `cwd` outside of the workspace, 422 for one that is no
+                folder and for a command that is too long, 404 if it is destroyed meanwhile.
+        """
+        self._demand_ready()
+        cwd = resolve(request.cwd or ".", self.folder)
+        text = substitute(request.command, self.folder)
+        env = self._environment(request.env)
+        try:
+            async with running(text, cwd=cwd, env=env, timeout=request.timeout) as command:
+                self._processes.add(command.process)
+                if self.is_closing:  # `destroy` may have looked before we were there
+                    raise not_found("sandbox")
+                yield command
+        except CannotStart as error:
+            raise invalid(str(error), field=error.culprit) from error
+        finally:
+            self._forget_ended()
+
+    async def destroy(self) -> None:
+        """Kills everything that runs in it, then removes its folder. Repeating it does no harm."""
+        self._closing.set()
+        await end_all(self.id, self._processes)
+        await anyio.to_thread.run_sync(_remove, self.folder)
+        self._sweep.detach()
+
+    def _demand_ready(self) -> None:
+        if not self.is_ready:
+            raise ApiError(
+                409,
+                "SANDBOX_NOT_COMMAND_READY",
+                "the sandbox does not take commands yet",
+                retryable=True,
+                retry_after_ms=max(1, round(self.seconds_to_ready * 1000)),
+            )
+
+    def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """A command's environment. Nothing of the server's own gets in but `PATH`: it may hold the API key."""
+        given = {name: substitute(value, self.folder) for name, value in {**self._env, **env}.items()}
+        base = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        return {**base, **given, MARKER: self.id}
+
+    def _forget_ended(self) -> None:
+        self._processes -= {each for each in self._processes if each.returncode is not None and not group_is_left(each)}
+
+
+class Sandboxes:
+    """All sandboxes of one application.
+
+    Args:
+        root: the folder under which their folders go; `None` for a temporary one, removed by `close`.
+
+    Raises:
+        ValueError: the folder's path has characters that a shell would not leave alone. It is put in place of
+            `/workspace` in commands, between whatever quotes.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
+        parent = Path(os.path.realpath(root or tempfile.gettempdir()))
+        if not is_plain(parent):
+            raise ValueError(f"the path of the sandboxes' folder must be of plain characters: {parent}")
+        self._parent = parent
+        self._temporary: Path | None = None
+        self._sandboxes: dict[str, Sandbox] = {}
+        self.replays = Replays()
+
+    def create(self, body: Mapping[str, object]) -> Sandbox:
+        """A new sandbox.
+
+        Raises:
+            ApiError: 422, as `Sandbox`.
+        """
+        sandbox = Sandbox(self._folder(), body)
+        self._sandboxes[sandbox.id] = sandbox
+        return sandbox
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """The sandbox of that id.
+
+        Raises:
+            ApiError: 404, there is none, or it is being destroyed.
+        """
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.is_closing:
+            raise not_found("sandbox")
+        return sandbox
+
+    def all(self) -> list[Sandbox]:
+        """Those that are not being destroyed, oldest first."""
+        return [each for each in self._sandboxes.values() if not each.is_closing]
+
+    async def destroy(self, sandbox: Sandbox) -> None:
+        """Ends a sandbox for good."""
+        await sandbox.destroy()
+        self._sandboxes.pop(sandbox.id, None)
+
+    async def close(self) -> None:
+        """Destroys all sandboxes and removes the temporary folder. Later ones get a new one."""
+        async with anyio.create_task_group() as tasks:
+            for sandbox in self._sandboxes.values():
+                tasks.start_soon(self.destroy, sandbox)
+        if self._temporary is not None:
+            folder, self._temporary = self._temporary, None
+            await anyio.to_thread.run_sync(_remove, folder)
+
+    def _folder(self) -> Path:
+        if self._root is not None:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            return self._parent
+        if self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="sse_bridge-", dir=self._parent))
+            weakref.finalize(self, _remove, self._temporary)
+        return self._temporary
+
+
+class _Replay(NamedTuple):
+    request: str
+    answer: dict[str, object]
+
+
+class Replays:
+    """What was answered to requests with an `Idempotency-Key`, so that a repeated one gets the same.
+
+    The platform keeps answers for 24 hours; this keeps the last `limit` ones.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._replays: OrderedDict[str, _Replay] = OrderedDict()
+
+    def find(self, key: str, body: Mapping[str, object]) -> dict[str, object] | None:
+        """The answer that the request with this key got, or `None` if it is new.
+
+        Raises:
+            ApiError: 409, the key came with another body.
+        """
+        replay = self._replays.get(key)
+        if replay is None:
+            return None
+        if replay.request != json.dumps(body, sort_keys=True):
+            raise ApiError(409, "IDEMPOTENCY_PAYLOAD_MISMATCH", "this Idempotency-Key came with another body before")
+        return replay.answer
+
+    def keep(self, key: str, body: Mapping[str, object], answer: dict[str, object]) -> None:
+        """Remembers an answer."""
+        self._replays[key] = _Replay(json.dumps(body, sort_keys=True), answer)
+        if len(self._replays) > self._limit:
+            self._replays.popitem(last=False)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _sweep(name: str, folder: Path, processes: Collection[Process]) -> None:
+    """The end of a sandbox where nobody waits for it: on garbage collection, or when Python exits."""
+    kill_all(name, processes)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # Twice: a process that has been killed may finish a system call that makes one more file.
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)

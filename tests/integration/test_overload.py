@@ -1,0 +1,156 @@
+"""Viewers that stop reading, vanish, and frames of any size: memory is bounded, and what should end ends."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from sse_bridge.wire import events
+from sse_bridge.wire.frames import FrameSplitter
+from tests.support.bridge_process import BridgeProcess, bridge_process
+from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.waiting import eventually
+
+MIB = 1024 * 1024
+#: What a server may grow by: the marks, what HTTP clients and kernels hold, and some 10 MB for its first request ever.
+GROWTH = 32 * MIB
+
+
+class RawViewer:
+    """A client that reads only when it is told to."""
+
+    def __init__(self, port: int, receive_buffer: int = 64 * 1024) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.settimeout(30)
+        # HTTP/1.0: no chunked encoding, so that what arrives is the stream itself.
+        self.socket.sendall(b"GET /run-sse HTTP/1.0\r\nHost: localhost\r\n\r\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.socket.close()
+
+    def events(self) -> Iterator[events.Event]:
+        """What is dispatched until the connection ends."""
+        splitter, head = FrameSplitter(None), b""
+        while b"\r\n\r\n" not in head:
+            head += self.socket.recv(4096)
+        chunk = head.partition(b"\r\n\r\n")[2] or b"\n"
+        while chunk:
+            yield from (event for event in events.parse(splitter.feed(chunk)) if event.data is not None)
+            chunk = self.socket.recv(MIB)
+
+
+def test_a_viewer_that_stops_reading_costs_bounded_memory_and_loses_nothing(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """200 MB are printed at a viewer that stops: the script waits, the server stays small, every line arrives."""
+    lines, width, progress = 200_000, 1000, tmp_path / "progress"
+    sandbox.write(
+        "/workspace/burst.py",
+        f"""
+import sys
+for number in range({lines}):
+    sys.stdout.write(f"{{number:0{width}}}\\n")
+    if number % 1000 == 0:
+        open({str(progress)!r}, "w").write(str(number))
+""",
+    )
+    settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": "python3 /workspace/burst.py"}
+    with (
+        bridge_process(tmp_path, **settings, options={"send_timeout": None}) as bridge,
+        RawViewer(bridge.port) as viewer,
+    ):
+        stream = viewer.events()
+        assert json.loads(next(stream).data or "")["line"] == "0" * width
+        before = bridge.memory
+
+        def is_held() -> bool:
+            """The script stands still before its end: it waits in its `print`."""
+            first = progress.read_text()
+            time.sleep(0.5)
+            return bool(first) and first == progress.read_text()
+
+        eventually(is_held, 30)
+        assert int(progress.read_text()) < lines / 2
+        assert bridge.memory - before < GROWTH
+
+        for number in range(1, lines):
+            body = json.loads(next(stream).data or "")
+            assert int(body["line"]) == number
+        assert json.loads(next(stream).data or "") == {"type": "exit", "code": 0}
+        assert bridge.memory - before < GROWTH
+
+
+def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_timeout(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """No FIN, no RST, nothing read: the script that prints on at it is killed."""
+    mark = uuid.uuid4().hex
+    settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
+    with (
+        bridge_process(tmp_path, **settings, options={"send_timeout": 1.0}) as bridge,
+        RawViewer(bridge.port) as viewer,
+    ):
+        assert next(viewer.events())
+        eventually(lambda: running(mark))
+        eventually(lambda: not running(mark), 10)
+
+
+@contextmanager
+def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
+    """A server for one request: an event stream of `parts`, the second of which is repeated."""
+    first, again, last = parts
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+                connection.sendall(first)
+                for _ in range(repeat):
+                    connection.sendall(again)
+                connection.sendall(last)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        thread.join(10)
+
+
+def test_a_frame_of_100_mb_is_discarded_in_bounded_memory_and_the_next_line_arrives(tmp_path: Path) -> None:
+    """A gap says where it was; the run goes on."""
+    head, tail = b'event: stdout\ndata: {"line":"', b'"}\n\n'
+    ending = tail + head + b"next" + tail + b'event: exit\ndata: {"exit_code":0}\n\n'
+    with (
+        stream_of(head + b"first" + tail + head, b"x" * MIB, ending, repeat=100) as url,
+        bridge_process(tmp_path, follow=url) as bridge,
+        RawViewer(bridge.port) as viewer,
+    ):
+        before = bridge.memory
+        seen = [json.loads(event.data or "") for event in viewer.events()]
+
+        assert seen == [
+            {"type": "stdout", "line": "first"},
+            {"type": "gap", "dropped": 1, "bytes": 100 * MIB + len(head + tail)},
+            {"type": "stdout", "line": "next"},
+            {"type": "exit", "code": 0},
+        ]
+        assert peak(bridge) - before < GROWTH
+
+
+def peak(bridge: BridgeProcess) -> int:
+    """The most resident bytes that the process ever had."""
+    status = Path(f"/proc/{bridge.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,0 +1,69 @@
+"""A local sandbox, served for real, and what tests ask of it over its API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from sse_bridge import Miosa
+from sse_bridge.sandbox import create_app
+from tests.support.servers import serve
+
+__all__ = ["KEY", "LocalSandbox", "local_sandbox", "running"]
+
+KEY: Final = "msk_test_0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class LocalSandbox:
+    """One sandbox in a server that runs."""
+
+    url: str
+    id: str
+
+    def miosa(self, key: str = KEY) -> Miosa:
+        return Miosa(self.url, key)
+
+    def write(self, path: str, content: str) -> None:
+        self._post("fs/write", {"path": path, "content_base64": _base64(content)})
+
+    def run(self, command: str) -> dict[str, Any]:
+        result: dict[str, Any] = self._post("exec", {"command": command})["data"]
+        return result
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        url = f"{self.url}/api/v1/sandboxes/{self.id}/{path}"
+        return httpx.post(url, json=body, headers={"Authorization": f"Bearer {KEY}"}).raise_for_status().json()
+
+
+@contextmanager
+def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
+    """Serves the local sandbox and creates one in it; `body` goes into the request that creates it."""
+    with serve(create_app(key=KEY)) as served:
+        answer = httpx.post(
+            f"{served.url}/api/v1/sandboxes", json=body, headers={"Authorization": f"Bearer {KEY}"}
+        ).raise_for_status()
+        yield LocalSandbox(served.url, answer.json()["data"]["id"])
+
+
+def running(mark: str) -> list[psutil.Process]:
+    """The processes of this machine whose command line holds `mark`, and that are more than a zombie."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if mark in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _base64(text: str) -> str:
+    from base64 import b64encode
+
+    return b64encode(text.encode()).decode()

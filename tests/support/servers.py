@@ -1,0 +1,83 @@
+"""A real server for an ASGI application, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+__all__ = ["Served", "serve"]
+
+#: Seconds in which a server has to be up, or down. Bounds for what takes tenths of a second.
+_PATIENCE: Final = 10.0
+
+_OPTIONS: Final = {
+    "log_config": None,  # uvicorn's loggers stay as they are, so that `caplog` sees what they say
+    "access_log": False,
+    "ws": "none",
+    # Seconds. `asyncio.wait_for` takes it; whatever is still open when a test is over gets cancelled.
+    "timeout_graceful_shutdown": 0.2,
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs."""
+
+    #: `http://127.0.0.1:<port>`
+    url: str
+    port: int
+    server: uvicorn.Server
+
+
+@contextmanager
+def serve(app: ASGIApp, **uvicorn_options: Any) -> Iterator[Served]:
+    """Serves `app` on a free loopback port for as long as the context lasts.
+
+    Args:
+        app: any ASGI application.
+        uvicorn_options: keywords of `uvicorn.Config`. Nothing is logged but through the `uvicorn` loggers.
+
+    Raises:
+        RuntimeError: the server did not start, or did not stop.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, **{**_OPTIONS, **uvicorn_options}))
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=_run, args=(server, listener), name=f"uvicorn-{port}", daemon=True)
+        thread.start()
+        try:
+            _wait_until_started(server, thread)
+            yield Served(f"http://127.0.0.1:{port}", port, server)
+        finally:
+            _stop(server, thread)
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    # uvicorn leaves by `SystemExit` when the application's startup fails; `_wait_until_started` reports that.
+    with suppress(SystemExit):
+        server.run(sockets=[listener])
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise RuntimeError("the server did not start")
+        time.sleep(0.002)
+
+
+def _stop(server: uvicorn.Server, thread: threading.Thread) -> None:
+    server.should_exit = True
+    thread.join(_PATIENCE)
+    if thread.is_alive():
+        server.force_exit = True
+        thread.join(_PATIENCE)
+        raise RuntimeError("the server did not stop")
