@@ -30,6 +30,8 @@ __all__ = ["routes"]
 
 #: Entries that a listing holds at most; what is beyond is left out and `truncated` says so.
 _MAX_ENTRIES: Final = 10_000
+#: Levels that a listing goes down at most, however many are asked for.
+_MAX_DEPTH: Final = 100
 
 
 def routes(sandboxes: Sandboxes) -> list[Route]:
@@ -95,9 +97,10 @@ class _Files:
         folder = self._folder(request)
         path = resolve(request.query_params.get("path", WORKSPACE), folder)
         depth = request.query_params.get("depth", "1")
-        if not (depth.isascii() and depth.isdigit() and int(depth[:9]) > 0):
+        if not (depth.isascii() and depth.isdigit() and depth.strip("0")):
             raise invalid("depth must be a positive number", field="depth")
-        return JSONResponse({"data": await anyio.to_thread.run_sync(_list, path, folder, int(depth[:9]))})
+        levels = min(int(depth[:9]), _MAX_DEPTH)
+        return JSONResponse({"data": await anyio.to_thread.run_sync(_list, path, folder, levels)})
 
     async def download(self, request: Request) -> Response:
         """A file's bytes, by `path` in the query or, in the older form, in the URL without its first slash."""

@@ -2,7 +2,8 @@
 
 One frame is one line. A million of them pass here in a burst, so nothing is executed per line: a piece of output
 is escaped as a whole and its newlines are replaced by what stands between two lines in the event stream. Measured
-for pieces of 64 KiB with lines of 100 bytes: 25 ns a line; one `json.dumps` per line 1,400 ns.
+for pieces of 64 KiB with lines of 100 bytes, CPython 3.11: 42 ns a line, and 250 where malloc returns the memory to
+the system after every piece; with a `json.dumps` per line 2,000.
 """
 
 from __future__ import annotations

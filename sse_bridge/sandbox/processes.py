@@ -235,7 +235,7 @@ def _kill_group(process: Process) -> None:
     As long as anybody is in the group, its number is given to no new process. So once the leader is reaped, a
     process of that number means that the group is over and the number somebody else's.
     """
-    if process.returncode is not None and _exists(process.pid):
+    if process.returncode is not None and _finds(os.kill, process.pid):
         return
     with suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a group of zombies
         os.killpg(process.pid, signal.SIGKILL)
@@ -243,22 +243,17 @@ def _kill_group(process: Process) -> None:
 
 def group_is_left(process: Process) -> bool:
     """Whether anybody is left in the process group that `process` has led to its end."""
+    return _finds(os.killpg, process.pid)
+
+
+def _finds(send: Callable[[int, int], None], number: int) -> bool:
+    """Whether a signal would find anybody. Not to be allowed to send one means yes."""
     try:
-        os.killpg(process.pid, 0)
+        send(number, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+        pass
     return True
 
 

@@ -44,6 +44,10 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_SHUTDOWN,
     )
     server = _Server(config, app.state.sandboxes.close)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, server.handle_exit)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGHUP, before)

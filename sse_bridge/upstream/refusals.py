@@ -43,6 +43,8 @@ class Refusal(UpstreamRefused):
     is_temporary = False
     #: It is certain that nothing was started: the request was looked at and refused.
     started_nothing = False
+    #: Seconds that the upstream asked us to wait; `None` if it named no time.
+    wait: float | None = None
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
@@ -63,6 +65,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         status == 409 and (envelope.get("retryable") is True or upstream_code.endswith(_BECOMES_READY))
     )
     error.started_nothing = status < 500
+    error.wait = wait
     return error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 
@@ -328,6 +330,30 @@ async def test_a_cancelled_host_still_cancels_the_work(anyio_backend: str) -> No
 
     assert work.closed.is_set()
     assert work.cancels == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_is_cancelled_past_its_shield_tries_again(anyio_backend: str) -> None:
+    """`asyncio.run` cancels every task when it ends, and waits for them: the work is ended all the same."""
+
+    class Slow(ScriptedWork):
+        async def cancel(self, timeout: float) -> Cancelled:
+            self.cancels += 1
+            if self.cancels == 1:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await anyio.lowlevel.checkpoint()
+            return Cancelled.CONFIRMED
+
+    work = Slow()
+    it = Scene(work)
+    task = asyncio.create_task(it.run.read())
+    await wait_all_tasks_blocked()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert work.cancels == 2
+    assert it.run.cancelled is Cancelled.CONFIRMED
 
 
 @pytest.mark.parametrize("outcome", [Cancelled.REQUESTED, Cancelled.ACKNOWLEDGED, "never"])

@@ -87,7 +87,7 @@ class _SandboxWork:
                     yield chunks
                 return
             except Refusal as refused:
-                wait = max(delay, refused.retry_after or 0) if refused.is_temporary else None
+                wait = max(delay, refused.wait or 0) if refused.is_temporary else None
                 if wait is None or anyio.current_time() + wait > give_up:
                     raise
             await anyio.sleep(wait)

@@ -1,0 +1,129 @@
+"""The page of MIOSA's tutorial in a real browser: a plain `EventSource`, `onmessage`, JSON, `type`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
+
+from sse_bridge import SandboxExec, SSEBridge
+from tests.support.browser import chromium
+from tests.support.sandboxes import LocalSandbox, running
+from tests.support.servers import Served, serve
+from tests.support.waiting import eventually
+
+TUTORIAL = """
+<!doctype html><title>run</title><pre id="output"></pre>
+<script>
+  const output = document.getElementById("output");
+  const source = new EventSource("/run-sse" + location.search);
+  window.seen = [];
+  source.onmessage = (event) => {
+    window.seen.push(event.lastEventId);
+    const message = JSON.parse(event.data);
+    if (message.type === "stdout" || message.type === "stderr") {
+      output.textContent += message.line + "\\n";
+    } else if (message.type === "exit") {
+      output.textContent += `[exit ${message.code}]\\n`;
+      source.close();
+    }
+  };
+  source.onerror = () => { window.errors = (window.errors || 0) + 1; window.state = source.readyState; };
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture
+def starts() -> list[str]:
+    """The commands that were started, in order."""
+    return []
+
+
+@pytest.fixture
+def site(sandbox: LocalSandbox, starts: list[str]) -> Iterator[Served]:
+    """The tutorial's page, and a bridge that runs the command in the query (nobody should do that)."""
+
+    def resolve(request: Request) -> Any:
+        starts.append(request.query_params["command"])
+        return SandboxExec(sandbox.id, request.query_params["command"], cwd="/workspace")
+
+    miosa = sandbox.miosa()
+    bridge = SSEBridge(miosa, resolve, grace=0, retry_ms=100)
+    routes = [Route("/", lambda request: HTMLResponse(TUTORIAL)), Mount("/run-sse", bridge)]
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with miosa:
+            yield
+
+    app = Starlette(routes=routes, lifespan=lifespan)
+    with serve(app) as served:
+        yield served
+
+
+def url(site: Served, command: str) -> str:
+    return f"{site.url}/?command={quote(command)}"
+
+
+def test_every_line_and_the_exit_once(browser: Browser, site: Served, sandbox: LocalSandbox, starts: list[str]) -> None:
+    """The page's text is the script's output, odd characters and all, and the page does not come back for more."""
+    odd = 'tab\there "quotes" back\\slash café 😀 \u2028 \u2029 \x85 \x0c {braces} data: x id: y </script>'
+    lines = [f"line {number}" for number in range(2000)] + [odd, "", "  indented  "]
+    sandbox.write("/workspace/odd.txt", "\n".join(lines) + "\n")
+    page = browser.new_page()
+    page.goto(url(site, "cat odd.txt; exit 7"))
+    page.wait_for_function("document.getElementById('output').textContent.includes('[exit')")
+    page.wait_for_timeout(500)  # five times the reconnection time
+
+    assert page.evaluate("document.getElementById('output').textContent") == "\n".join([*lines, "[exit 7]", ""])
+    assert len(starts) == 1
+    seen = page.evaluate("window.seen")
+    assert [int(event_id.rpartition(".")[2]) for event_id in seen] == list(range(1, len(lines) + 2))
+    page.close()
+
+
+def test_closing_the_tab_kills_the_script_within_a_second(browser: Browser, site: Served) -> None:
+    """With `grace=0`, although it prints nothing."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    page = browser.new_page()
+    page.goto(url(site, f"sleep {mark}"))
+    eventually(lambda: running(mark))
+    closed = time.monotonic()
+    page.close()
+    eventually(lambda: not running(mark), 5)
+
+    assert time.monotonic() - closed < 1
+
+
+def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
+    browser: Browser, site: Served, starts: list[str]
+) -> None:
+    """It comes back with the id of the first frame, which has no data, and is told to stop."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    page = browser.new_page()
+    page.goto(url(site, f"sleep {mark}"))
+    eventually(lambda: running(mark))
+    for connection in list(site.server.server_state.connections):
+        site_loop = connection.loop  # the connection is closed from its own thread
+        site_loop.call_soon_threadsafe(connection.transport.abort)
+    page.wait_for_function("window.state === 2")  # closed for good: 204
+
+    assert len(starts) == 1
+    eventually(lambda: not running(mark))
+    page.close()

@@ -1,0 +1,108 @@
+"""A client for the local sandbox that shows bytes, and ways to look at processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import anyio
+import httpx
+
+__all__ = ["KEY", "Box", "eventually", "frame", "is_running", "lines_of", "number_in", "number_soon_in", "soon"]
+
+KEY: Final = "msk_test_key"
+
+#: Seconds within which what is expected has to happen. A bound for what takes milliseconds.
+_PATIENCE: Final = 10.0
+_PAUSE: Final = 0.005
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Waits until `condition` holds; fails when it does not within a generous time."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(_PAUSE)
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """The same, in an async test."""
+    for _ in range(round(_PATIENCE / _PAUSE)):
+        if condition():
+            return
+        await anyio.sleep(_PAUSE)
+    raise AssertionError("it did not happen in time")
+
+
+def number_in(path: Path) -> int | None:
+    """The number that a command writes to a file with `echo`, or `None` as long as it has not."""
+    content = path.read_text() if path.exists() else ""
+    return int(content) if content.endswith("\n") else None
+
+
+async def number_soon_in(path: Path) -> int:
+    """The same, when it is there."""
+    await soon(lambda: number_in(path) is not None)
+    return number_in(path) or 0
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not just a zombie that nobody has reaped."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def frame(event: str, data: Mapping[str, object]) -> bytes:
+    """One frame of `exec/stream`, made in the obvious and slow way."""
+    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def lines_of(stream: bytes, event: str = "stdout") -> list[str]:
+    """The lines of one kind in a whole stream."""
+    head = f"event: {event}\ndata: ".encode()
+    frames = stream.split(b"\n\n")
+    return [json.loads(each.removeprefix(head))["line"] for each in frames if each.startswith(head)]
+
+
+class Box:
+    """One sandbox of a served application, by plain HTTP."""
+
+    def __init__(self, http: httpx.Client, **body: object) -> None:
+        self.http = http
+        self.id = http.post("/sandboxes", json=body).raise_for_status().json()["data"]["id"]
+        self.path = f"/sandboxes/{self.id}"
+
+    def exec(self, command: str, **options: object) -> dict[str, object]:
+        """The blocking form's answer."""
+        response = self.http.post(f"{self.path}/exec", json={"command": command, **options})
+        data: dict[str, object] = response.raise_for_status().json()["data"]
+        return data
+
+    def stream(self, command: str, **options: object) -> bytes:
+        """The streaming form's whole body."""
+        response = self.http.post(f"{self.path}/exec/stream", json={"command": command, **options})
+        return response.raise_for_status().content
+
+    def write(self, path: str, content: str) -> None:
+        """Writes a file."""
+        self.http.post(f"{self.path}/fs/write", json={"path": path, "content": content}).raise_for_status()
+
+    def read(self, path: str) -> bytes | None:
+        """A file's bytes, or `None` if it is not there."""
+        response = self.http.get(f"{self.path}/fs/download", params={"path": path})
+        return response.content if response.is_success else None
+
+    def pid(self, path: str) -> int:
+        """A process id that a command of ours has written, or is about to write, to a file."""
+        eventually(lambda: (self.read(path) or b"").endswith(b"\n"))
+        return int(self.read(path) or b"0")
+
+    def destroy(self) -> None:
+        """Destroys the sandbox; it may be gone already."""
+        self.http.delete(self.path)

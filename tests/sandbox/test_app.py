@@ -1,0 +1,325 @@
+"""The application at the border of ASGI, without a server: `sse_bridge.sandbox.app` and `execs`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from asgi_lifespan import LifespanManager
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from sse_bridge.sandbox import create_app
+from tests.sandbox.helpers import KEY, frame, is_running, number_soon_in, soon
+
+pytestmark = pytest.mark.anyio
+
+
+class Page:
+    """A client without a server: what the application is given, and what it sends."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.app = app
+        self.sent: list[Message] = []
+        self.left = anyio.Event()
+
+    async def request(self, method: str, path: str, body: object = None) -> None:
+        """Runs the application for one request, until its coroutine ends."""
+        content = json.dumps(body).encode()
+        self._body = [content[:1], content[1:], b""]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "path": f"/api/v1{path}",
+            "raw_path": f"/api/v1{path}".encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [(b"authorization", f"Bearer {KEY}".encode())],
+        }
+        await self.app(scope, self.receive, self.send)
+
+    async def receive(self) -> Message:
+        """The body, in two parts and an empty rest that some servers send; then nothing until the client leaves."""
+        if self._body:
+            body, *self._body = self._body
+            return {"type": "http.request", "body": body, "more_body": len(self._body) > 1}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Takes everything."""
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        """The response's status."""
+        status: int = self.sent[0]["status"]
+        return status
+
+    @property
+    def body(self) -> bytes:
+        """What has arrived of the body."""
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
+
+
+async def create(app: Starlette) -> tuple[str, Path]:
+    """A sandbox: the path of its routes, and its folder."""
+    page = Page(app)
+    await page.request("POST", "/sandboxes", {})
+    sandbox_id = json.loads(page.body)["data"]["id"]
+    return f"/sandboxes/{sandbox_id}", app.state.sandboxes.get(sandbox_id).folder
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Starlette:
+    """An application that sees no lifespan events."""
+    return create_app(key=KEY, root=tmp_path / "root")
+
+
+async def test_it_works_without_lifespan_events(app: Starlette) -> None:
+    """A host may never send them."""
+    path, _ = await create(app)
+    page = Page(app)
+
+    await page.request("POST", f"{path}/exec/stream", {"command": "echo hello"})
+
+    assert page.body == frame("stdout", {"line": "hello"}) + frame("exit", {"exit_code": 0})
+    assert page.sent[-1]["more_body"] is False
+    await app.state.sandboxes.close()
+
+
+async def test_headers_go_out_before_there_is_output(app: Starlette) -> None:
+    """With a first, empty part of the body, because some servers wait for one."""
+    path, folder = await create(app)
+    page = Page(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": "sleep 1000"})
+        await soon(lambda: len(page.sent) == 2)
+        assert page.status == 200
+        assert page.sent[1] == {"type": "http.response.body", "body": b"", "more_body": True}
+        tasks.cancel_scope.cancel()
+    assert folder.exists()
+
+
+class Stuck(Page):
+    """A client that stops reading after the headers, without leaving."""
+
+    async def send(self, message: Message) -> None:
+        """Waits for ever, as a server does whose buffers are full."""
+        await super().send(message)
+        if message.get("body"):
+            await anyio.sleep_forever()
+
+
+async def test_a_client_that_leaves_while_send_waits_is_noticed(app: Starlette) -> None:
+    """Then nothing is sent any more, and the command runs to its end without being held back."""
+    path, folder = await create(app)
+    page = Stuck(app)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            command = "yes | head -c 3000000; echo 1 > end"
+            tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": command})
+            await soon(lambda: bool(page.body))
+            page.left.set()
+    assert await number_soon_in(folder / "end") == 1
+    assert len(page.sent) == 3
+
+
+async def test_output_waits_while_send_waits(app: Starlette) -> None:
+    """No more is read than what is being sent, a pipe's content and one piece of each stream."""
+    path, folder = await create(app)
+    page = Stuck(app)
+    command = "while :; do head -c 10000 /dev/zero | tr '\\0' '\\n'; echo $((++n)) > written; done"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": command})
+        await soon(lambda: bool(page.body))
+        for _ in range(5):
+            await anyio.sleep(0.05)
+            written = await number_soon_in(folder / "written")
+        tasks.cancel_scope.cancel()
+    assert written * 10_000 <= 4 * 65_536
+
+
+class Gone(Page):
+    """A client of a server that raises when the client has left."""
+
+    async def send(self, message: Message) -> None:
+        """As ASGI's HTTP specification 2.4 has it."""
+        await super().send(message)
+        if message.get("body"):
+            raise OSError("the client has left")
+
+
+async def test_a_send_that_raises_means_that_the_client_has_left(app: Starlette) -> None:
+    """It is no error, and the command goes on."""
+    path, folder = await create(app)
+    page = Gone(app)
+
+    with anyio.fail_after(10):
+        await page.request("POST", f"{path}/exec/stream", {"command": "echo a; sleep 0.1; echo b; echo 1 > end"})
+
+    assert await number_soon_in(folder / "end") == 1
+    assert page.body == frame("stdout", {"line": "a"})
+
+
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+async def test_a_request_that_is_cancelled_kills_its_command(app: Starlette, form: str) -> None:
+    """Servers cancel what is open when they shut down."""
+    path, folder = await create(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Page(app).request, "POST", f"{path}/{form}", {"command": "echo $$ > pid; sleep 1000; true"})
+        pid = await number_soon_in(folder / "pid")
+        tasks.cancel_scope.cancel()
+    assert not is_running(pid)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+async def test_a_request_that_is_cancelled_natively_kills_its_command(app: Starlette, form: str) -> None:
+    """As uvicorn does it: `Task.cancel` knows nothing of anyio's scopes."""
+    path, folder = await create(app)
+    request = Page(app).request("POST", f"{path}/{form}", {"command": "echo $$ > pid; sleep 1000; true"})
+    task = asyncio.ensure_future(request)
+    pid = await number_soon_in(folder / "pid")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not is_running(pid)
+
+
+async def test_shutting_down_kills_everything_and_removes_the_folders() -> None:
+    """Streams that are open end with an exit frame, children in the background die."""
+    app = create_app(key=KEY)
+    page = Page(app)
+    async with anyio.create_task_group() as tasks, LifespanManager(app):
+        path, folder = await create(app)
+        command = "setsid sleep 1000 > /dev/null & echo $! > child; echo $$ > main; sleep 1000; true"
+        tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": command})
+        pids = [await number_soon_in(folder / name) for name in ("child", "main")]
+    assert page.body == frame("exit", {"exit_code": 137})
+    assert not any(map(is_running, pids))
+    assert not exists(folder.parent)
+
+
+async def test_it_can_be_started_again() -> None:
+    """A new temporary folder is made when it is needed."""
+    app = create_app(key=KEY)
+    for _ in range(2):
+        async with LifespanManager(app):
+            _, folder = await create(app)
+            assert exists(folder)
+        assert not exists(folder.parent)
+
+
+async def test_a_folder_that_was_given_stays(app: Starlette, tmp_path: Path) -> None:
+    """Only what was put into it goes."""
+    _, folder = await create(app)
+    assert folder.parent == tmp_path / "root"
+
+    await app.state.sandboxes.close()
+
+    assert list_of(tmp_path / "root") == []
+
+
+async def test_an_application_that_is_dropped_leaves_nothing_behind() -> None:
+    """Without a shutdown, the garbage collector is the last to clean up."""
+    app = create_app(key=KEY)
+    path, folder = await create(app)
+    await Page(app).request("POST", f"{path}/exec", {"command": "setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid"})
+    pid = await number_soon_in(folder / "pid")
+    assert is_running(pid)
+
+    del app
+    gc.collect()
+
+    await soon(lambda: not is_running(pid))
+    assert not exists(folder.parent)
+
+
+async def test_a_sandbox_destroyed_while_a_command_starts_does_not_keep_it(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`destroy` may have looked for processes before this one was there."""
+    path, folder = await create(app)
+    sandbox = app.state.sandboxes.get(path.rpartition("/")[2])
+    open_process: Callable[..., Awaitable[object]] = anyio.open_process
+
+    async def slow(*arguments: object, **options: object) -> object:
+        await sandbox.destroy()
+        mkdir(folder)
+        return await open_process(*arguments, **options)
+
+    monkeypatch.setattr(anyio, "open_process", slow)
+    page = Page(app)
+    with anyio.fail_after(10):
+        await page.request("POST", f"{path}/exec", {"command": "sleep 1000"})
+
+    assert page.status == 404
+
+
+async def test_a_bug_of_ours_is_answered_and_raised(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client learns that it is not to blame, in the usual envelope, and the server gets to log it."""
+    monkeypatch.setattr(app.state.sandboxes, "all", None)
+    page = Page(app)
+
+    with pytest.raises(TypeError):
+        await page.request("GET", "/sandboxes")
+
+    headers = dict(page.sent[0]["headers"])
+    error = json.loads(page.body)["error"]
+    assert (page.status, error["code"]) == (500, "INTERNAL_ERROR")
+    assert headers[b"x-request-id"].decode() == error["request_id"]
+
+
+async def test_a_client_that_leaves_before_its_body_is_complete_is_refused(app: Starlette) -> None:
+    """Quietly: nobody hears it."""
+    page = Page(app)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    page.receive = receive  # type: ignore[method-assign]
+    await page.request("POST", "/sandboxes", {})
+
+    assert page.status == 400
+
+
+async def test_a_path_that_a_shell_would_not_leave_alone_is_refused(tmp_path: Path) -> None:
+    """It is put in place of `/workspace`, between whatever quotes."""
+    with pytest.raises(ValueError, match="plain"):
+        create_app(key=KEY, root=tmp_path / "my folder")
+
+
+async def test_an_empty_key_is_refused() -> None:
+    """It would let everybody in."""
+    with pytest.raises(ValueError, match="key"):
+        create_app(key="")
+
+
+async def test_temporary_folders_belong_to_their_owner_alone() -> None:
+    """Nobody else reads or writes in them."""
+    app = create_app(key=KEY)
+    _, folder = await create(app)
+
+    assert folder.parent.stat().st_mode & 0o077 == 0
+    await app.state.sandboxes.close()
+
+
+def exists(path: Path) -> bool:
+    return path.exists()
+
+
+def mkdir(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def list_of(path: Path) -> list[str]:
+    return [each.name for each in path.iterdir()]

@@ -1,0 +1,238 @@
+"""The command line: `sse_bridge.cli`, as a process of its own, and where that shows nothing, called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sse_bridge import cli
+from tests.sandbox.helpers import KEY, Box, is_running
+
+ROOT = Path(__file__).parents[2]
+
+
+class Cli:
+    """`sse-bridge sandbox` as a process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.banner = ""
+        while "Ctrl-C" not in self.banner:
+            line = process.stdout.readline() if process.stdout else ""
+            assert line, self.banner
+            self.banner += line
+        self.url = self.said("MIOSA_BASE_URL")
+
+    def said(self, name: str) -> str:
+        """The value of an `export` in the banner."""
+        found = re.search(rf"export {name}=(\S+)", self.banner)
+        return found[1] if found else ""
+
+    def memory(self, field: str) -> int:
+        """Bytes: `VmRSS` now, `VmHWM` at most so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{field}:")[2].split()[0]) * 1024
+
+    def http(self, key: str = KEY) -> httpx.Client:
+        """A client for it."""
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30)
+
+    def stop(self, signum: signal.Signals) -> float:
+        """Sends a signal and waits; returns the seconds it took."""
+        begun = time.monotonic()
+        self.process.send_signal(signum)
+        self.process.wait(10)
+        return time.monotonic() - begun
+
+
+@contextmanager
+def started(*arguments: str, key: str | None = KEY) -> Iterator[Cli]:
+    env = {name: value for name, value in os.environ.items() if name != "MIOSA_API_KEY"}
+    if key is not None:
+        env["MIOSA_API_KEY"] = key
+    command = [sys.executable, "-m", "sse_bridge", "sandbox", "--port", "0", *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            yield Cli(process)
+        finally:
+            process.kill()
+
+
+def test_the_banner_says_how_to_use_it_and_warns() -> None:
+    """A key that was given is not shown."""
+    with started() as sandbox:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", sandbox.url)
+        assert "no isolation" in sandbox.banner
+        assert KEY not in sandbox.banner
+        with sandbox.http() as http:
+            assert Box(http).exec("echo ok")["stdout"] == "ok\n"
+
+
+def test_a_key_is_made_up_where_none_was_given() -> None:
+    """And shown, because nobody could know it otherwise."""
+    with started(key=None) as sandbox:
+        key = sandbox.said("MIOSA_API_KEY")
+        assert len(key) > 30
+        with sandbox.http(key) as http:
+            assert http.get("/sandboxes").status_code == 200
+        with sandbox.http() as http:
+            assert http.get("/sandboxes").status_code == 401
+
+
+def test_a_key_on_the_command_line_goes_first() -> None:
+    """Before the environment's."""
+    with started("--key", "other") as sandbox, sandbox.http("other") as http:
+        assert http.get("/sandboxes").status_code == 200
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_and_everything_that_runs(signum: signal.Signals) -> None:
+    """Within two seconds, although streams are open: one that is silent and one whose client does not read."""
+    with started() as sandbox, sandbox.http() as http:
+        box = Box(http)
+        folder = Path(str(box.exec("pwd")["stdout"]).strip()).parent
+        silent = {"command": "trap '' TERM INT HUP; setsid sleep 1000 & echo $! > child; echo $$ > main; sleep 1000"}
+        with (
+            http.stream("POST", f"{box.path}/exec/stream", json=silent),
+            http.stream("POST", f"{box.path}/exec/stream", json={"command": "echo $$ > yes; exec yes"}) as stuck,
+        ):
+            parts = stuck.iter_raw()  # a name: without one the response would be closed
+            next(parts)
+            pids = [box.pid(name) for name in ("child", "main", "yes")]
+            assert all(map(is_running, pids))
+            assert sandbox.stop(signum) < 2.5
+        assert not any(map(is_running, pids))
+        assert not folder.exists()
+
+
+def test_streams_are_ended_properly_on_the_way_out() -> None:
+    """The command is killed first, so a client that listens gets the exit frame and a complete response."""
+    with started() as sandbox, sandbox.http() as http:
+        box = Box(http)
+        with http.stream("POST", f"{box.path}/exec/stream", json={"command": "echo $$ > pid; sleep 1000"}) as stream:
+            box.pid("pid")
+            assert sandbox.stop(signal.SIGTERM) < 2
+            assert stream.read() == b'event: exit\ndata: {"exit_code":137}\n\n'
+        assert sandbox.process.stdout
+        assert sandbox.process.stdout.read() == ""
+
+
+def test_a_million_lines_pass_in_bounded_memory() -> None:
+    """All of them arrive, in order, and the server does not grow by more than a little."""
+    count = 1_000_000
+    expected = hashlib.sha256()
+    for start in range(1, count + 1, 10_000):
+        numbers = range(start, start + 10_000)
+        expected.update("".join(f'event: stdout\ndata: {{"line":"{each}"}}\n\n' for each in numbers).encode())
+    expected.update(b'event: exit\ndata: {"exit_code":0}\n\n')
+    with started() as sandbox, sandbox.http() as http:
+        box = Box(http)
+        box.exec("echo warm")
+        before = sandbox.memory("VmRSS")
+        received = hashlib.sha256()
+        with http.stream("POST", f"{box.path}/exec/stream", json={"command": f"seq {count}"}) as stream:
+            for part in stream.iter_raw():
+                received.update(part)
+        assert received.digest() == expected.digest()
+        assert sandbox.memory("VmHWM") - before < 32 * 1024 * 1024
+
+
+def test_a_client_that_does_not_read_costs_no_memory() -> None:
+    """The command is held back; what it could print would not fit."""
+    with started() as sandbox, sandbox.http() as http:
+        box = Box(http)
+        box.exec("echo warm")
+        before = sandbox.memory("VmRSS")
+        with http.stream("POST", f"{box.path}/exec/stream", json={"command": "yes"}) as stream:
+            parts = stream.iter_raw()
+            next(parts)
+            box.exec("yes | head -c 300000000 > /dev/null")  # meanwhile the other one could print as much
+            assert sandbox.memory("VmHWM") - before < 32 * 1024 * 1024
+            next(parts)  # it was there all the time
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_an_interrupt_is_a_good_end(host: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called as a function it returns, and leaves the process's signal handlers as they were."""
+    urls: list[str] = []
+
+    def banner(url: str, key: str | None) -> None:
+        urls.append(url)
+        threading.Thread(target=interrupt_when_up, args=(url,)).start()
+
+    monkeypatch.setattr(cli, "_print_banner", banner)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+    assert cli.main(["sandbox", "--host", host, "--port", "0", "--key", KEY]) == 0
+    assert urls[0].startswith(shown)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
+
+
+def interrupt_when_up(url: str) -> None:
+    httpx.get(url)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_it_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m sse_bridge`."""
+    monkeypatch.setattr(sys, "argv", ["sse-bridge", "sandbox", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("sse_bridge", run_name="__main__")
+
+    assert end.value.code == 0
+    assert "without any isolation" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("port", ["70000", "taken"])
+def test_a_port_that_cannot_be_had_is_an_error(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        assert cli.main(["sandbox", "--port", port.replace("taken", taken)]) == 1
+
+    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_installed_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told with the way out."""
+    monkeypatch.delitem(sys.modules, "sse_bridge.sandbox.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    assert cli.main(["sandbox"]) == 1
+    assert 'pip install "sse_bridge[serve]"' in capsys.readouterr().err
+
+
+def test_a_server_that_is_broken_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a missing uvicorn is told in our words."""
+    monkeypatch.setitem(sys.modules, "sse_bridge.sandbox.server", None)
+
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["sandbox"])
+
+
+def test_a_command_is_demanded(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without one there is nothing to do."""
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+
+    assert end.value.code == 2
+    assert "command" in capsys.readouterr().err

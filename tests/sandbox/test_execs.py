@@ -1,0 +1,248 @@
+"""`exec` and `exec/stream` over HTTP, byte by byte: `sse_bridge.sandbox.execs`."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import httpx
+import pytest
+
+from sse_bridge.sandbox import create_app
+from sse_bridge.sandbox.execs import MAX_OUTPUT
+from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running, lines_of
+from tests.support.servers import Served, serve
+
+EXIT_0 = frame("exit", {"exit_code": 0})
+
+
+def test_a_stream_is_the_lines_and_then_the_exit(box: Box) -> None:
+    """The platform's frames, byte for byte, and nothing else."""
+    assert box.stream("echo hello; echo world") == (
+        b'event: stdout\ndata: {"line":"hello"}\n\n'
+        b'event: stdout\ndata: {"line":"world"}\n\n'
+        b'event: exit\ndata: {"exit_code":0}\n\n'
+    )
+
+
+def test_stdout_and_stderr_are_told_apart(box: Box) -> None:
+    """By the event's name; their order between them is not promised."""
+    stream = box.stream("echo out; echo err >&2; exit 3")
+
+    assert frame("stdout", {"line": "out"}) in stream
+    assert frame("stderr", {"line": "err"}) in stream
+    assert stream.endswith(frame("exit", {"exit_code": 3}))
+
+
+def test_an_unfinished_last_line_is_sent(box: Box) -> None:
+    """A command need not end its last line."""
+    assert box.stream("printf 'a\\nb'") == b"".join([frame("stdout", {"line": each}) for each in "ab"]) + EXIT_0
+
+
+def test_line_separators_of_unicode_travel_raw(box: Box) -> None:
+    """U+2028, U+2029 and U+0085 end no line; MIOSA's SDK would lose what follows them, so bytes are compared."""
+    box.write("odd.txt", "a\u2028b\u2029c\u0085d\x0ce\rf\n")
+
+    assert box.stream("cat odd.txt") == frame("stdout", {"line": "a\u2028b\u2029c\u0085d\x0ce\rf"}) + EXIT_0
+
+
+def test_a_character_may_straddle_two_reads(box: Box) -> None:
+    """What is printed in two halves arrives in one piece."""
+    command = r"printf '\xe2\x82'; sleep 0.1; printf '\xac\n'"
+
+    assert box.stream(command) == frame("stdout", {"line": "€"}) + EXIT_0
+
+
+def test_a_line_above_the_limit_arrives_in_pieces(box: Box) -> None:
+    """256 KiB are the limit, and nothing is lost."""
+    lines = lines_of(box.stream("head -c 600000 /dev/zero | tr '\\0' x"))
+
+    assert [len(line) for line in lines] == [262_144, 262_144, 75_712]
+
+
+def test_the_response_starts_before_the_command_prints(box: Box) -> None:
+    """A client knows that the command runs, although it is silent."""
+    command = {"command": "while [ ! -e go ]; do sleep 0.01; done; echo went"}
+    with box.http.stream("POST", f"{box.path}/exec/stream", json=command) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["x-request-id"]
+        box.write("go", "")
+        assert lines_of(response.read()) == ["went"]
+
+
+def test_lines_arrive_while_the_command_runs(box: Box) -> None:
+    """Each is sent when it is printed."""
+    command = {"command": "echo first; while [ ! -e go ]; do sleep 0.01; done; echo second"}
+    with box.http.stream("POST", f"{box.path}/exec/stream", json=command) as response:
+        parts = response.iter_raw()
+        assert next(parts) == frame("stdout", {"line": "first"})
+        box.write("go", "")
+        assert b"".join(parts) == frame("stdout", {"line": "second"}) + EXIT_0
+
+
+def test_a_signal_is_an_exit_code_above_128(box: Box) -> None:
+    """As a shell says it."""
+    assert box.stream("kill -KILL $$") == frame("exit", {"exit_code": 137})
+    assert box.exec("kill -TERM $$")["exit_code"] == 143
+
+
+def test_a_timeout_ends_the_stream_and_the_command(box: Box) -> None:
+    """The exit frame says so, and children of the shell are gone, too."""
+    stream = box.stream("echo $$ > pid; echo begun; sleep 1000; true", timeout=0.3)
+
+    assert stream == frame("stdout", {"line": "begun"}) + frame("exit", {"exit_code": -1, "timed_out": True})
+    assert not is_running(box.pid("pid"))
+
+
+def test_exec_answers_with_everything(box: Box) -> None:
+    """The blocking form: both outputs, the exit code and the time it took."""
+    answer = box.exec("echo out; echo err >&2; exit 3")
+
+    assert isinstance(answer.pop("duration_ms"), int)
+    assert answer == {"stdout": "out\n", "stderr": "err\n", "exit_code": 3}
+
+
+def test_exec_says_when_time_was_up(box: Box) -> None:
+    """What was printed until then is there."""
+    answer = box.exec("echo begun; sleep 1000", timeout=0.2)
+
+    assert (answer["stdout"], answer["exit_code"], answer["timed_out"]) == ("begun\n", -1, True)
+
+
+def test_exec_keeps_the_head_of_a_large_output(box: Box) -> None:
+    """In bounded memory; the command is not stopped by it."""
+    answer = box.exec(f"printf é; head -c {MAX_OUTPUT + 1} /dev/zero | tr '\\0' x; echo done > end")
+
+    stdout = answer["stdout"]
+    assert isinstance(stdout, str)
+    assert len(stdout.encode()) == MAX_OUTPUT
+    assert answer["truncated"] is True
+    assert answer["exit_code"] == 0
+    assert box.read("end") == b"done\n"
+
+
+def test_commands_run_in_the_workspace(box: Box) -> None:
+    """By default, by its virtual name, and below it."""
+    box.write("/workspace/sub/a.txt", "here\n")
+
+    assert box.exec("cat sub/a.txt")["stdout"] == "here\n"
+    assert box.exec("cat a.txt", cwd="/workspace/sub")["stdout"] == "here\n"
+    assert box.exec("cat a.txt", cwd="sub")["stdout"] == "here\n"
+    assert box.exec("cat sub/a.txt", cwd="/workspace")["stdout"] == "here\n"
+    assert box.exec("cat '/workspace/sub/a.txt'")["stdout"] == "here\n"
+
+
+def test_the_environment_is_small_and_the_requests(http: httpx.Client) -> None:
+    """The sandbox's own, then the request's; of the server's own only PATH."""
+    box = Box(http, env={"A": "sandbox", "B": "sandbox"})
+
+    answer = box.exec("echo $A $B $C; cd $D && pwd", env={"B": "request", "C": "x y", "D": "/workspace"})
+
+    home = box.exec("echo $HOME")["stdout"]
+    assert answer["stdout"] == f"sandbox request x y\n{home}"
+    assert box.exec("env | grep -c PYTEST")["stdout"] == "0\n"
+    box.destroy()
+
+
+def test_a_command_is_not_given_any_input(box: Box) -> None:
+    """Who reads stdin finds its end."""
+    assert box.exec("cat; echo done", timeout=5)["stdout"] == "done\n"
+
+
+def test_a_child_in_the_background_lives_on_until_destroy(box: Box) -> None:
+    """The stream ends with the command that was asked for; what it left running prints into nothing."""
+    begun = time.monotonic()
+    stream = box.stream("(while :; do echo tick; sleep 0.01; done) & echo $! > pid; echo started")
+
+    assert stream.endswith(EXIT_0)
+    assert "started" in lines_of(stream)
+    assert time.monotonic() - begun < 5
+    pid = box.pid("pid")
+    box.exec("sleep 0.2")  # long enough for a SIGPIPE
+    assert is_running(pid)
+    box.destroy()
+    assert not is_running(pid)
+
+
+def test_leaving_a_stream_does_not_kill_the_command(box: Box) -> None:
+    """MIOSA promises nothing of that kind. The command does not even notice: its pipe is drained."""
+    command = "echo $$ > pid; for i in $(seq 50); do head -c 100000 /dev/zero; done; echo done > end"
+    with box.http.stream("POST", f"{box.path}/exec/stream", json={"command": command}) as response:
+        next(response.iter_raw())
+
+    eventually(lambda: box.read("end") == b"done\n")
+
+
+def test_leaving_a_silent_stream_does_not_kill_the_command(box: Box) -> None:
+    """It ends when it ends, and its timeout still holds."""
+    command = {"command": "echo $$ > pid; sleep 1000", "timeout": 0.5}
+    with box.http.stream("POST", f"{box.path}/exec/stream", json=command):
+        pid = box.pid("pid")
+
+    assert is_running(pid)
+    eventually(lambda: not is_running(pid))
+
+
+def test_a_client_that_does_not_read_holds_the_command_back(server: Served, box: Box) -> None:
+    """`send` waits, so the pipe fills, so the command waits; when it leaves, the command goes on."""
+    body = b'{"command": "yes | head -c 100000000; echo done > end"}'
+    head = f"POST /api/v1{box.path}/exec/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        client.recv(1000)
+        # Long enough for all of it, if somebody took it. The kernel takes a few MB, of more than a GB of frames.
+        box.exec("yes | head -c 100000000; yes | head -c 100000000")
+        assert box.read("end") is None
+
+    eventually(lambda: box.read("end") == b"done\n")
+
+
+def test_silence_is_filled_with_heartbeats() -> None:
+    """Comments, between frames, at the interval."""
+    with serve(create_app(key=KEY, heartbeat=0.05)) as served:
+        headers = {"authorization": f"Bearer {KEY}"}
+        with httpx.Client(base_url=f"{served.url}/api/v1", headers=headers) as http:
+            stream = Box(http).stream("echo a; sleep 0.3; echo b")
+
+    assert stream.startswith(frame("stdout", {"line": "a"}) + b": heartbeat\n\n: heartbeat\n\n")
+    assert stream.endswith(b": heartbeat\n\n" + frame("stdout", {"line": "b"}) + EXIT_0)
+
+
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "MISSING_PARAM"),
+        ({"command": None}, 400, "MISSING_PARAM"),
+        ({"command": ""}, 422, "VALIDATION_ERROR"),
+        ({"command": " \n"}, 422, "VALIDATION_ERROR"),
+        ({"command": ["ls"]}, 422, "VALIDATION_ERROR"),
+        ({"command": "a\0b"}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "env": ["A=1"]}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "env": {"A": 1}}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "env": {"": "1"}}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "env": {"A=B": "1"}}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "env": {"A": "\0"}}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "timeout": 0}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "timeout": -1}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "timeout": True}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "timeout": "5"}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "timeout": 10**400}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "cwd": 7}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "cwd": "missing"}, 422, "VALIDATION_ERROR"),
+        ({"command": "true", "cwd": "/etc"}, 400, "INVALID_PATH"),
+        ({"command": "x" * 200_000}, 422, "VALIDATION_ERROR"),
+    ],
+)
+def test_a_wrong_request_runs_nothing(
+    shared_box: Box, form: str, body: dict[str, object], status: int, code: str
+) -> None:
+    """It is refused with a status before any frame."""
+    response = shared_box.http.post(f"{shared_box.path}/{form}", json=body)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_null_means_not_given(box: Box) -> None:
+    """Some clients send every key they know."""
+    assert box.exec("echo ok", cwd=None, env=None, timeout=None)["stdout"] == "ok\n"

@@ -1,0 +1,269 @@
+"""A sandbox's life over HTTP: `sse_bridge.sandbox.lifecycle`, `state` and `errors`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sse_bridge.sandbox.state import READY_AFTER, Replays
+from tests.sandbox.helpers import Box, eventually, frame, is_running, lines_of
+from tests.support.servers import Served
+
+
+def test_a_new_sandbox_is_provisioning_and_then_running(http: httpx.Client) -> None:
+    """A client has to look again before it may go on; `state` and `status` say the same."""
+    response = http.post("/sandboxes", json={"name": "n", "template_id": "t", "metadata": {"a": 1}})
+    created = response.json()["data"]
+    seen = http.get(f"/sandboxes/{created['id']}").json()["data"]
+
+    assert response.status_code == 201
+    assert (created["state"], created["status"], created["ready"]) == ("provisioning", "provisioning", False)
+    assert (seen["state"], seen["status"], seen["ready"]) == ("running", "running", True)
+    assert (seen["name"], seen["template_id"], seen["metadata"]) == ("n", "t", {"a": 1})
+    http.delete(f"/sandboxes/{created['id']}")
+
+
+def test_creation_waits_if_it_is_asked_to(http: httpx.Client) -> None:
+    """`?wait=` takes seconds or a boolean."""
+    for wait in ("5", "true"):
+        response = http.post("/sandboxes", params={"wait": wait}, json={"metadata": {READY_AFTER: 0.05}})
+        assert response.json()["data"]["ready"] is True
+    assert http.post("/sandboxes?wait=false", json={}).json()["data"]["state"] == "provisioning"
+    assert http.post("/sandboxes?wait=soon", json={}).status_code == 422
+
+
+def test_a_repeated_creation_gets_the_first_answer(http: httpx.Client) -> None:
+    """The idempotency key decides; the order of the body's keys does not matter."""
+    headers = {"idempotency-key": "b0b7a6a0-1111-4222-8333-444455556666"}
+    first = http.post("/sandboxes", json={"name": "a", "size": "xs"}, headers=headers)
+    again = http.post("/sandboxes", json={"size": "xs", "name": "a"}, headers=headers)
+    other = http.post("/sandboxes", json={"name": "b"}, headers=headers)
+
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "IDEMPOTENCY_PAYLOAD_MISMATCH")
+    http.delete(f"/sandboxes/{first.json()['data']['id']}")
+
+
+def test_answers_are_kept_in_bounded_number() -> None:
+    """The oldest is forgotten."""
+    replays = Replays(limit=2)
+    for key in "abc":
+        replays.keep(key, {}, {"id": key})
+
+    assert [replays.find(key, {}) for key in "abc"] == [None, {"id": "b"}, {"id": "c"}]
+
+
+def test_the_list_holds_what_lives(http: httpx.Client, box: Box) -> None:
+    """And can be filtered by state."""
+    gone = Box(http)
+    gone.destroy()
+
+    listed = http.get("/sandboxes").json()
+    ids = [each["id"] for each in listed["data"]]
+
+    assert box.id in ids
+    assert gone.id not in ids
+    assert listed["page"]["total"] == len(ids)
+    assert http.get("/sandboxes?state=paused").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": 7},
+        {"metadata": []},
+        {"metadata": {READY_AFTER: "1"}},
+        {"metadata": {READY_AFTER: -1}},
+        {"env": {"A": 1}},
+        [],
+    ],
+)
+def test_a_wrong_creation_is_refused(http: httpx.Client, body: object) -> None:
+    """As far as this server cares; the many other options are taken and ignored."""
+    assert http.post("/sandboxes", json=body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff", b'{"metadata":{"a":NaN}}', b'{"metadata":{"a":1e999}}', b"[" * 100_000]
+)
+def test_what_is_not_json_is_refused(http: httpx.Client, body: bytes) -> None:
+    """Including what only Python takes for JSON."""
+    response = http.post("/sandboxes", content=body)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_JSON")
+
+
+def test_text_that_is_none_is_refused(http: httpx.Client) -> None:
+    """A lone surrogate could never be sent back."""
+    assert http.post("/sandboxes", content=b'{"metadata":{"a":"\\ud800"}}').status_code == 422
+
+
+def test_a_body_above_the_limit_is_refused(http: httpx.Client) -> None:
+    """Before it is held in memory as a whole."""
+    response = http.post("/sandboxes", content=b" " * 2_000_000)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "TOO_LARGE")
+
+
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+def test_commands_are_refused_until_the_sandbox_is_ready(http: httpx.Client, form: str) -> None:
+    """It runs already, but does not take commands; the answer says how long to wait."""
+    box = Box(http, metadata={READY_AFTER: 60})
+    response = http.post(f"{box.path}/{form}", json={"command": "true"})
+    error = response.json()["error"]
+
+    assert (response.status_code, error["code"]) == (409, "SANDBOX_NOT_COMMAND_READY")
+    assert error["retryable"] is True
+    assert 0 < error["retry_after_ms"] <= 60_000
+    assert error["request_id"] == response.headers["x-request-id"]
+    seen = http.get(box.path).json()["data"]
+    assert (seen["state"], seen["ready"]) == ("running", False)
+    box.destroy()
+
+
+def test_readiness_is_told_to_who_asks(http: httpx.Client) -> None:
+    """The polling form has `ready` at the top, and the platform's components."""
+    box = Box(http, metadata={READY_AFTER: 0.1})
+    before = http.get(f"{box.path}/readiness").json()
+    eventually(lambda: http.get(f"{box.path}/readiness").json()["ready"])
+    after = http.get(f"{box.path}/readiness").json()
+
+    assert (before["ready"], before["components"]["command_agent"]) == (False, "starting")
+    assert len(after["components"]) == 8
+    assert set(after["components"].values()) == {after["status"]} == {"ready"}
+    assert box.exec("echo ok")["stdout"] == "ok\n"
+    box.destroy()
+
+
+def test_readiness_is_told_to_who_waits(http: httpx.Client) -> None:
+    """As soon as it is there; at once if it was there before."""
+    box = Box(http, metadata={READY_AFTER: 0.1})
+    for _ in range(2):
+        stream = http.get(f"{box.path}/readiness/stream")
+        assert stream.headers["content-type"] == "text/event-stream"
+        assert stream.content == b": keepalive\n\nevent: ready\ndata: {}\n\n"
+    assert http.get(f"{box.path}/readiness").json()["ready"] is True
+    box.destroy()
+
+
+def test_who_waits_for_a_sandbox_that_goes_away_is_let_go(http: httpx.Client) -> None:
+    """The stream ends without saying anything."""
+    box = Box(http, metadata={READY_AFTER: 60})
+    with http.stream("GET", f"{box.path}/readiness/stream") as response:
+        box.destroy()
+        assert response.read() == b": keepalive\n\n"
+
+
+def test_who_waits_too_long_is_told(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The platform's window is 30 s."""
+    monkeypatch.setattr("sse_bridge.sandbox.lifecycle._KEEPALIVE", 0.01)
+    box = Box(http, metadata={READY_AFTER: 60})
+
+    assert http.get(f"{box.path}/readiness/stream").content == (
+        b': keepalive\n\n: keepalive\n\nevent: timeout\ndata: {"reason":"not_ready_after_30s"}\n\n'
+    )
+    box.destroy()
+
+
+def test_destroying_ends_everything(box: Box) -> None:
+    """Commands, their children, and those that left their session; then the folder goes, then the answer comes."""
+    folder = Path(str(box.exec("pwd")["stdout"]).strip())
+    command = (
+        "trap '' TERM; setsid sh -c 'echo $$ > daemon; sleep 1000' > /dev/null 2>&1 & "
+        "sleep 1000 & echo $! > child; echo $$ > main; wait"
+    )
+    streams: list[bytes] = []
+    reader = threading.Thread(target=lambda: streams.append(box.stream(command)))
+    reader.start()
+    pids = [box.pid(name) for name in ("main", "child", "daemon")]
+    assert all(map(is_running, pids))
+
+    assert box.http.delete(box.path).status_code == 204
+
+    assert not any(map(is_running, pids))
+    assert not folder.exists()
+    reader.join(5)
+    assert streams == [frame("exit", {"exit_code": 137})]
+
+
+def test_a_command_that_cleaned_its_environment_is_ended_with_its_group(box: Box) -> None:
+    """The marker is gone, the process group is not."""
+    box.exec("env -i /bin/sh -c 'echo $$ > pid; sleep 1000' > /dev/null 2>&1 &")
+    pid = box.pid("pid")
+    assert is_running(pid)
+
+    box.destroy()
+
+    eventually(lambda: not is_running(pid))
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/readiness"),
+        ("GET", "/readiness/stream"),
+        ("POST", "/exec"),
+        ("POST", "/exec/stream"),
+        ("POST", "/fs/write"),
+        ("GET", "/files"),
+        ("GET", "/fs/download"),
+    ],
+)
+def test_what_is_destroyed_or_never_was_is_not_found(http: httpx.Client, method: str, route: str) -> None:
+    """404 in the platform's envelope, with a request id."""
+    gone = Box(http)
+    gone.destroy()
+    for path in (gone.path, "/sandboxes/sbx_unknown"):
+        body = {"command": "true", "path": "x", "content": ""} if method == "POST" else None
+        response = http.request(method, path + route, json=body)
+        error = response.json()["error"]
+
+        assert (response.status_code, error["code"]) == (404, "NOT_FOUND")
+        assert error["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic msk_test_key", "msk_test_key", "Bearer é"])
+def test_without_the_key_nothing_is_told(server: Served, header: str | None) -> None:
+    """Not even whether a route exists."""
+    headers = [] if header is None else [(b"authorization", header.encode())]
+    for path in ("/api/v1/sandboxes", "/nowhere"):
+        response = httpx.get(server.url + path, headers=headers)
+        error = response.json()["error"]
+
+        assert (response.status_code, error["code"]) == (401, "invalid_token")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert error["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "NOT_FOUND"),
+        ("GET", "/sandboxes/", 404, "NOT_FOUND"),
+        ("PUT", "/sandboxes", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/sandboxes/x/exec", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_the_router_refuses_in_the_same_envelope(
+    http: httpx.Client, method: str, path: str, status: int, code: str
+) -> None:
+    """Whatever goes wrong, clients parse one form."""
+    response = http.request(method, path)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.headers["x-request-id"]
+
+
+def test_sandboxes_do_not_share_files(http: httpx.Client, box: Box) -> None:
+    """Each has a workspace of its own."""
+    other = Box(http)
+    box.write("mine", "1")
+
+    assert other.read("mine") is None
+    assert lines_of(other.stream("ls /workspace")) == []
+    other.destroy()

@@ -1,0 +1,174 @@
+"""MIOSA's own SDK as the witness: it must not be able to tell this server from the platform."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import cast
+
+import miosa
+import pytest
+from miosa.resources.sandboxes import Sandbox, SandboxEvent
+
+from sse_bridge.sandbox.state import READY_AFTER
+from tests.sandbox.helpers import KEY, eventually
+from tests.support.servers import Served
+
+# What the SDK's streams are, beyond what it says of them.
+Events = Generator[SandboxEvent, None, None]
+AsyncEvents = AsyncGenerator[SandboxEvent, None]
+
+SCRIPT = """
+import sys, os
+for number in range(3):
+    print("line", number, flush=True)
+print("warning", file=sys.stderr)
+sys.exit(int(os.environ["CODE"]))
+"""
+
+
+@pytest.fixture
+def client(server: Served) -> Iterator[miosa.Miosa]:
+    """The synchronous client, as a user makes it."""
+    client = miosa.Miosa(api_key=KEY, base_url=server.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def sandbox(client: miosa.Miosa) -> Iterator[Sandbox]:
+    """A sandbox that is ready, destroyed by the SDK's context manager."""
+    with client.sandboxes.create(name="sdk") as sandbox:
+        states = [sandbox.state]
+        assert sandbox.wait_until_ready(timeout=5)
+        assert [*states, sandbox.state] == ["provisioning", "running"]
+        yield sandbox
+
+
+def test_the_tutorial_runs(sandbox: Sandbox) -> None:
+    """Create, wait, write, exec, stream, destroy."""
+    sandbox.write_file("/workspace/pipeline.py", SCRIPT)
+
+    result = sandbox.exec("python3 -u /workspace/pipeline.py", {"env": {"CODE": "0"}, "timeout": 30})
+    events = [(each.type, each.data) for each in sandbox.exec_stream("python3 -u pipeline.py", {"env": {"CODE": "4"}})]
+
+    assert result.stdout == "line 0\nline 1\nline 2\n"
+    assert (result.stderr, result.exit_code) == ("warning\n", 0)
+    assert [data for kind, data in events if kind == "stdout"] == [{"line": f"line {number}"} for number in range(3)]
+    assert ("stderr", {"line": "warning"}) in events
+    assert events[-1] == ("exit", {"exit_code": 4})
+    sandbox.destroy()
+    assert sandbox.state == "destroyed"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_tutorial_runs_asynchronously(server: Served) -> None:
+    """The same with the asynchronous client."""
+    client = miosa.AsyncMiosa(api_key=KEY, base_url=server.url)
+    sandbox = await client.sandboxes.create(name="sdk")
+    assert await sandbox.wait_until_ready(timeout=5)
+    await sandbox.write_file("/workspace/pipeline.py", SCRIPT)
+
+    result = await sandbox.exec("python3 -u pipeline.py", {"env": {"CODE": "3"}, "cwd": "/workspace"})
+    generator = cast(AsyncEvents, sandbox.exec_stream("python3 -u pipeline.py", {"env": {"CODE": "0"}}))
+    async with contextlib.aclosing(generator) as stream:
+        events = [(each.type, each.data) async for each in stream]
+
+    assert (result.stdout, result.exit_code) == ("line 0\nline 1\nline 2\n", 3)
+    assert ("stdout", {"line": "line 2"}) in events
+    assert events[-1] == ("exit", {"exit_code": 0})
+    await sandbox.destroy()
+    with pytest.raises(miosa.NotFoundError):
+        await client.sandboxes.get(sandbox.id)
+    await client.close()
+
+
+def test_files_go_both_ways(sandbox: Sandbox) -> None:
+    """Writing, reading, listing and looking, as the SDK's namespace does it."""
+    sandbox.files.write("/workspace/sub/a.bin", b"\x00\xff")
+    written = sandbox.files.write_many([{"path": "/workspace/b.txt", "content": "text"}])
+
+    assert sandbox.files.read("/workspace/sub/a.bin") == b"\x00\xff"
+    assert sandbox.read_file("/workspace/b.txt") == "text"
+    assert written == {"written": ["/workspace/b.txt"], "failed": []}
+    assert [each["path"] for each in sandbox.files.list("/workspace", depth=2)["entries"]] == [
+        "/workspace/b.txt",
+        "/workspace/sub",
+        "/workspace/sub/a.bin",
+    ]
+    assert sandbox.files.stat("/workspace/b.txt")["size"] == 4
+    with pytest.raises(miosa.NotFoundError):
+        sandbox.files.read("/workspace/nothing")
+
+
+def test_a_timeout_is_seen(sandbox: Sandbox) -> None:
+    """In the last event."""
+    events = list(sandbox.exec_stream("echo begun; sleep 1000", {"timeout_sec": 1}))
+
+    assert [(each.type, each.data) for each in events] == [
+        ("stdout", {"line": "begun"}),
+        ("exit", {"exit_code": -1, "timed_out": True}),
+    ]
+
+
+def test_closing_a_stream_does_not_kill(sandbox: Sandbox) -> None:
+    """The SDK's user who stops listening has not stopped the work."""
+    generator = cast(Events, sandbox.exec_stream("echo begun; sleep 0.2; echo done > /workspace/end"))
+    with contextlib.closing(generator) as stream:
+        assert next(stream).data == {"line": "begun"}
+
+    eventually(lambda: any(each["name"] == "end" for each in sandbox.files.list()["entries"]))
+
+
+def test_not_ready_is_an_error_with_its_code(client: miosa.Miosa) -> None:
+    """The refusal that the SDK waits for readiness to avoid."""
+    with client.sandboxes.create(metadata={READY_AFTER: 0.5}) as sandbox:
+        sandbox.refresh()
+        for attempt in (lambda: sandbox.exec("true"), lambda: list(sandbox.exec_stream("true"))):
+            with pytest.raises(miosa.MiosaError) as refusal:
+                attempt()
+            assert (refusal.value.status_code, refusal.value.code) == (409, "SANDBOX_NOT_COMMAND_READY")
+            assert refusal.value.retryable is True
+        assert sandbox.wait_until_ready(timeout=5)
+        assert sandbox.exec("echo ok").stdout == "ok\n"
+
+
+def test_polling_for_readiness_works_too(client: miosa.Miosa) -> None:
+    """The SDK's way where there is no readiness stream."""
+    with client.sandboxes.create(metadata={READY_AFTER: 0.1}) as sandbox:
+        assert not sandbox.wait_until_ready(timeout=0.02, stream=False)
+        assert sandbox.wait_until_ready(timeout=5, stream=False)
+        assert sandbox.ready
+
+
+def test_creation_can_wait(client: miosa.Miosa) -> None:
+    """`wait=True` gives a sandbox that can be used at once."""
+    with client.sandboxes.create(wait=True, metadata={READY_AFTER: 0.05}) as sandbox:
+        assert sandbox.exec("echo ok").stdout == "ok\n"
+
+
+def test_refusals_are_the_sdks_exceptions(server: Served, client: miosa.Miosa, sandbox: Sandbox) -> None:
+    """By status and code, with the request id."""
+    stranger = miosa.Miosa(api_key="wrong", base_url=server.url)
+    with pytest.raises(miosa.AuthenticationError) as unknown:
+        stranger.sandboxes.list()
+    stranger.close()
+    assert unknown.value.code == "invalid_token"
+    assert unknown.value.request_id
+    with pytest.raises(miosa.NotFoundError):
+        client.sandboxes.get("sbx_unknown")
+    with pytest.raises(miosa.ValidationError):
+        sandbox.exec("")
+    with pytest.raises(miosa.errors.InvalidPathError):
+        sandbox.files.write("/etc/passwd", "x")
+    client.sandboxes.create(name="a", idempotency_key="0f0e0d0c-1111-4222-8333-444455556666").destroy()
+    with pytest.raises(miosa.MiosaError) as mismatch:
+        client.sandboxes.create(name="b", idempotency_key="0f0e0d0c-1111-4222-8333-444455556666")
+    assert mismatch.value.code == "IDEMPOTENCY_PAYLOAD_MISMATCH"
+
+
+def test_the_same_sandbox_is_found_again(client: miosa.Miosa, sandbox: Sandbox) -> None:
+    """By id, and in the list."""
+    assert client.sandboxes.get(sandbox.id).name == "sdk"
+    assert sandbox.id in [each.id for each in client.sandboxes.list()]
