@@ -28,11 +28,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="sse-bridge", description="Sandbox output as Server-Sent Events.")
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
-    for add in (_add_sandbox,):
+    for add in (_add_demo, _add_sandbox):
         add(commands)
     arguments = parser.parse_args(argv)
     result: int = arguments.run(arguments)
     return result
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="serve a page that shows a script's output as it is printed",
+        description="Serves a page with a Run button, and a local sandbox in which its script runs.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="0 picks a free one (default: %(default)s)")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from .console.server import serve
+    except ModuleNotFoundError as error:
+        return _without_server(error)
+    try:
+        listener = _listen(arguments.host, arguments.port)
+    except OSError as error:
+        return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
+    with listener:
+        _notice_frozen_clients(listener)
+        print(f"The demo is at {_url(listener)} (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            serve(listener)
+    return 0
 
 
 def _add_sandbox(commands: Commands) -> None:
@@ -42,9 +70,15 @@ def _add_sandbox(commands: Commands) -> None:
         description="Serves MIOSA's sandbox API over processes of this machine, without any isolation.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="0 picks a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--key", help="API key that clients send (default: $MIOSA_API_KEY, else a random one)")
     parser.set_defaults(run=_sandbox)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"not a port: {text}")
+    return int(text)
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
@@ -53,20 +87,24 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     try:
         from .sandbox.server import serve
     except ModuleNotFoundError as error:
-        if error.name != "uvicorn":
-            raise
-        return _fail('serving needs uvicorn: pip install "sse_bridge[serve]"')
+        return _without_server(error)
     known = arguments.key or os.environ.get("MIOSA_API_KEY")
     key = known or f"msk_local_{secrets.token_urlsafe(24)}"
     try:
         listener = _listen(arguments.host, arguments.port)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
     with listener:
         _print_banner(_url(listener), None if known else key)
         with suppress(KeyboardInterrupt):  # the server has stopped by then, and raises what made it
             serve(create_app(key=key), listener)
     return 0
+
+
+def _without_server(error: ModuleNotFoundError) -> int:
+    if error.name != "uvicorn":
+        raise error
+    return _fail('serving needs uvicorn: pip install "sse_bridge[serve]"')
 
 
 def _fail(message: str) -> int:
@@ -78,6 +116,15 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that the port is known and taken before anything is printed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def _notice_frozen_clients(listener: socket.socket) -> None:
+    """Connections inherit these. Without them a client that vanished silently looks alive for minutes, because the
+    kernel takes megabytes before a `send` hangs (measured, `design.md` §8)."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)  # ms without an acknowledgement
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16 * 1024)  # bytes waiting in the kernel
 
 
 def _url(listener: socket.socket) -> str:

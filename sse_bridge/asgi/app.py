@@ -220,7 +220,6 @@ class SSEBridge:
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await self._upstream.aclose()
                 return await send({"type": "lifespan.shutdown.complete"})
             await send({"type": "lifespan.startup.complete"})
 

@@ -8,6 +8,7 @@ destruction, and the server's shutdown.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -51,7 +52,8 @@ class Exec:
             pumps.start_soon(command.stdout.pump, stdout.add)
             pumps.start_soon(command.stderr.pump, stderr.add)
             outcome = await command.ended()
-            await _answer(outcome, stdout, stderr)(scope, receive, send)
+            with suppress(OSError):  # the client has left (ASGI HTTP, 2.4), which is no reason to kill anything
+                await _answer(outcome, stdout, stderr)(scope, receive, send)
             # The group ends when nobody holds the pipes any more: children in the background may do so for long.
 
 
@@ -125,7 +127,7 @@ class _Outlet:
         self._interval = interval
         self._turn = anyio.Lock(fast_acquire=True)
         self._sending = anyio.CancelScope()
-        self._has_left = False
+        self._is_over = False  # nothing is sent any more: the client has left, or has got everything
         self._last = anyio.current_time()
         self._out = LineEncoder("stdout")
         self._err = LineEncoder("stderr")
@@ -145,7 +147,7 @@ class _Outlet:
         await self._relay(self._err, piece)
 
     async def _relay(self, encoder: LineEncoder, piece: bytes) -> None:
-        if self._has_left:
+        if self._is_over:
             return
         if frames := encoder.feed(piece):
             await self._write(frames)
@@ -166,24 +168,26 @@ class _Outlet:
         """Waits for the client to leave; then nothing is sent any more, and nobody waits for it."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._leave()
+        self._stop()
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:
         await self._put({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _put(self, message: Message) -> None:
         async with self._turn:
-            if not self._has_left:
+            if not self._is_over:
                 with anyio.CancelScope() as self._sending:
                     await self._try(message)
+            if message.get("more_body") is False:
+                self._stop()  # a heartbeat may be waiting for its turn
             self._last = anyio.current_time()
 
     async def _try(self, message: Message) -> None:
         try:
             await self._send(message)
         except OSError:  # how a server may say that the client has left (ASGI HTTP, 2.4)
-            self._leave()
+            self._stop()
 
-    def _leave(self) -> None:
-        self._has_left = True
+    def _stop(self) -> None:
+        self._is_over = True
         self._sending.cancel()

@@ -135,14 +135,14 @@ class Pipe:
 
 
 class Command:
-    """A command that runs. Somebody has to `pump` both of its pipes."""
+    """A command that runs, since the loop's clock said `started`. Somebody has to `pump` both of its pipes."""
 
-    def __init__(self, process: Process, stdout: Pipe, stderr: Pipe, timeout: float | None) -> None:
+    def __init__(self, process: Process, stdout: Pipe, stderr: Pipe, *, started: float, timeout: float | None) -> None:
         self.process = process
         self.stdout = stdout
         self.stderr = stderr
         self._timeout = timeout
-        self._started = anyio.current_time()
+        self._started = started
 
     def kill(self) -> None:
         """Kills the command with its process group; `ended` tells when it is gone."""
@@ -190,6 +190,7 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
         CannotStart: there is no such folder, or the command is too long.
     """
     with Pipe() as stdout, Pipe() as stderr:
+        started = anyio.current_time()
         with _start_errors():
             process = await anyio.open_process(
                 [_shell(), "-c", command],
@@ -203,7 +204,7 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
         stdout.close_writer()
         stderr.close_writer()
         try:
-            yield Command(process, stdout, stderr, timeout)
+            yield Command(process, stdout, stderr, started=started, timeout=timeout)
         except BaseException:
             _kill_group(process)
             raise

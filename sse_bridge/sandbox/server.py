@@ -10,13 +10,13 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
-__all__ = ["serve"]
+__all__ = ["ClosingServer", "serve"]
 
 #: Seconds that open responses get when the server is told to stop; what they wait for is dead by then.
 _SHUTDOWN: Final = 1
 
 
-class _Server(uvicorn.Server):
+class ClosingServer(uvicorn.Server):
     """Kills what runs before it waits for open responses: streams then end by themselves, with an exit frame."""
 
     def __init__(self, config: uvicorn.Config, close: Callable[[], Awaitable[None]]) -> None:
@@ -25,8 +25,10 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What uvicorn calls when it was told to stop."""
-        await self._close()
-        await super().shutdown(sockets)
+        try:
+            await self._close()
+        finally:
+            await super().shutdown(sockets)
 
 
 def serve(app: Starlette, listener: socket.socket) -> None:
@@ -43,7 +45,7 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=_SHUTDOWN,
     )
-    server = _Server(config, app.state.sandboxes.close)
+    server = ClosingServer(config, app.state.sandboxes.close)
     before = signal.getsignal(signal.SIGHUP)
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, server.handle_exit)

@@ -43,6 +43,9 @@ _COMPONENTS: Final = (
     "internal_probe",
 )
 
+#: Seconds. uvloop's clock ticks in milliseconds, so who has waited may wake up a rounding error too early.
+_TICK: Final = 0.001
+
 
 class Sandbox:
     """One sandbox: a folder, and the processes that run in it.
@@ -73,11 +76,11 @@ class Sandbox:
     @property
     def is_ready(self) -> bool:
         """Whether commands are taken."""
-        return self.seconds_to_ready <= 0
+        return self.seconds_to_ready < _TICK
 
     @property
     def seconds_to_ready(self) -> float:
-        """How long until commands are taken; not positive when they are."""
+        """How long until commands are taken; not positive when they have been for a while."""
         return self._ready_at - anyio.current_time()
 
     @property

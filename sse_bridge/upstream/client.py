@@ -1,20 +1,23 @@
 """The HTTP client that all runs of a bridge share, and the way they open event streams with it.
 
-One client for all: one per request costs 880 KB and 20 ms (measured). Its pool is never what limits the number of
-streams. What it raises stays in this module.
+One client for all: one per request costs 880 KB and 20 ms (measured), most of which is the TLS context, so that is
+kept. Its pool is never what limits the number of streams. What it raises stays in this module.
 """
 
 from __future__ import annotations
 
 import math
 import socket
+import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from ..errors import UpstreamLost, UpstreamMisbehaved, UpstreamTimeout, UpstreamUnreachable
@@ -44,7 +47,10 @@ _KEEPALIVE: Final = [
 
 
 class HTTPUpstream:
-    """A shared `httpx.AsyncClient`, made at the first request and used from one event loop.
+    """An `httpx.AsyncClient` that all runs share.
+
+    There is one as long as any request needs it, and none in between: nothing is left open that somebody would have
+    to close, also where an application never hears of its end, and the next event loop gets a client of its own.
 
     Args:
         client: a client of your own, which stays yours to close. `None` makes one without a limit on connections
@@ -53,26 +59,8 @@ class HTTPUpstream:
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
         self._client = client
-        self._owned = client is None
-
-    @property
-    def client(self) -> httpx.AsyncClient:
-        """The client that all requests go through."""
-        if self._client is None:
-            self._client = _make_client()
-        return self._client
-
-    async def aclose(self) -> None:
-        """Closes idle connections. The next request makes a new client."""
-        if self._owned and self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
+        self._shared: _SharedClient | None = None
+        self._ssl: ssl.SSLContext | None = None  # what makes a client expensive
 
     async def call(
         self, method: str, url: str, *, headers: Mapping[str, str], json: Any, timeout: float
@@ -82,9 +70,13 @@ class HTTPUpstream:
         Raises:
             UpstreamError: no answer within `timeout` seconds, or none at all.
         """
-        request = self._request(method, url, headers, json)
-        async with self._answer(request, timeout) as response:
-            return response.status_code, await _read_error(response)
+        async with self._lease() as client:
+            request = _request(client, method, url, headers, json)
+            try:
+                async with _answer(client, request, timeout) as response:
+                    return response.status_code, await _read_error(response)
+            except NotSent as unsent:
+                raise unsent.error from unsent
 
     @asynccontextmanager
     async def open(
@@ -99,44 +91,79 @@ class HTTPUpstream:
             UpstreamMisbehaved: the answer is no event stream.
             UpstreamUnreachable: no connection, or no whole answer.
             UpstreamTimeout: no answer in time.
+            NotSent: it did not reach the upstream.
         """
-        request = self._request(method, url, {**headers, "Accept-Encoding": "identity"}, json)
-        async with self._answer(request, ANSWER_TIMEOUT) as response:
-            if response.status_code != httpx.codes.OK:
-                raise refusal(response.status_code, response.headers, await _read_error(response))
-            if not _is_event_stream(response):
-                raise UpstreamMisbehaved(
-                    "The upstream answered with something that is no event stream.", upstream_status=200
-                )
-            async with _chunks(response) as chunks:
-                yield chunks
-
-    def _request(self, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
-        timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
-        request = self.client.build_request(method, url, headers=dict(headers), json=json, timeout=timeout)
-        request.url = _DiscreetURL(request.url)
-        return request
+        async with self._lease() as client:
+            request = _request(client, method, url, {**headers, "Accept-Encoding": "identity"}, json)
+            async with _answer(client, request, ANSWER_TIMEOUT) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise refusal(response.status_code, response.headers, await _read_error(response))
+                if not _is_event_stream(response):
+                    raise UpstreamMisbehaved(
+                        "The upstream answered with something that is no event stream.", upstream_status=200
+                    )
+                async with _chunks(response) as chunks:
+                    yield chunks
 
     @asynccontextmanager
-    async def _answer(self, request: httpx.Request, timeout: float) -> AsyncGenerator[httpx.Response]:
-        """The answer's head; its body is closed on leaving, also when the leaving is a cancellation."""
-        response = None
+    async def _lease(self) -> AsyncGenerator[httpx.AsyncClient]:
+        """The shared client; whoever is the last to need it closes it."""
+        if self._client is not None:
+            yield self._client
+            return
+        loop = anyio.lowlevel.current_token()
+        if self._shared is None or self._shared.loop is not loop:
+            self._ssl = self._ssl or httpx.create_ssl_context()
+            self._shared = _SharedClient(loop, _make_client(self._ssl))
+        shared = self._shared
+        shared.users += 1
         try:
-            with anyio.move_on_after(timeout):
-                response = await self.client.send(request, stream=True, follow_redirects=False)
-        except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NotSent(UpstreamTimeout("The upstream did not accept a connection in time.")) from error
-        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise NotSent(UpstreamUnreachable("The upstream cannot be reached.")) from error
-        except httpx.HTTPError as error:
-            raise UpstreamUnreachable("The connection to the upstream broke before it answered.") from error
-        if response is None:
-            raise UpstreamTimeout("The upstream did not answer in time.")
-        try:
-            yield response
+            yield shared.client
         finally:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await response.aclose()
+            shared.users -= 1
+            if not shared.users:
+                if self._shared is shared:
+                    self._shared = None
+                with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await shared.client.aclose()
+
+
+@dataclass
+class _SharedClient:
+    """A client, the event loop it belongs to, and how many requests need it."""
+
+    loop: object
+    client: httpx.AsyncClient
+    users: int = 0
+
+
+def _request(client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
+    timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
+    request = client.build_request(method, url, headers=dict(headers), json=json, timeout=timeout)
+    request.url = _DiscreetURL(request.url)
+    return request
+
+
+@asynccontextmanager
+async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: float) -> AsyncGenerator[httpx.Response]:
+    """The answer's head; its body is closed on leaving, also when the leaving is a cancellation."""
+    response = None
+    try:
+        with anyio.move_on_after(timeout):
+            response = await client.send(request, stream=True, follow_redirects=False)
+    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise NotSent(UpstreamTimeout("The upstream did not accept a connection in time.")) from error
+    except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        raise NotSent(UpstreamUnreachable("The upstream cannot be reached.")) from error
+    except httpx.HTTPError as error:
+        raise UpstreamUnreachable("The connection to the upstream broke before it answered.") from error
+    if response is None:
+        raise UpstreamTimeout("The upstream did not answer in time.")
+    try:
+        yield response
+    finally:
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await response.aclose()
 
 
 class _DiscreetURL(httpx.URL):
@@ -154,13 +181,13 @@ class NotSent(Exception):
         self.error = error
 
 
-def _make_client() -> httpx.AsyncClient:
+def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     # Runs of different people share the client: no cookie of one may reach another.
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     if urllib.request.getproxies():  # an explicit transport would switch them off
-        return httpx.AsyncClient(limits=limits, cookies=cookies)
-    transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=_KEEPALIVE)
+        return httpx.AsyncClient(verify=ssl_context, limits=limits, cookies=cookies)
+    transport = httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits, socket_options=_KEEPALIVE)
     return httpx.AsyncClient(transport=transport, cookies=cookies)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -63,16 +62,8 @@ def site(sandbox: LocalSandbox, starts: list[str]) -> Iterator[Served]:
         starts.append(request.query_params["command"])
         return SandboxExec(sandbox.id, request.query_params["command"], cwd="/workspace")
 
-    miosa = sandbox.miosa()
-    bridge = SSEBridge(miosa, resolve, grace=0, retry_ms=100)
-    routes = [Route("/", lambda request: HTMLResponse(TUTORIAL)), Mount("/run-sse", bridge)]
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with miosa:
-            yield
-
-    app = Starlette(routes=routes, lifespan=lifespan)
+    bridge = SSEBridge(sandbox.miosa(), resolve, grace=0, retry_ms=100)
+    app = Starlette(routes=[Route("/", lambda request: HTMLResponse(TUTORIAL)), Mount("/run-sse", bridge)])
     with serve(app) as served:
         yield served
 

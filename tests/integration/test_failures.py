@@ -38,13 +38,9 @@ class Checked:
         return httpx.get(self.url, timeout=30)
 
     def assert_nothing_is_left(self) -> None:
-        """No request is being served, and no connection to the upstream is in use."""
+        """No request is being served, and no connection to the upstream is open."""
         eventually(lambda: not self.server.server_state.tasks)
-        client = self.bridge._upstream._client
-        if client is not None:
-            pool = client._transport._pool  # type: ignore[attr-defined]
-            assert all(connection.is_idle() for connection in pool.connections)
-            assert not pool._requests
+        assert self.bridge._upstream._shared is None
 
 
 @contextmanager

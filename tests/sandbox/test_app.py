@@ -170,6 +170,38 @@ async def test_a_send_that_raises_means_that_the_client_has_left(app: Starlette)
     assert page.body == frame("stdout", {"line": "a"})
 
 
+async def test_an_answer_that_cannot_be_sent_kills_nothing(app: Starlette) -> None:
+    """Nor is it an error: the blocking form treats a client that has left in the same way."""
+    path, folder = await create(app)
+    page = Gone(app)
+
+    await page.request("POST", f"{path}/exec", {"command": "(sleep 0.1; echo 1 > end) & echo begun"})
+
+    assert await number_soon_in(folder / "end") == 1
+
+
+class Last(Page):
+    """A client that takes its time for the end of the response."""
+
+    async def send(self, message: Message) -> None:
+        """Long enough for several heartbeats to come due."""
+        if message.get("more_body") is False:
+            await anyio.sleep(0.1)
+        await super().send(message)
+
+
+async def test_nothing_follows_the_end(tmp_path: Path) -> None:
+    """A heartbeat that waits for its turn while the end is sent does not get it."""
+    app = create_app(key=KEY, root=tmp_path / "root", heartbeat=0.02)
+    path, _ = await create(app)
+    page = Last(app)
+
+    await page.request("POST", f"{path}/exec/stream", {"command": "exit 5"})
+
+    assert page.sent[-1] == {"type": "http.response.body", "body": frame("exit", {"exit_code": 5}), "more_body": False}
+    await app.state.sandboxes.close()
+
+
 @pytest.mark.parametrize("form", ["exec", "exec/stream"])
 async def test_a_request_that_is_cancelled_kills_its_command(app: Starlette, form: str) -> None:
     """Servers cancel what is open when they shut down."""

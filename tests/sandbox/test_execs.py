@@ -175,7 +175,7 @@ def test_leaving_a_stream_does_not_kill_the_command(box: Box) -> None:
 
 def test_leaving_a_silent_stream_does_not_kill_the_command(box: Box) -> None:
     """It ends when it ends, and its timeout still holds."""
-    command = {"command": "echo $$ > pid; sleep 1000", "timeout": 0.5}
+    command = {"command": "echo $$ > pid; sleep 1000", "timeout": 1}
     with box.http.stream("POST", f"{box.path}/exec/stream", json=command):
         pid = box.pid("pid")
 
@@ -204,8 +204,10 @@ def test_silence_is_filled_with_heartbeats() -> None:
         with httpx.Client(base_url=f"{served.url}/api/v1", headers=headers) as http:
             stream = Box(http).stream("echo a; sleep 0.3; echo b")
 
-    assert stream.startswith(frame("stdout", {"line": "a"}) + b": heartbeat\n\n: heartbeat\n\n")
-    assert stream.endswith(b": heartbeat\n\n" + frame("stdout", {"line": "b"}) + EXIT_0)
+    beat = b": heartbeat\n\n"
+    assert stream.count(beat) >= 2
+    assert frame("stdout", {"line": "a"}) + beat in stream
+    assert stream.replace(beat, b"") == b"".join(frame("stdout", {"line": each}) for each in "ab") + EXIT_0
 
 
 @pytest.mark.parametrize("form", ["exec", "exec/stream"])

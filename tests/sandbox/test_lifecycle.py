@@ -126,7 +126,7 @@ def test_commands_are_refused_until_the_sandbox_is_ready(http: httpx.Client, for
 
 def test_readiness_is_told_to_who_asks(http: httpx.Client) -> None:
     """The polling form has `ready` at the top, and the platform's components."""
-    box = Box(http, metadata={READY_AFTER: 0.1})
+    box = Box(http, metadata={READY_AFTER: 0.5})
     before = http.get(f"{box.path}/readiness").json()
     eventually(lambda: http.get(f"{box.path}/readiness").json()["ready"])
     after = http.get(f"{box.path}/readiness").json()

@@ -123,7 +123,7 @@ def test_closing_a_stream_does_not_kill(sandbox: Sandbox) -> None:
 
 def test_not_ready_is_an_error_with_its_code(client: miosa.Miosa) -> None:
     """The refusal that the SDK waits for readiness to avoid."""
-    with client.sandboxes.create(metadata={READY_AFTER: 0.5}) as sandbox:
+    with client.sandboxes.create(metadata={READY_AFTER: 1}) as sandbox:
         sandbox.refresh()
         for attempt in (lambda: sandbox.exec("true"), lambda: list(sandbox.exec_stream("true"))):
             with pytest.raises(miosa.MiosaError) as refusal:
@@ -136,7 +136,7 @@ def test_not_ready_is_an_error_with_its_code(client: miosa.Miosa) -> None:
 
 def test_polling_for_readiness_works_too(client: miosa.Miosa) -> None:
     """The SDK's way where there is no readiness stream."""
-    with client.sandboxes.create(metadata={READY_AFTER: 0.1}) as sandbox:
+    with client.sandboxes.create(metadata={READY_AFTER: 0.5}) as sandbox:
         assert not sandbox.wait_until_ready(timeout=0.02, stream=False)
         assert sandbox.wait_until_ready(timeout=5, stream=False)
         assert sandbox.ready

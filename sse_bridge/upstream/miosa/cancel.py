@@ -93,8 +93,7 @@ async def end_marked(miosa: Miosa, sandbox: str, token: str, evidence: Evidence,
         sandbox: the sandbox's path below the base URL.
 
     Raises:
-        UpstreamError: the platform did not answer.
-        NotSent: it could not be asked.
+        UpstreamError: the platform could not be asked, or did not answer.
     """
     body = {"command": script(token, evidence, timeout), "timeout": ceil_seconds(timeout)}
     status, answer = await miosa.post(f"{sandbox}/exec", body, timeout)

@@ -67,7 +67,6 @@ class Miosa(HTTPUpstream):
 
         Raises:
             UpstreamError: no answer within `timeout` seconds, or none at all.
-            NotSent: it did not reach the platform.
         """
         headers = self.headers("application/json")
         return await self.call("POST", self.address(path), headers=headers, json=body, timeout=timeout)

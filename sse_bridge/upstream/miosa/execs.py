@@ -131,6 +131,6 @@ class _SandboxWork:
         with anyio.move_on_after(timeout):
             try:
                 return await end_marked(self._miosa, self._path, self._token, self._evidence, timeout)
-            except (UpstreamError, NotSent):
+            except UpstreamError:
                 pass
         return Cancelled.REQUESTED

@@ -1,0 +1,1 @@
+"""The demo: a page, a script to watch, and the application that brings them together."""
