@@ -6,41 +6,55 @@ so elsewhere: there is no `async` here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from bisect import bisect_right
+from typing import Final
 
 __all__ = ["Cursor", "RunLog"]
 
-
-class _Segment(NamedTuple):
-    """What one `append` brought."""
-
-    #: Number of the frame that follows the last one in here.
-    next: int
-    frames: bytes
+#: Bytes up to which small batches are put together: an upstream that sends one frame a chunk would otherwise cost more
+#: for keeping it than for the frame (170 bytes for 70).
+_SEGMENT: Final = 4096
+#: Forgotten segments that may stand at the head of the lists before these are cut: so that forgetting costs O(1).
+_SLACK: Final = 1024
 
 
 class RunLog:
-    """The frames of one run, for as long as a cursor still needs them.
+    """The frames of one run: those that a cursor still needs, and some that all have passed.
 
-    Frames are numbered from 1 without holes. What every cursor has taken is forgotten; as long as there is no
-    cursor, all is kept. The bound is the business of a policy: see `Cursor.pending`.
+    Frames are numbered from 1 without holes. The log itself has no other bound than `replay`: how far a cursor may be
+    behind is the business of a policy (`Cursor.pending`).
+
+    Args:
+        replay: bytes that every cursor has passed and that are kept for those who come late or come back.
+
+    Raises:
+        ValueError: `replay` is negative.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, replay: int = 0) -> None:
+        if replay < 0:
+            raise ValueError(f"replay must be a number of bytes, not {replay}")
+        self.replay = replay
         #: The number that the next frame will have.
         self.next = 1
+        #: The number of the oldest frame that is kept, or `next` if there is none.
+        self.first = 1
         #: Bytes appended since the beginning.
         self.size = 0
         #: No frame will follow.
         self.closed = False
-        self._segments: list[_Segment] = []
-        self._forgotten = 0  # segments that were there before the first one in the list
+        # Three lists side by side, from `_head` on: the bytes, where they end in the run, what number follows them.
+        self._frames: list[bytes] = []
+        self._ends: list[int] = []
+        self._nexts: list[int] = []
+        self._head = 0
+        self._start = 0  # where the oldest kept byte stands in the run
         self._cursors: list[Cursor] = []
 
     @property
     def kept(self) -> int:
         """Bytes held in memory."""
-        return sum(len(segment.frames) for segment in self._segments)
+        return self.size - self._start
 
     def append(self, frames: bytes, next_number: int) -> None:
         """Adds whole frames; the first is number `next`, and `next_number` is what follows the last.
@@ -52,37 +66,71 @@ class RunLog:
             raise ValueError("the log is closed: nothing follows a terminal frame")
         if next_number <= self.next:
             raise ValueError(f"frames up to number {self.next - 1} are there already, got {next_number - 1}")
-        self._segments.append(_Segment(next_number, frames))
         self.next = next_number
         self.size += len(frames)
+        if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) <= _SEGMENT:
+            self._frames[-1] += frames
+            self._ends[-1], self._nexts[-1] = self.size, next_number
+        else:
+            self._frames.append(frames)
+            self._ends.append(self.size)
+            self._nexts.append(next_number)
+        if self.kept > self.replay:
+            self._forget()
 
     def close(self) -> None:
         """No frame will follow. Cursors take what is there and then are at the end for good."""
         self.closed = True
 
-    def attach(self) -> Cursor:
-        """A new cursor at the oldest frame that is kept. Call its `close` when nobody reads with it any more."""
-        cursor = Cursor(self, self._forgotten, self.size - self.kept)
+    def attach(self, number: int = 1) -> Cursor:
+        """A new cursor whose next frame is `number`, or the oldest that is kept if that is gone (see `Cursor.missed`).
+
+        Call its `close` when nobody reads with it any more.
+
+        Raises:
+            ValueError: there is no such frame yet, nor will it be the next.
+        """
+        if not 1 <= number <= self.next:
+            raise ValueError(f"frames have the numbers 1 to {self.next - 1}, and {number} is not the next one")
+        missed = max(0, self.first - number)
+        cursor = Cursor(self, number + missed, self._offset(number + missed), missed)
         self._cursors.append(cursor)
         return cursor
 
-    def _read(self, position: int, limit: int) -> list[bytes]:
-        """Segments from `position` on, as many as fit into `limit` bytes, but at least one if there is one."""
-        batch: list[bytes] = []
-        for index in range(position - self._forgotten, len(self._segments)):  # no slice: a backlog may be long
-            frames = self._segments[index].frames
-            limit -= len(frames)
-            if batch and limit < 0:
-                break
-            batch.append(frames)
-        return batch
+    def _offset(self, number: int) -> int:
+        """Where a kept frame, or the next one to come, begins in the run."""
+        index = bisect_right(self._nexts, number, self._head)
+        if index == len(self._nexts):
+            return self.size
+        frames, offset = self._frames[index], 0
+        first = self._nexts[index - 1] if index > self._head else self.first
+        for _ in range(number - first):
+            offset = frames.index(b"\n\n", offset) + 2
+        return self._ends[index] - len(frames) + offset
+
+    def _read(self, offset: int, limit: int) -> tuple[list[bytes], int, int]:
+        """Frames from `offset` on: as many batches as fit into `limit` bytes, one at least; where they end."""
+        index = bisect_right(self._ends, offset, self._head)
+        frames = self._frames[index]
+        skip = offset - self._ends[index] + len(frames)
+        batch = [frames[skip:] if skip else frames]
+        limit -= len(batch[0])
+        while index + 1 < len(self._frames) and (limit := limit - len(self._frames[index + 1])) >= 0:
+            index += 1
+            batch.append(self._frames[index])
+        return batch, self._ends[index], self._nexts[index]
 
     def _forget(self) -> None:
-        """Drops what every cursor has passed."""
-        if self._cursors:
-            passed = min(cursor.position for cursor in self._cursors) - self._forgotten
-            del self._segments[:passed]
-            self._forgotten += passed
+        """Drops what every cursor has passed, except for the last `replay` bytes of it."""
+        passed = min([cursor.offset for cursor in self._cursors], default=self.size)
+        while self._head < len(self._ends) and self._ends[self._head] <= passed and passed - self._start > self.replay:
+            self._start, self.first = self._ends[self._head], self._nexts[self._head]
+            self._frames[self._head] = b""
+            self._head += 1
+        if self._head > _SLACK and self._head > len(self._ends) // 2:
+            for parallel in (self._frames, self._ends, self._nexts):
+                del parallel[: self._head]
+            self._head = 0
 
     def _detach(self, cursor: Cursor) -> None:
         if cursor in self._cursors:
@@ -93,16 +141,19 @@ class RunLog:
 class Cursor:
     """One reader's place in a `RunLog`. Made by `RunLog.attach`."""
 
-    def __init__(self, log: RunLog, position: int, passed: int) -> None:
+    def __init__(self, log: RunLog, number: int, offset: int, missed: int) -> None:
         self._log = log
-        #: The segment that comes next, counted from the beginning of the run.
-        self.position = position
-        self._passed = passed  # bytes of the log before the position
+        #: The number of the next frame it needs.
+        self.next = number
+        #: Where that frame begins in the run, in bytes.
+        self.offset = offset
+        #: How many of the frames it was attached for were gone already.
+        self.missed = missed
 
     @property
     def pending(self) -> int:
         """Bytes that are there and not yet taken: what policies measure."""
-        return self._log.size - self._passed
+        return self._log.size - self.offset
 
     @property
     def finished(self) -> bool:
@@ -116,12 +167,8 @@ class Cursor:
         """
         if not self.pending:
             return b""
-        batch = self._log._read(self.position, limit)
-        frames = batch[0] if len(batch) == 1 else b"".join(batch)
-        self.position += len(batch)
-        self._passed += len(frames)
-        self._log._forget()
-        return frames
+        batch, self.offset, self.next = self._log._read(self.offset, limit)
+        return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def close(self) -> None:
         """Nobody reads with this cursor any more; what only it needed is forgotten. May be called again."""

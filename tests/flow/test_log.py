@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
+from sse_bridge.flow import log as log_module
 from sse_bridge.flow.log import Cursor, RunLog
+
+
+def frame(number: int, size: int) -> bytes:
+    return b"%d:%b\n\n" % (number, b"x" * size)
 
 
 class LogAgainstModel(RuleBasedStateMachine):
@@ -15,38 +21,41 @@ class LogAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.log = RunLog()
-        self.batches: list[bytes] = []  # every batch ever appended
-        self.places: dict[Cursor, int] = {}  # the next batch for each cursor
-        self.forgotten = 0
+        self.frames: list[bytes] = []  # every frame ever appended; number 1 is at index 0
+        self.places: dict[Cursor, int] = {}  # the index of each cursor's next frame
 
     cursors = Bundle("cursors")
 
-    @precondition(lambda self: not self.log.closed)
-    @rule(count=st.integers(1, 5), size=st.integers(1, 40))
-    def append(self, count: int, size: int) -> None:
-        first = self.log.next
-        frames = b"".join(b"%d:%b\n\n" % (first + index, b"x" * size) for index in range(count))
-        self.log.append(frames, first + count)
-        self.batches.append(frames)
+    @initialize(replay=st.sampled_from([0, 50, 5000]))
+    def begin(self, replay: int) -> None:
+        self.log = RunLog(replay)
 
-    @rule(target=cursors)
-    def attach(self) -> Cursor:
-        cursor = self.log.attach()
-        self.places[cursor] = self.forgotten
+    @precondition(lambda self: not self.log.closed)
+    @rule(count=st.integers(1, 5), size=st.sampled_from([1, 10, 30, 900, 5000]))
+    def append(self, count: int, size: int) -> None:
+        added = [frame(len(self.frames) + index + 1, size) for index in range(count)]
+        self.frames += added
+        self.log.append(b"".join(added), len(self.frames) + 1)
+
+    @rule(target=cursors, back=st.integers(0, 30))
+    def attach(self, back: int) -> Cursor:
+        number = max(1, self.log.next - back)
+        cursor = self.log.attach(number)
+        assert cursor.missed == max(0, self.log.first - number)
+        assert cursor.next == number + cursor.missed
+        self.places[cursor] = cursor.next - 1
         return cursor
 
-    @rule(cursor=cursors, limit=st.integers(0, 200))
+    @rule(cursor=cursors, limit=st.sampled_from([0, 1, 100, 5000, 10**6]))
     def take(self, cursor: Cursor, limit: int) -> None:
         place = self.places[cursor]
-        expected = b"".join(self.batches[place : place + 1])
-        stop = place + bool(expected)
-        while stop < len(self.batches) and len(expected) + len(self.batches[stop]) <= limit:
-            expected += self.batches[stop]
-            stop += 1
+        taken = cursor.take(limit)
+        count = cursor.next - 1 - place
 
-        assert cursor.take(limit) == expected
-        self.places[cursor] = stop
-        self._forget()
+        assert taken == b"".join(self.frames[place : place + count])
+        assert (count > 0) == (place < len(self.frames))
+        assert limit < 10**6 or cursor.pending == 0
+        self.places[cursor] += count
 
     @rule(cursor=consumes(cursors), again=st.booleans())
     def leave(self, cursor: Cursor, again: bool) -> None:
@@ -54,26 +63,81 @@ class LogAgainstModel(RuleBasedStateMachine):
         cursor.close()
         if again:
             cursor.close()
-        self._forget()
 
     @rule()
     def close(self) -> None:
         self.log.close()
 
-    def _forget(self) -> None:
-        self.forgotten = max(self.forgotten, min(self.places.values(), default=self.forgotten))
-
     @invariant()
-    def nothing_is_missing_and_nothing_is_kept_for_nobody(self) -> None:
-        assert self.log.kept == sum(map(len, self.batches[self.forgotten :]))
-        assert self.log.size == sum(map(len, self.batches))
+    def what_is_said_is_true(self) -> None:
+        assert self.log.next == len(self.frames) + 1
+        assert self.log.size == sum(map(len, self.frames))
+        assert self.log.kept == sum(map(len, self.frames[self.log.first - 1 :]))
         for cursor, place in self.places.items():
-            pending = sum(map(len, self.batches[place:]))
+            pending = sum(map(len, self.frames[place:]))
+            assert cursor.next == place + 1
             assert cursor.pending == pending
             assert cursor.finished == (self.log.closed and not pending)
 
+    @invariant()
+    def what_is_needed_is_kept_and_little_else(self) -> None:
+        slowest = min(self.places.values(), default=len(self.frames))
+        assert self.log.first <= slowest + 1
+        self.log._forget()
+        passed = sum(map(len, self.frames[self.log.first - 1 : slowest]))
+        largest_batch = 5 * (5000 + 10)
+        assert passed <= self.log.replay + largest_batch
+
 
 TestLogAgainstModel = LogAgainstModel.TestCase
+TestLogAgainstModel.settings = settings(max_examples=150, stateful_step_count=40)
+
+
+def test_a_long_run_with_one_live_reader_stays_small() -> None:
+    """Forgetting is cheap and complete: neither the bytes nor what stands beside them grows."""
+    log = RunLog(replay=10_000)
+    cursor = log.attach()
+    for number in range(1, 100_000):
+        log.append(frame(number, 100), number + 1)
+        assert cursor.take(10**6).startswith(b"%d:" % number)
+
+    assert 10_000 <= log.kept < 20_000
+    assert len(log._frames) == len(log._ends) == len(log._nexts) < 3 * log_module._SLACK
+    assert log.attach(log.first).missed == 0
+    assert log.attach(1).missed == log.first - 1
+
+
+def test_small_batches_are_kept_together() -> None:
+    """One frame a chunk costs no more to keep than many."""
+    log = RunLog()
+    cursor = log.attach()
+    for number in range(1, 1001):
+        log.append(frame(number, 70), number + 1)
+
+    assert len(log._frames) < 25
+    assert cursor.take(0).count(b"\n\n") > 40
+
+
+def test_a_reader_that_comes_in_the_middle_gets_whole_frames() -> None:
+    """Every number is a place to begin, whatever batch it came in."""
+    log = RunLog()
+    log.attach()
+    log.append(b"".join(frame(number, 10) for number in range(1, 200)), 200)
+    log.append(frame(200, 5000), 201)
+
+    for number in range(1, 201):
+        assert log.attach(number).take(10**6).startswith(b"%d:" % number)
+    assert log.attach(201).take(10**6) == b""
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3, 10**30])
+def test_there_is_no_place_for_numbers_that_were_never_given(number: int) -> None:
+    """A reader cannot have seen what does not exist."""
+    log = RunLog()
+    log.append(frame(1, 10), 2)
+
+    with pytest.raises(ValueError, match="numbers 1 to 1"):
+        log.attach(number)
 
 
 def test_nothing_follows_the_end() -> None:
@@ -92,6 +156,12 @@ def test_numbers_only_go_up(number: int) -> None:
 
     with pytest.raises(ValueError, match="there already"):
         log.append(b"data: x\n\n", number)
+
+
+def test_replay_is_a_number_of_bytes() -> None:
+    """Negative would mean to forget what is needed."""
+    with pytest.raises(ValueError, match="replay"):
+        RunLog(-1)
 
 
 def test_a_batch_larger_than_the_limit_is_taken_whole() -> None:
