@@ -72,7 +72,7 @@ def main() -> int:
         def resolve(request: Request) -> SandboxExec:
             return SandboxExec(sandbox.id, next(commands), cwd="/workspace", timeout=600)
 
-        with served(SSEBridge(Miosa(), resolve)) as url:
+        with served(SSEBridge(Miosa(), resolve, grace=0)) as url:
             code = follow(url)
             print(f"exit code {code} (the clocks of this machine and the sandbox may differ)")
             with httpx.Client() as browser, browser.stream("GET", url) as response:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +21,7 @@ from ..flow.policy import Block
 from ..relay.heartbeat import keep_time
 from ..relay.run import Run
 from ..relay.viewer import HEARTBEAT, Viewer
+from ..stores.memory import MemoryStore
 from ..upstream.base import Exec
 from ..upstream.client import HTTPUpstream
 from ..wire.dialects import DIALECTS
@@ -32,6 +34,7 @@ from .messages import Receive, Scope, Send
 __all__ = ["SSEBridge"]
 
 Resolve = Callable[[Request], Exec | Awaitable[Exec]]
+Authorize = Callable[[Request, str], bool | Awaitable[bool]]
 
 _STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -39,7 +42,12 @@ _STREAM_HEADERS: Final = [
     (b"x-accel-buffering", b"no"),  # nginx: pass on what arrives
 ]
 #: Rounds of the event loop that `receive` gets for saying what it knows already: that the viewer has left.
-_ROUNDS_TO_NOTICE: Final = 3
+_ROUNDS_TO_NOTICE: Final = 5
+_ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16}")
+_EVENT_ID: Final = re.compile(r"([A-Za-z0-9_-]{16})\.([0-9]{1,18})")
+#: Bytes. What was handed to `send` has not arrived: kernels held 3.9 MB of it (measured), which a cut connection loses.
+DEFAULT_REPLAY: Final = 8 * 1024 * 1024
 #: Random bytes in a run's token: 96 bits, 16 characters.
 _TOKEN_BYTES: Final = 12
 
@@ -59,7 +67,9 @@ class SSEBridge:
         policy: what happens when a viewer falls behind.
         heartbeat: seconds of silence after which a comment is sent. Proxies cut silent connections after 29 to
             100 s, and 15 s is what MIOSA itself, Mercure and sse-starlette send.
-        grace: seconds the exec goes on after its viewer has left; `None` for as long as it takes.
+        grace: seconds the exec goes on after the last viewer has left, who may come back and has lost nothing; `None`
+            for as long as it takes. Under `Block` it waits at the mark meanwhile.
+        replay: bytes that all viewers have got and that are kept for those who come late or come back.
         retry_ms: milliseconds a browser waits before it reconnects; `None` leaves it to the browser.
         max_frame_size: bytes of an upstream frame; a larger one is discarded and a `gap` says so.
         send_timeout: seconds one `send` to a viewer may hang before the viewer counts as gone. Servers and kernels
@@ -68,6 +78,8 @@ class SSEBridge:
             can only be an `error` frame. Ten, because proxies give a response 30 to 60 s to begin.
         cancel_timeout: seconds that ending the exec may take.
         ids: whether frames carry `id:` lines; `None` means yes, but for `verbatim`.
+        authorize: takes the request and a run's token, and says whether the request may follow or cancel that run;
+            sync or async. `None`: who knows the token may, and it cannot be guessed.
         allow_cross_site: whether pages of other sites may start a run (`Sec-Fetch-Site: cross-site`).
 
     Raises:
@@ -82,13 +94,15 @@ class SSEBridge:
         dialect: str = "typed",
         policy: Block = Block(),  # noqa: B008 (a value, never changed)
         heartbeat: float | None = 15.0,
-        grace: float | None = 0.0,
+        grace: float | None = 10.0,
+        replay: int = DEFAULT_REPLAY,
         retry_ms: int | None = 2000,
         max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE,
         send_timeout: float | None = 30.0,
         commit_after: float | None = 10.0,
         cancel_timeout: float = 5.0,
         ids: bool | None = None,
+        authorize: Authorize | None = None,
         allow_cross_site: bool = False,
     ) -> None:
         if dialect not in DIALECTS:
@@ -97,15 +111,17 @@ class SSEBridge:
             raise ConfigurationError("resolve must be a function that takes a request and returns an exec.")
         _positive(heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms)
         _positive(cancel_timeout=cancel_timeout)
-        _not_negative(grace=grace, commit_after=commit_after)
+        _not_negative(grace=grace, commit_after=commit_after, replay=replay)
         self._upstream = HTTPUpstream() if upstream is None else upstream
         self._resolve = resolve
-        self._resolve_is_async = any(map(inspect.iscoroutinefunction, (resolve, type(resolve).__call__)))
+        self._authorize = authorize
+        self._store = MemoryStore()
         self._dialect = DIALECTS[dialect]
         self._ids = self._dialect(FrameIds(None)).ids_by_default if ids is None else ids
         self._policy = policy
         self._heartbeat = heartbeat
         self._grace = grace
+        self._replay = replay
         self._retry_ms = retry_ms if dialect != "verbatim" else None
         self._max_frame_size = max_frame_size
         self._send_timeout = send_timeout
@@ -124,94 +140,169 @@ class SSEBridge:
     # -- requests
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if messages.route_path(scope):
-            return await _send_error(send, 404, "not_found", "There is nothing at this path.")
-        if scope["method"] not in ("GET", "POST"):
-            allow = [(b"allow", b"GET, POST")]
-            return await _send_error(send, 405, "method_not_allowed", "Use GET or POST.", headers=allow)
         request = Request(scope, receive)
-        if not self._allow_cross_site and request.headers.get("sec-fetch-site") == "cross-site":
-            return await _send_error(send, 403, "cross_site", "Pages of other sites may not start a run here.")
+        token = messages.route_path(scope)
+        method = request.method
+        try:
+            if not token and method in ("GET", "POST"):
+                await self._start_or_resume(request, send)
+            elif token and method == "GET":
+                await self._watch_run(request, token, send)
+            elif token and method == "DELETE":
+                await self._delete(request, token, send)
+            else:
+                raise HTTPException(405, f"Use {_ALLOWED[bool(token)]}.", {"Allow": _ALLOWED[bool(token)]})
+        except HTTPException as refused:
+            await _send_http_exception(send, refused)
+
+    async def _start_or_resume(self, request: Request, send: Send) -> None:
         seen = _last_event_id(request)
         if seen and self._ids:
-            # A reconnecting EventSource: its run is over for it. Starting the command again would be the one
-            # thing that must not happen; 204 stops the reconnecting (WHATWG HTML 9.2.3).
+            # Whatever it says, a browser that has seen something must not start a command.
+            return await self._resume(request, seen, send)
+        if not self._allow_cross_site and request.headers.get("sec-fetch-site") == "cross-site":
+            raise HTTPException(403, "Pages of other sites may not start a run here.")
+        key = request.headers.get("idempotency-key") if request.method == "POST" else None
+        source = await self._resolved(request)
+        run = None if key is None else self._store.started_with(key, anyio.current_time())
+        if run is not None:
+            return await self._attach(request, run, 1, send)
+        return await self._start(source, seen or None, key, request, send)
+
+    async def _resume(self, request: Request, seen: str, send: Send) -> None:
+        """Goes on behind the frame that was seen last. 204 ends an `EventSource` (WHATWG HTML 9.2.3)."""
+        place = _place(seen)
+        run = None if place is None else self._store.get(place.token, anyio.current_time())
+        if run is None or place is None or place.number > run.log.next:
             return await messages.send_json(send, 204, None)
+        return await self._attach(request, run, place.number, send)
+
+    async def _watch_run(self, request: Request, token: str, send: Send) -> None:
+        run = self._store.get(token, anyio.current_time())
+        if run is None:
+            if _TOKEN.fullmatch(token):  # it was a run once: an EventSource is to stop asking
+                return await messages.send_json(send, 204, None)
+            raise HTTPException(404, "There is nothing at this path.")
+        place = _place(_last_event_id(request))
+        known = place is not None and place.token == token and place.number <= run.log.next
+        return await self._attach(request, run, place.number if place is not None and known else run.log.first, send)
+
+    async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
+        """One more viewer of a run that another request hosts, or that is over."""
+        await self._authorized(request, run)
+        if run.log.closed and number == run.log.next:  # it has seen the end
+            return await messages.send_json(send, 204, None)
+        viewer = run.view(self._policy, number, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
         try:
-            source = await self._resolved(request)
-        except HTTPException as refused:
-            return await _send_http_exception(send, refused)
-        return await self._start(source, seen or None, receive, send)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._show, run, viewer, request.receive, send)
+        except BaseExceptionGroup as group:
+            raise _alone(group) from None
+
+    async def _delete(self, request: Request, token: str, send: Send) -> None:
+        run = self._store.get(token, anyio.current_time())
+        if run is None:
+            raise HTTPException(404, "There is no such run.")
+        await self._authorized(request, run)
+        run.cancel()
+        await messages.send_json(send, 204, None)
+
+    async def _authorized(self, request: Request, run: Run) -> None:
+        if self._authorize is not None and not await _call(self._authorize, request, run.token):
+            raise HTTPException(403, "This run is not yours to see.")
 
     async def _resolved(self, request: Request) -> Exec:
-        resolve: Callable[[Request], object] = self._resolve
-        if self._resolve_is_async:
-            result = resolve(request)
-        else:  # in a tuple, since trio takes no awaitable out of a thread
-            (result,) = await anyio.to_thread.run_sync(lambda: (resolve(request),))
-        source = await result if inspect.isawaitable(result) else result
+        source = await _call(self._resolve, request)
         if not hasattr(source, "work"):
             raise ConfigurationError(
                 f"resolve must return an exec, such as SandboxExec(...), not {type(source).__name__}."
             )
         return cast(Exec, source)
 
-    async def _start(self, source: Exec, last_event_id: str | None, receive: Receive, send: Send) -> None:
-        """Hosts a run from start to end, within this request.
+    async def _start(
+        self, source: Exec, last_event_id: str | None, key: str | None, request: Request, send: Send
+    ) -> None:
+        """Hosts a run from start to end, within this request, which may outlive its own viewer.
 
         All that needs cleaning up happens in child tasks: the server may cancel this one natively, and repeatedly.
         """
         work = source.work(self._upstream, last_event_id)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         dialect = self._dialect(FrameIds(token if self._ids else None))
-        splitter = FrameSplitter(self._max_frame_size)
-        run = Run(token, work, dialect, splitter, grace=self._grace, cancel_timeout=self._cancel_timeout)
+        run = Run(
+            token,
+            work,
+            dialect,
+            FrameSplitter(self._max_frame_size),
+            replay=self._replay,
+            grace=self._grace,
+            cancel_timeout=self._cancel_timeout,
+        )
         viewer = run.view(self._policy, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
+        self._store.add(run, key)
+        is_read = False
         try:
-            async with anyio.create_task_group() as around:
-                around.start_soon(_watch, receive, viewer)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._show, run, viewer, request.receive, send)
                 for _ in range(_ROUNDS_TO_NOTICE):
                     await anyio.lowlevel.checkpoint()
-                if not viewer.gone:  # who left while we resolved starts nothing
-                    around.start_soon(keep_time, run)
-                    async with anyio.create_task_group() as run_and_viewer:
-                        run_and_viewer.start_soon(run.read)
-                        run_and_viewer.start_soon(self._serve, run, viewer, send)
-                around.cancel_scope.cancel()
+                if run.is_followed:  # who left while we resolved starts nothing
+                    tasks.start_soon(self._read, run)
+                    is_read = True
         except BaseExceptionGroup as group:
             raise _alone(group) from None
+        finally:
+            if not is_read:
+                self._store.forget(run)
+
+    async def _read(self, run: Run) -> None:
+        try:
+            await run.read()
+        finally:
+            if run.started_nothing:
+                self._store.forget(run)
+            else:
+                self._store.finish(run, anyio.current_time())
 
     # -- the response
 
-    async def _serve(self, run: Run, viewer: Viewer, send: Send) -> None:
-        """Everything that is sent to one viewer, from this one task."""
-
-        async def send_body(content: bytes, more: bool) -> None:
-            await send(messages.body(content, more))
-
+    async def _show(self, run: Run, viewer: Viewer, receive: Receive, send: Send) -> None:
+        """Everything about one viewer: what is sent to it, from this one task, and how it is noticed to be gone."""
         try:
-            with viewer.scope:
-                with anyio.move_on_after(self._commit_after):
-                    await run.answered.wait()
-                if run.refused is not None:
-                    await _send_upstream_error(send, run.refused)
-                else:
-                    headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
-                    await send(messages.start(200, headers))
-                    await viewer.write(send_body, self._first_frame(run.token))
-        except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
-            viewer.leave("disconnected")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_watch, receive, viewer)
+                tasks.start_soon(keep_time, viewer)
+                with viewer.scope:
+                    await self._write(run, viewer, send)
+                tasks.cancel_scope.cancel()
         finally:
             run.leave(viewer)
 
-    def _first_frame(self, token: str) -> bytes:
+    async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
+        async def send_body(content: bytes, more: bool) -> None:
+            await send(messages.body(content, more))
+
+        with anyio.move_on_after(self._commit_after):
+            await run.answered.wait()
+        try:
+            if run.refused is not None:
+                await _send_upstream_error(send, run.refused)
+            else:
+                headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
+                await send(messages.start(200, headers))
+                await viewer.write(send_body, self._first_frames(run, viewer))
+        except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
+            viewer.leave("disconnected")
+
+    def _first_frames(self, run: Run, viewer: Viewer) -> bytes:
         """What goes out at once, so that no proxy and no server waits for a first byte.
 
         Its id makes a browser that loses the connection before the first line come back with a `Last-Event-ID`:
         without one it would look like a new visitor and start the command again.
         """
-        first = Event(retry=self._retry_ms, id=f"{token}.0" if self._ids else None)
-        return encode(first) or HEARTBEAT
+        seen = viewer.cursor.next - viewer.cursor.missed - 1
+        first = Event(retry=self._retry_ms, id=f"{run.token}.{seen}" if self._ids else None)
+        return (encode(first) or HEARTBEAT) + run.missed(viewer)
 
     # -- the rest
 
@@ -229,6 +320,26 @@ async def _watch(receive: Receive, viewer: Viewer) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     viewer.leave("disconnected")
+
+
+class _Place(NamedTuple):
+    token: str
+    number: int  # of the frame that comes next
+
+
+def _place(event_id: str) -> _Place | None:
+    """What an id of ours says; `None` for anything else."""
+    match = _EVENT_ID.fullmatch(event_id)
+    return None if match is None else _Place(match[1], int(match[2]) + 1)
+
+
+async def _call(function: Callable[..., object], *arguments: object) -> object:
+    """Calls what the application gave us: on the event loop if it is async, in a thread if it is not."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        result = function(*arguments)
+    else:  # in a tuple, since trio takes no awaitable out of a thread
+        (result,) = await anyio.to_thread.run_sync(lambda: (function(*arguments),))
+    return await result if inspect.isawaitable(result) else result
 
 
 def _last_event_id(request: Request) -> str:

@@ -23,6 +23,8 @@ from ..upstream.miosa.execs import SandboxExec
 __all__ = ["create_app"]
 
 _HERE: Final = Path(__file__).parent
+#: Seconds that a closed tab leaves the script: enough for a browser to come back, which takes it two.
+_GRACE: Final = 5.0
 #: Seconds for each of the calls that set the sandbox up.
 _TIMEOUT: Final = 30.0
 
@@ -50,7 +52,7 @@ def create_app(miosa: Miosa) -> ASGIApp:
         return SandboxExec(sandbox.id, "python3 -u /workspace/pipeline.py", cwd="/workspace", timeout=600)
 
     app = Starlette(routes=[Route("/", page)], lifespan=lifespan)
-    return SSEBridgeMiddleware(app, "/run-sse", SSEBridge(miosa, pipeline))
+    return SSEBridgeMiddleware(app, "/run-sse", SSEBridge(miosa, pipeline, grace=_GRACE))
 
 
 class _Sandbox:

@@ -18,6 +18,7 @@ from ..flow.policy import Block
 from ..upstream.base import Cancelled, Work
 from ..wire.dialects import Dialect
 from ..wire.frames import FrameSplitter
+from .heartbeat import keep_time
 from .signal import Signal
 from .viewer import Viewer
 
@@ -39,6 +40,7 @@ class Run:
         work: the exec, not yet started.
         dialect: maps its frames; numbers them with the run's token.
         splitter: cuts its chunks.
+        replay: bytes that every viewer has taken and that are kept for those who come late or come back.
         grace: seconds the work goes on after the last viewer has left; `None` lets it go on to its end.
         cancel_timeout: seconds that ending the work may take.
     """
@@ -50,11 +52,12 @@ class Run:
         dialect: Dialect,
         splitter: FrameSplitter,
         *,
+        replay: int,
         grace: float | None,
         cancel_timeout: float,
     ) -> None:
         self.token = token
-        self.log = RunLog()
+        self.log = RunLog(replay)
         #: Set once the upstream has said yes or no.
         self.answered = anyio.Event()
         #: Why the upstream gave no stream.
@@ -70,19 +73,44 @@ class Run:
         self._reading = anyio.CancelScope()
         self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
-        self._absent: list[Viewer] = []  # the last one who left, during the grace period
+        self._absent: Viewer | None = None  # the last one who left, during the grace period
         self._held = False
         self._room = Signal()
         self._flush_at = inf
 
+    @property
+    def started_nothing(self) -> bool:
+        """The upstream refused, and it is certain that nothing was started."""
+        return self.refused is not None and not self._work.may_run
+
     # -- viewers
 
-    def view(self, policy: Block, *, heartbeat: float | None, send_timeout: float | None) -> Viewer:
-        """One more viewer, from the oldest frame that is kept. Call `leave` when it is gone."""
-        viewer = Viewer(self.log.attach(), policy, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
+    @property
+    def is_followed(self) -> bool:
+        """Whether there is a viewer that has not left."""
+        return any(viewer.gone is None for viewer in self._viewers)
+
+    def view(self, policy: Block, number: int = 1, *, heartbeat: float | None, send_timeout: float | None) -> Viewer:
+        """One more viewer, from frame `number` on. Call `leave` when it is gone.
+
+        Raises:
+            ValueError: no frame has that number, nor will the next one.
+        """
+        cursor = self.log.attach(number)
+        viewer = Viewer(cursor, policy, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
-        self.alarm.notify()
+        if self._absent is not None:
+            self._absent.cursor.close()
+            self._absent = None
+        if not self.log.closed:
+            self._reading.deadline = inf
+        self._room.notify()
         return viewer
+
+    def missed(self, viewer: Viewer) -> bytes:
+        """The notice of what was gone before the viewer came; empty if nothing was, or if the dialect has no word."""
+        cursor = viewer.cursor
+        return self._dialect.missed(cursor.missed, cursor.next - 1) if cursor.missed else b""
 
     def leave(self, viewer: Viewer) -> None:
         """Forgets a viewer. With the last one the grace period begins; its cursor stays and may hold the run."""
@@ -91,8 +119,11 @@ class Run:
             viewer.cursor.close()
             self._room.notify()
             return
-        self._absent = [viewer]
-        if self.log.closed or self._grace is None:
+        if self.log.closed:
+            viewer.cursor.close()
+            return
+        self._absent = viewer
+        if self._grace is None:
             return
         if self._grace > 0:
             self._reading.deadline = anyio.current_time() + self._grace
@@ -101,16 +132,26 @@ class Run:
 
     # -- reading
 
+    def cancel(self) -> None:
+        """Ends the run and its work, whoever is still there; they are told."""
+        self._fail(UpstreamError("The run was cancelled.", code="cancelled"))
+        self._reading.cancel()
+
     async def read(self) -> None:
         """Carries the run from its start to its end; when this returns, nothing of it is left running.
 
-        An exception that is no `UpstreamError` is a bug; it gets out, but not before the work was ended.
+        However it ends, the log ends, too, so that nobody waits for more. An exception that is no `UpstreamError` is a
+        bug; it gets out, but not before the work was ended.
         """
         try:
-            with self._reading:
-                await self._read()
-            self._end()
+            async with anyio.create_task_group() as clock:
+                clock.start_soon(keep_time, self)
+                with self._reading:
+                    await self._read()
+                self._fail(UpstreamError("The run was ended because nobody followed it.", code="abandoned"))
+                clock.cancel_scope.cancel()
         finally:
+            self._fail(UpstreamError("The server stopped, or failed.", code="bridge_failed"))
             if self._work.may_run and not self._over:
                 await self._cancel_work()
 
@@ -166,7 +207,8 @@ class Run:
 
     def _must_wait(self) -> bool:
         """Whether somebody is too far behind. The last one who left counts: it may come back."""
-        self._held = any(viewer.holds(self._held) for viewer in self._viewers or self._absent)
+        counted = self._viewers or ([self._absent] if self._absent else [])
+        self._held = any(viewer.holds(self._held) for viewer in counted)
         return self._held
 
     # -- time
@@ -182,25 +224,26 @@ class Run:
         if now >= self._flush_at:
             self._flush_at = inf
             self._append(self._dialect.flush())
-        return min([self._flush_at, *(viewer.tick(now) for viewer in self._viewers)])
+        return self._flush_at
 
     # -- endings
 
     def _fail(self, error: UpstreamError) -> None:
-        """The upstream said no, broke, or ended too early. After the terminal frame that is no news."""
+        """The run ends with an error, unless it has ended already: then that is no news."""
+        if self.log.closed:
+            return
         if not self.answered.is_set():
             self.refused = error
             self.answered.set()
-        if not self.log.closed:
-            logger.info(
-                "run %s: %s (upstream status %s, request %s)",
-                self.token,
-                error.code,
-                error.upstream_status,
-                error.request_id,
-            )
-            self._append(self._dialect.error(error.code, error.message))
-            self._end()
+        logger.info(
+            "run %s: %s (upstream status %s, request %s)",
+            self.token,
+            error.code,
+            error.upstream_status,
+            error.request_id,
+        )
+        self._append(self._dialect.error(error.code, error.message))
+        self._end()
 
     def _end(self) -> None:
         """No frame will follow."""

@@ -42,6 +42,8 @@ class Viewer:
         self.scope = anyio.CancelScope()
         #: Why there is nobody to write to any more; `None` as long as there is somebody.
         self.gone: str | None = None
+        #: See `Clocked`.
+        self.alarm = Signal()
         self._took = took
         self._heartbeat = inf if heartbeat is None else heartbeat
         self._send_timeout = inf if send_timeout is None else send_timeout

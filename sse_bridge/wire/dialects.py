@@ -7,7 +7,7 @@ The contract of every dialect, stated once:
 * A dialect belongs to one run. It may hold back the beginning of a line (`unfinished` is then true); `flush` says
   it as it is.
 * After the terminal frame `finished` is true and every method returns nothing.
-* `gap` and `error` say what only the bridge can know. They return nothing where the dialect has no word for it.
+* `gap`, `missed` and `error` say what only the bridge can know, and nothing where the dialect has no word for it.
 
 The upstream's shapes are those of `miosa-wire.md` §2.1 and §6; the frames are those of `design.md` §6.
 """
@@ -78,6 +78,7 @@ class Dialect(Protocol):
     def map(self, frames: bytes) -> bytes: ...
     def flush(self) -> bytes: ...
     def gap(self, dropped: int, size: int) -> bytes: ...
+    def missed(self, dropped: int, last: int) -> bytes: ...
     def error(self, code: str, message: str) -> bytes: ...
 
 
@@ -120,6 +121,14 @@ class _Lines:
     def gap(self, dropped: int, size: int) -> bytes:
         """The notice that `dropped` frames of `size` bytes in all are missing here."""
         return b"" if self.finished else self.ids.join([self.render("gap", {"dropped": dropped, "bytes": size})])
+
+    def missed(self, dropped: int, last: int) -> bytes:
+        """The same for one reader who came too late: the log no longer holds `dropped` frames up to number `last`.
+
+        How many bytes they had is not known any more. It stands under the number of the last of them, so that who
+        resumes behind it goes on behind it.
+        """
+        return self.ids.at(last, self.render("gap", {"dropped": dropped}))
 
     def error(self, code: str, message: str) -> bytes:
         """The terminal frame of a run that did not end well."""
@@ -269,6 +278,9 @@ class Verbatim:
         return b""
 
     def gap(self, dropped: int, size: int) -> bytes:
+        return b""
+
+    def missed(self, dropped: int, last: int) -> bytes:
         return b""
 
     def error(self, code: str, message: str) -> bytes:

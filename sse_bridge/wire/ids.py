@@ -38,6 +38,14 @@ class FrameIds:
         """Whether frames get an `id:` line."""
         return self._prefix is not None
 
+    def at(self, number: int, frame: bytes) -> bytes:
+        """A frame that is not numbered here but stands under a number that was given already.
+
+        Args:
+            frame: its lines, without id and blank line.
+        """
+        return frame + b"\n\n" if self._prefix is None else b"%b%d\n%b\n\n" % (self._prefix, number, frame)
+
     def join(self, parts: list[bytes], head: bytes = b"", tail: bytes = b"\n\n") -> bytes:
         """Makes frames of `parts`: the id line, `head`, the part, `tail`. Without parts there are no bytes.
 

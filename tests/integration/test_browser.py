@@ -105,14 +105,13 @@ def test_closing_the_tab_kills_the_script_within_a_second(browser: Browser, site
 def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
     browser: Browser, site: Served, starts: list[str]
 ) -> None:
-    """It comes back with the id of the first frame, which has no data, and is told to stop."""
+    """It comes back with the id of the first frame, which has no data, too late for a grace of none: all is over."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
     page = browser.new_page()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
     for connection in list(site.server.server_state.connections):
-        site_loop = connection.loop  # the connection is closed from its own thread
-        site_loop.call_soon_threadsafe(connection.transport.abort)
+        connection.loop.call_soon_threadsafe(connection.transport.abort)  # in its own thread
     page.wait_for_function("window.state === 2")  # closed for good: 204
 
     assert len(starts) == 1

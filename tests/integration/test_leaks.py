@@ -100,6 +100,7 @@ async def test_two_thousand_viewers_leave_nothing_behind(anyio_backend: str, cap
             lambda request: SandboxExec("sbx", "mood:" + request.headers["x-mood"]),
             send_timeout=0.2,
             heartbeat=0.02,
+            grace=0.02,
         )
         tasks_before, sockets_before = len(asyncio.all_tasks()), len(process.net_connections())
         slots = asyncio.Semaphore(AT_ONCE)

@@ -99,7 +99,7 @@ def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_t
     mark = uuid.uuid4().hex
     settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
     with (
-        bridge_process(tmp_path, **settings, options={"send_timeout": 1.0}) as bridge,
+        bridge_process(tmp_path, **settings, options={"send_timeout": 1.0, "grace": 0}) as bridge,
         RawViewer(bridge.port) as viewer,
     ):
         assert next(viewer.events())

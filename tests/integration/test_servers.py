@@ -30,7 +30,13 @@ sys.exit(3)
 
 
 def settings(sandbox: LocalSandbox, command: str, **options: Any) -> dict[str, Any]:
-    return {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": command, "options": options}
+    return {
+        "url": sandbox.url,
+        "key": KEY,
+        "sandbox": sandbox.id,
+        "command": command,
+        "options": {"grace": 0, **options},
+    }
 
 
 @pytest.fixture

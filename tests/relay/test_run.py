@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import anyio
@@ -17,7 +18,6 @@ from anyio import wait_all_tasks_blocked
 from sse_bridge.errors import UpstreamError, UpstreamLost, UpstreamRefused
 from sse_bridge.flow.policy import Block
 from sse_bridge.relay import run as run_module
-from sse_bridge.relay.heartbeat import keep_time
 from sse_bridge.relay.run import Run
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.wire import events
@@ -37,7 +37,7 @@ class Scene:
         dialect = DIALECTS[options.pop("dialect", "typed")](FrameIds(None))
         splitter = FrameSplitter(options.pop("max_frame_size", None))
         policy = Block(options.pop("high_water", 10**6))
-        options = {"grace": 0.0, "cancel_timeout": 5.0, **options}
+        options = {"grace": 0.0, "replay": 0, "cancel_timeout": 5.0, **options}
         self.run = Run("token", work, dialect, splitter, **options)
         self.viewer = self.run.view(policy, heartbeat=None, send_timeout=None)
 
@@ -52,13 +52,10 @@ async def scene(work: ScriptedWork | None = None, **options: Any) -> AsyncGenera
     """Runs it, and demands that it ends by itself within the block's end."""
     made = Scene(work or ScriptedWork(), **options)
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as around:
-            around.start_soon(keep_time, made.run)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(made.run.read)
-                await wait_all_tasks_blocked()
-                yield made
-            around.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run.read)
+            await wait_all_tasks_blocked()
+            yield made
     assert made.work.closed.is_set()
 
 
@@ -151,6 +148,7 @@ async def test_the_last_viewers_leaving_cancels_a_silent_exec_at_once(anyio_back
         await it.work.closed.wait()
 
     assert it.work.cancels == 1
+    assert [said.get("code") for said in it.take()] == ["abandoned"]
 
 
 async def test_leaving_before_the_upstream_has_answered_cancels_too(anyio_backend: str) -> None:
@@ -159,7 +157,6 @@ async def test_leaving_before_the_upstream_has_answered_cancels_too(anyio_backen
         it.run.leave(it.viewer)
 
     assert it.work.cancels == 1
-    assert not it.run.answered.is_set()
 
 
 async def test_the_exec_goes_on_for_the_grace_period(anyio_backend: str) -> None:
@@ -172,8 +169,59 @@ async def test_the_exec_goes_on_for_the_grace_period(anyio_backend: str) -> None
         await it.work.closed.wait()
 
     assert anyio.current_time() - left >= 0.2
-    assert it.take() == [{"type": "stdout", "line": "still there"}]
+    assert [said.get("line") for said in it.take()] == ["still there", None]
     assert it.work.cancels == 1
+
+
+async def test_who_comes_back_in_time_stops_the_clock_and_has_lost_nothing(anyio_backend: str) -> None:
+    """Not even what came while nobody was there; the run waited at the mark of the one who left."""
+    async with scene(grace=60, high_water=100) as it:
+        it.work.feed(stdout("a"))
+        await wait_all_tasks_blocked()
+        it.take()
+        it.run.leave(it.viewer)
+        assert it.run._reading.deadline < inf
+        it.work.feed(*[stdout("x" * 20)] * 50)
+        await wait_all_tasks_blocked()
+        assert it.work.unread > 40
+
+        it.viewer = it.run.view(Block(10**6), 2, heartbeat=None, send_timeout=None)
+        assert it.run._reading.deadline == inf
+        it.work.feed(exit_frame())
+        it.work.finish()
+        await it.work.closed.wait()
+
+    assert len(it.take()) == 51
+    assert it.work.cancels == 0
+
+
+async def test_a_cancelled_run_ends_at_once_and_says_so(anyio_backend: str) -> None:
+    """Whoever is there: `DELETE`."""
+    async with scene() as it:
+        it.work.feed(stdout("a"))
+        await wait_all_tasks_blocked()
+        it.run.cancel()
+        it.run.cancel()
+        await it.work.closed.wait()
+
+    assert [said.get("code") for said in it.take()] == [None, "cancelled"]
+    assert it.work.cancels == 1
+
+
+async def test_who_comes_late_is_told_how_much_is_missing(anyio_backend: str) -> None:
+    """Under the number of the last frame that is gone, so that a resume goes on behind it."""
+    async with scene(replay=60) as it:
+        for _ in range(10):
+            it.work.feed(stdout("x" * 5000))  # larger than what is kept together
+            await wait_all_tasks_blocked()
+            it.take()
+        late = it.run.view(Block(10**6), 3, heartbeat=None, send_timeout=None)
+        missed = it.run.log.first - 3
+        assert missed > 5
+        assert it.run.missed(late) == b'data: {"type":"gap","dropped":%d}\n\n' % missed
+        assert it.run.missed(it.viewer) == b""
+        it.work.feed(exit_frame())
+        it.work.finish()
 
 
 async def test_without_an_end_of_grace_the_exec_goes_on_to_its_own(anyio_backend: str) -> None:
@@ -207,15 +255,15 @@ async def test_who_is_not_the_last_leaves_unnoticed(anyio_backend: str) -> None:
 
 async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str) -> None:
     """`Block`: above the mark nothing is read, below a quarter of it reading goes on, and nothing is lost."""
-    lines = [f"line {number}" for number in range(50)]
-    async with scene(high_water=300) as it:
+    lines = [f"line {number}".ljust(3000) for number in range(50)]
+    async with scene(high_water=30_000) as it:
         it.work.feed(*map(stdout, lines))
         await wait_all_tasks_blocked()
-        assert 300 < it.viewer.cursor.pending < 400
+        assert 30_000 < it.viewer.cursor.pending < 34_000
         unread = it.work.unread
-        assert unread > 40
+        assert unread > 35
 
-        seen = it.take(150)
+        seen = it.take(15_000)
         await wait_all_tasks_blocked()
         assert it.work.unread == unread  # between the marks
 
@@ -309,14 +357,14 @@ async def test_verbatim_cancels_what_broke(anyio_backend: str) -> None:
 
 
 async def test_our_own_bug_gets_out_and_the_work_is_cancelled_on_the_way(anyio_backend: str) -> None:
-    """It is not mistaken for an upstream's error, and what was read does not look like a whole run."""
+    """It is not mistaken for an upstream's error, and viewers elsewhere are told that this is not the whole run."""
     with pytest.raises(ExceptionGroup) as caught:
         async with scene() as it:
             it.work.fail(ZeroDivisionError("a bug"))
 
     assert caught.group_contains(ZeroDivisionError)
     assert it.work.cancels == 1
-    assert not it.run.log.closed
+    assert [said.get("code") for said in it.take()] == ["bridge_failed"]
 
 
 async def test_a_cancelled_host_still_cancels_the_work(anyio_backend: str) -> None:

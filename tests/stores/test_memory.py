@@ -1,0 +1,57 @@
+"""`MemoryStore`: runs are found while they run and for a while after, in bounded memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from sse_bridge.relay.run import Run
+from sse_bridge.stores import memory
+from sse_bridge.stores.memory import MemoryStore
+from sse_bridge.wire.dialects import Typed
+from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.ids import FrameIds
+from tests.support.work import ScriptedWork
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+
+def run_of(token: str, size: int = 0) -> Run:
+    dialect = Typed(FrameIds(token))
+    run = Run(token, ScriptedWork(), dialect, FrameSplitter(), replay=10**9, grace=0, cancel_timeout=1)
+    if size:
+        run.log.append(b"x" * size, 2)
+    return run
+
+
+async def test_a_run_is_found_by_token_and_key_until_it_expires(anyio_backend: str) -> None:
+    """While it runs for as long as it runs; then for a while."""
+    store, run = MemoryStore(), run_of("a")
+    store.add(run, "key")
+
+    assert store.get("a", 10**9) is store.started_with("key", 10**9) is run
+    store.finish(run, 100)
+    assert store.get("a", 100 + memory.KEEP_FINISHED - 1) is run
+    assert store.get("a", 100 + memory.KEEP_FINISHED) is None
+    assert store.started_with("key", 100) is None
+
+
+async def test_runs_that_are_over_share_a_bound(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, whatever they hold; those that run are not counted."""
+    monkeypatch.setattr(memory, "MAX_FINISHED_BYTES", 1000)
+    store = MemoryStore()
+    runs = [run_of(f"r{number}", 400) for number in range(5)]
+    for run in runs:
+        store.add(run, None)
+    for run in runs[:4]:
+        store.finish(run, 0)
+
+    assert [store.get(run.token, 1) is run for run in runs] == [False, False, True, True, True]
+
+
+async def test_a_run_that_never_was_is_forgotten_with_its_key(anyio_backend: str) -> None:
+    """The key may start another."""
+    store, run = MemoryStore(), run_of("a")
+    store.add(run, "key")
+    store.forget(run)
+
+    assert store.get("a", 0) is store.started_with("key", 0) is store.get("b", 0) is None

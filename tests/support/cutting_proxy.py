@@ -1,0 +1,62 @@
+"""A proxy that cuts connections at random byte positions, as tunnels and laptop lids do."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and throws away what is under way
+
+
+class CuttingProxy:
+    """Passes bytes on to a port of this machine, and cuts each connection after some of them."""
+
+    def __init__(self, port: int, cuts: int, most: int, seed: int) -> None:
+        self._port = port
+        self._rng = random.Random(seed)
+        self._most = most
+        #: Cuts that are still to be made; then connections live.
+        self.cuts_left = cuts
+
+    def handle(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server, suppress(OSError):
+            server.sendall(client.recv(65536))
+            left = self._rng.randint(0, self._most) if self.cuts_left else None
+            while chunk := server.recv(65536 if left is None else max(1, min(65536, left))):
+                client.sendall(chunk)
+                if left is not None:
+                    left -= len(chunk)
+                    if left <= 0:
+                        self.cuts_left -= 1
+                        for end in (client, server):
+                            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                        return
+
+
+@contextmanager
+def cutting_proxy(port: int, *, cuts: int, most: int, seed: int = 20261123) -> Iterator[tuple[str, CuttingProxy]]:
+    """The proxy's URL and itself.
+
+    Args:
+        port: where to pass bytes on to.
+        cuts: how many connections are cut.
+        most: bytes after which a connection is cut at the latest.
+    """
+    proxy = CuttingProxy(port, cuts, most, seed)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=proxy.handle, args=(client,), daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", proxy
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()

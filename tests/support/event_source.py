@@ -1,0 +1,43 @@
+"""An `EventSource` in Python: reconnects by itself, with `Last-Event-ID`, until it is told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+
+from sse_bridge.wire import events
+from sse_bridge.wire.events import Event
+from sse_bridge.wire.frames import FrameSplitter
+
+
+class EventSource:
+    """After WHATWG HTML 9.2, but for the reconnection time: it comes back at once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.last_event_id = ""
+        self.connections = 0
+
+    def events(self) -> Iterator[Event]:
+        """What is dispatched, until a status other than 200 (204 says that there is no more) or the caller's end."""
+        with httpx.Client(timeout=30) as client:
+            while True:
+                self.connections += 1
+                headers = {"Last-Event-ID": self.last_event_id} if self.last_event_id else {}
+                try:
+                    with client.stream("GET", self._url, headers=headers) as response:
+                        if response.status_code != 200:
+                            return
+                        yield from self._dispatched(response)
+                except httpx.TransportError:
+                    continue
+
+    def _dispatched(self, response: httpx.Response) -> Iterator[Event]:
+        splitter = FrameSplitter(None)
+        for chunk in response.iter_raw():
+            for event in events.parse(splitter.feed(chunk)):
+                if event.id is not None:
+                    self.last_event_id = event.id
+                if event.data is not None:
+                    yield event
