@@ -110,6 +110,8 @@ def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
     page = browser.new_page()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
+    page.wait_for_function("source.readyState === EventSource.OPEN")
+    page.wait_for_timeout(300)  # the first frame came with the head, but nothing tells when the browser has read it
     for connection in list(site.server.server_state.connections):
         connection.loop.call_soon_threadsafe(connection.transport.abort)  # in its own thread
     page.wait_for_function("window.state === 2")  # closed for good: 204
