@@ -94,7 +94,9 @@ class HTTPUpstream:
             NotSent: it did not reach the upstream.
         """
         async with self._lease() as client:
-            request = _request(client, method, url, {**headers, "Accept-Encoding": "identity"}, json)
+            wanted = httpx.Headers(headers)
+            wanted["Accept-Encoding"] = "identity"
+            request = _request(client, method, url, wanted, json)
             async with _answer(client, request, ANSWER_TIMEOUT) as response:
                 if response.status_code != httpx.codes.OK:
                     raise refusal(response.status_code, response.headers, await _read_error(response))
@@ -112,7 +114,7 @@ class HTTPUpstream:
             yield self._client
             return
         loop = anyio.lowlevel.current_token()
-        if self._shared is None or self._shared.loop is not loop:
+        if self._shared is None or self._shared.loop != loop:
             self._ssl = self._ssl or httpx.create_ssl_context()
             self._shared = _SharedClient(loop, _make_client(self._ssl))
         shared = self._shared
@@ -139,7 +141,7 @@ class _SharedClient:
 
 def _request(client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
-    request = client.build_request(method, url, headers=dict(headers), json=json, timeout=timeout)
+    request = client.build_request(method, url, headers=httpx.Headers(headers), json=json, timeout=timeout)
     request.url = _DiscreetURL(request.url)
     return request
 

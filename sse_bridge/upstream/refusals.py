@@ -6,6 +6,7 @@ Nothing the upstream wrote is handed on but its request id.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -88,16 +89,19 @@ def _request_id(value: object) -> str | None:
 
 
 def _seconds(headers: Mapping[str, str], envelope: dict[str, Any]) -> float | None:
-    """How long to wait before trying again, if the upstream says so. Never negative."""
+    """How long to wait before trying again, if the upstream says so: never negative, and always a time."""
     milliseconds = envelope.get("retry_after_ms")
-    if isinstance(milliseconds, int):
-        return max(0.0, milliseconds / 1000)
     said = headers.get("retry-after") or envelope.get("retry_after")
     try:
-        return max(0.0, float(str(said)))
-    except ValueError:
-        pass
+        seconds = float(str(said)) if milliseconds is None else float(milliseconds) / 1000
+    except (ValueError, TypeError, OverflowError):
+        seconds = _seconds_until(str(said))
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """Seconds until an HTTP date (RFC 9110 5.6.7); `nan` if it is none."""
     try:
-        return max(0.0, (parsedate_to_datetime(str(said)) - datetime.now(UTC)).total_seconds())
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError):
-        return None
+        return math.nan

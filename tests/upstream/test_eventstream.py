@@ -1,0 +1,91 @@
+"""`EventStream`: any stream by its URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sse_bridge import ConfigurationError, EventStream
+from sse_bridge.errors import UpstreamRefused, UpstreamUnreachable
+from sse_bridge.upstream.base import Cancelled
+from sse_bridge.upstream.client import HTTPUpstream
+from tests.support.upstreams import Connection, dead_url, serve_raw
+
+pytestmark = pytest.mark.anyio
+
+
+def one_event(connection: Connection) -> None:
+    connection.answer(200, b"data: 1\n\n", content_type="text/event-stream")
+
+
+async def read(source: EventStream, last_event_id: str | None = None) -> bytes:
+    async with source.work(HTTPUpstream(), last_event_id).stream() as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def test_a_get_like_a_browsers(anyio_backend: str) -> None:
+    """`Accept`, no caching, and no id that nobody has seen."""
+    with serve_raw(one_event) as upstream:
+        assert await read(EventStream(upstream.url + "/events?x=1")) == b"data: 1\n\n"
+
+    request = upstream.requests[0]
+    assert (request.method, request.path) == ("GET", "/events?x=1")
+    assert request.headers["accept"] == "text/event-stream"
+    assert request.headers["cache-control"] == "no-store"
+    assert "last-event-id" not in request.headers
+
+
+async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> None:
+    """What is given is sent, and the caller's mapping stays as it is."""
+    headers = {"Accept": "text/event-stream, application/json;q=0.9", "X-Key": "k"}
+    with serve_raw(one_event) as upstream:
+        await read(EventStream(upstream.url, method="POST", headers=headers, json={"a": [1]}))
+
+    request = upstream.requests[0]
+    assert (request.method, request.json, request.headers["x-key"]) == ("POST", {"a": [1]}, "k")
+    assert request.headers["accept"] == headers["Accept"]
+    assert len(headers) == 2
+
+
+@pytest.mark.parametrize("seen", ["7", "ü", "01H\u2028"])
+async def test_an_upstream_that_resumes_gets_the_viewers_id(anyio_backend: str, seen: str) -> None:
+    """As UTF-8 (WHATWG HTML 9.2.4)."""
+    with serve_raw(one_event) as upstream:
+        await read(EventStream(upstream.url), seen)
+
+    # The raw server reads headers as UTF-8.
+    assert upstream.requests[0].headers["last-event-id"] == seen
+
+
+async def test_nothing_to_follow_is_a_refusal_with_204(anyio_backend: str) -> None:
+    """It stops a browser from reconnecting, so it has to get there."""
+    with serve_raw(lambda connection: connection.head(204)) as upstream, pytest.raises(UpstreamRefused) as caught:
+        await read(EventStream(upstream.url))
+    assert caught.value.status == 204
+
+
+async def test_nobody_there(anyio_backend: str) -> None:
+    """The error is one that callers know."""
+    with pytest.raises(UpstreamUnreachable):
+        await read(EventStream(dead_url()))
+
+
+async def test_there_is_nothing_to_cancel_but_the_connection(anyio_backend: str) -> None:
+    """Nothing is known to run behind it."""
+    work = EventStream("http://127.0.0.1/").work(HTTPUpstream(), None)
+
+    assert not work.may_run
+    assert await work.cancel(1) is Cancelled.CONFIRMED
+
+
+@pytest.mark.parametrize("url", ["/events", "h.example/x", "ftp://h.example/", "http://", "", None, "http://\x00"])
+def test_a_url_that_cannot_be_followed_is_refused(url: Any) -> None:
+    """When it is made, not when it is opened."""
+    with pytest.raises(ConfigurationError, match="absolute http"):
+        EventStream(url)
+
+
+def test_it_does_not_show_what_it_takes_to_get_in() -> None:
+    """Headers and bodies hold secrets."""
+    assert "secret" not in repr(EventStream("http://h.example/", headers={"X-Key": "secret"}, json={"key": "secret"}))

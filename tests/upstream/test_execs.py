@@ -1,0 +1,237 @@
+"""`SandboxExec`: the request as the platform wants it, sent once, and what is known afterwards."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from sse_bridge import ConfigurationError, Miosa, SandboxExec
+from sse_bridge.errors import UpstreamError
+from sse_bridge.upstream.base import Cancelled, Work
+from sse_bridge.upstream.miosa import execs as execs_module
+from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
+from tests.support.upstreams import Connection, dead_url, serve_raw
+
+pytestmark = pytest.mark.anyio
+
+KEY = "msk_test_secret"
+
+
+def output(connection: Connection) -> None:
+    connection.stream()
+    connection.chunk(b"data: 1\n\n")
+    connection.end()
+
+
+def refusing(status: int, code: str = "X", **headers: str) -> Any:
+    body = json.dumps({"error": {"code": code, "message": "words"}}).encode()
+    return lambda connection: connection.answer(status, body, **headers)
+
+
+def work_on(url: str, **options: Any) -> Work:
+    return SandboxExec("sbx_1", "ls", **options).work(Miosa(url, KEY, tenant="t"), None)
+
+
+async def read(work: Work) -> bytes:
+    async with work.stream() as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execs_module, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(execs_module, "READY_TIMEOUT", 0.5)
+
+
+async def test_the_request_is_the_documented_one(anyio_backend: str) -> None:
+    """`miosa-wire.md` §1.1, §1.2, §4: four keys, the dual `Accept`, the key, the tenant."""
+    with serve_raw(output) as upstream:
+        source = SandboxExec("a/b c", "python3 x.py", cwd="/workspace", env={"A": "1"}, timeout=0.2)
+        work = source.work(Miosa(upstream.url, KEY, tenant="t"), None)
+        assert not work.may_run
+        assert await read(work) == b"data: 1\n\n"
+        assert work.may_run
+
+    request = upstream.requests[0]
+    body = request.json
+    token = body["env"].pop(MARKER)
+    assert (request.method, request.path) == ("POST", "/api/v1/sandboxes/a%2Fb%20c/exec/stream")
+    assert body == {"command": "python3 x.py", "cwd": "/workspace", "env": {"A": "1"}, "timeout": 1}
+    assert request.headers["accept"] == "text/event-stream, application/json;q=0.9"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["x-miosa-tenant"] == "t"
+    assert len(token) == 24
+
+
+async def test_what_is_not_given_is_not_sent(anyio_backend: str) -> None:
+    """The platform has defaults of its own. Each exec has a marker of its own."""
+    source = SandboxExec("sbx", "ls")
+    with serve_raw(output) as upstream:
+        for _ in range(2):
+            await read(source.work(Miosa(upstream.url, KEY), None))
+
+    assert [sorted(request.json) for request in upstream.requests] == [["command", "env"]] * 2
+    assert upstream.requests[0].json["env"] != upstream.requests[1].json["env"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusing(409, "SANDBOX_NOT_COMMAND_READY"),
+        refusing(409, "sandbox_starting"),
+        refusing(429, "rate_limit_exceeded"),
+    ],
+)
+async def test_a_sandbox_that_gets_ready_is_waited_for(anyio_backend: str, answer: Any) -> None:
+    """The platform said that nothing was started, so it is asked again; the command runs once."""
+    with serve_raw(answer, answer, output) as upstream:
+        assert await read(work_on(upstream.url)) == b"data: 1\n\n"
+    assert len(upstream.requests) == 3
+
+
+async def test_the_waiting_is_bounded(anyio_backend: str) -> None:
+    """And ends early where the platform names a time that would be too late."""
+    with serve_raw(refusing(409, "SANDBOX_STARTING")) as upstream:
+        started = anyio.current_time()
+        with pytest.raises(UpstreamError, match="not ready"):
+            await read(work_on(upstream.url))
+        assert anyio.current_time() - started < 2
+        assert 3 < len(upstream.requests) < 20
+
+    with serve_raw(refusing(429, retry_after="60")) as upstream:
+        with pytest.raises(UpstreamError) as caught:
+            await read(work_on(upstream.url))
+        assert caught.value.retry_after == 60
+        assert len(upstream.requests) == 1
+
+
+def breaks(connection: Connection) -> None:
+    connection.send(b"HTTP/1.1 2")
+
+
+def html(connection: Connection) -> None:
+    connection.answer(200, b"<html>", content_type="text/html")
+
+
+def mute(connection: Connection) -> None:
+    connection.wait_until_left()
+
+
+@pytest.mark.parametrize(
+    ("answer", "may_run"),
+    [
+        (refusing(401), False),
+        (refusing(404), False),
+        (refusing(409, "COMPUTER_NOT_RUNNING"), False),
+        (refusing(422), False),
+        (refusing(500), True),
+        (refusing(502), True),
+        (refusing(503, "NO_READY_MACHINE"), True),
+        (breaks, True),
+        (html, True),
+        (mute, True),
+    ],
+)
+async def test_nothing_that_may_have_started_is_tried_again(
+    anyio_backend: str, answer: Any, may_run: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request, whatever the answer; and what may run is known to have to be ended."""
+    monkeypatch.setattr("sse_bridge.upstream.client.ANSWER_TIMEOUT", 0.2)
+    with serve_raw(answer) as upstream:
+        work = work_on(upstream.url)
+        with pytest.raises(UpstreamError) as caught:
+            await read(work)
+    assert len(upstream.requests) == 1
+    assert work.may_run is may_run
+    assert KEY not in f"{caught.value!r} {caught.value}"
+    assert "words" not in f"{caught.value!r} {caught.value}"
+
+
+async def test_where_nobody_listens_nothing_was_started(anyio_backend: str) -> None:
+    """There is nothing to end."""
+    work = work_on(dead_url())
+    with pytest.raises(UpstreamError):
+        await read(work)
+    assert not work.may_run
+
+
+async def test_who_leaves_before_the_answer_may_have_started_something(anyio_backend: str) -> None:
+    """The request is out."""
+    with serve_raw(mute) as upstream:
+        work = work_on(upstream.url)
+        with anyio.move_on_after(0.1):
+            await read(work)
+        assert await anyio.to_thread.run_sync(lambda: upstream.left.acquire(timeout=5))
+    assert work.may_run
+
+
+def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
+    body = {"stdout": stdout, "stderr": "", "exit_code": 0}
+    answer = json.dumps({"data": body} if wrapped else body).encode()
+    return lambda connection: connection.answer(status, answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (result("sse-bridge:gone\n"), Cancelled.CONFIRMED),
+        (result("sse-bridge:gone\n", wrapped=False), Cancelled.CONFIRMED),
+        (result("sse-bridge:left\n"), Cancelled.ACKNOWLEDGED),
+        (result("sh: grep: not found\n"), Cancelled.ACKNOWLEDGED),
+        (lambda connection: connection.answer(200, b"[1]"), Cancelled.ACKNOWLEDGED),
+        (lambda connection: connection.answer(200, b"<html>"), Cancelled.ACKNOWLEDGED),
+        (result("", 404), Cancelled.CONFIRMED),
+        (result("sse-bridge:gone\n", 500), Cancelled.REQUESTED),
+        (result("sse-bridge:gone\n", 429), Cancelled.REQUESTED),
+        (breaks, Cancelled.REQUESTED),
+        (mute, Cancelled.REQUESTED),
+    ],
+)
+async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
+    anyio_backend: str, answer: Any, outcome: Cancelled
+) -> None:
+    """A sandbox that is gone has no processes; everything else has to be seen. It takes no longer than it may."""
+    with serve_raw(output, answer) as upstream:
+        work = work_on(upstream.url)
+        await read(work)
+        started = anyio.current_time()
+        assert await work.cancel(0.5) is outcome
+        assert anyio.current_time() - started < 1
+
+    stream, cancel = upstream.requests
+    assert cancel.path == "/api/v1/sandboxes/sbx_1/exec"
+    assert cancel.headers["accept"] == "application/json"
+    assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
+    assert MARKER not in cancel.json.get("env", {})
+    assert f"-ge {int(Evidence.OUTPUT)} ]" in cancel.json["command"]
+
+
+async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) -> None:
+    """No exception: whoever cancels has other things to finish."""
+    assert await work_on(dead_url()).cancel(1) is Cancelled.REQUESTED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("", "ls"), {}, "id of a sandbox"),
+        ((None, "ls"), {}, "id of a sandbox"),
+        (("sbx", " "), {}, "needs a command"),
+        (("sbx", ["ls"]), {}, "needs a command"),
+        (("sbx", "ls"), {"timeout": 0}, "above zero"),
+        (("sbx", "ls"), {"timeout": float("nan")}, "above zero"),
+        (("sbx", "ls"), {"env": {"A": 1}}, "strings to strings"),
+    ],
+)
+def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options: Any, message: str) -> None:
+    """With what to do instead."""
+    with pytest.raises(ConfigurationError, match=message):
+        SandboxExec(*arguments, **options)
+
+
+def test_it_does_not_show_its_command_or_environment() -> None:
+    """Both hold secrets now and then."""
+    assert "secret" not in repr(SandboxExec("sbx", "login --key secret", env={"KEY": "secret"}))

@@ -1,0 +1,121 @@
+"""Refusals: one table, five envelopes, and nothing of what the upstream wrote gets on."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sse_bridge.upstream.refusals import refusal
+
+SECRET = "the upstream's own words"
+
+
+@pytest.mark.parametrize(
+    ("status", "ours", "code"),
+    [
+        (204, 204, "upstream_finished"),
+        (301, 502, "upstream_rejected"),
+        (400, 502, "upstream_rejected"),
+        (401, 502, "upstream_unauthorized"),
+        (402, 502, "upstream_credits"),
+        (403, 502, "upstream_unauthorized"),
+        (404, 404, "not_found"),
+        (406, 502, "upstream_rejected"),
+        (409, 503, "not_ready"),
+        (422, 502, "upstream_rejected"),
+        (429, 503, "rate_limited"),
+        (500, 502, "upstream_failed"),
+        (503, 502, "upstream_failed"),
+    ],
+)
+def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
+    """`design.md` §6; a 5xx is the only one after which something may run."""
+    error = refusal(status, {}, SECRET.encode())
+
+    assert (error.status, error.code, error.upstream_status) == (ours, code, status)
+    assert error.started_nothing == (status < 500)
+    assert (error.retry_after is not None) == (ours == 503)
+    assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        {"error": {"code": "SANDBOX_STARTING", "message": SECRET, "request_id": "req_1", "retry_after_ms": 1500}},
+        {"error": "SANDBOX_STARTING", "detail": SECRET, "request_id": "req_1", "retry_after": 1.5},
+        {"code": "sandbox_not_command_ready", "message": SECRET, "request_id": "req_1", "retry_after": "1.5"},
+        {"error": {"code": "X", "retryable": True}, "request_id": "req_1", "retry_after_ms": 1500},
+    ],
+)
+def test_every_envelope_is_read(envelope: dict[str, Any]) -> None:
+    """`miosa-wire.md` §1.5: codes compare without case, hints stand inside or outside."""
+    error = refusal(409, {}, json.dumps(envelope).encode())
+
+    assert error.is_temporary
+    assert error.request_id == "req_1"
+    assert error.wait == error.retry_after == 1.5
+    assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "temporary"),
+    [
+        (409, {"error": {"code": "COMPUTER_NOT_RUNNING"}}, False),
+        (409, {"error": {"code": "SANDBOX_STARTING", "retryable": False}}, True),
+        (409, {"errors": ["starting"]}, False),
+        (429, {}, True),
+        (503, {"error": {"code": "SANDBOX_STARTING", "retryable": True}}, False),
+        (404, {"error": {"retryable": True}}, False),
+    ],
+)
+def test_only_what_becomes_ready_is_worth_waiting_for(status: int, body: Any, temporary: bool) -> None:
+    """And only where it is certain that nothing was started."""
+    assert refusal(status, {}, json.dumps(body).encode()).is_temporary is temporary
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    """RFC 9110 10.2.3; what is neither is as if it were not there."""
+    error = refusal(429, {"retry-after": header}, b"")
+
+    assert error.wait == seconds
+    assert error.retry_after == (2.0 if seconds is None else seconds)
+
+
+def test_retry_after_as_a_date_to_come() -> None:
+    """Counted from now."""
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+
+    assert 25 < (refusal(429, {"retry-after": then}, b"").wait or 0) <= 30
+
+
+@pytest.mark.parametrize("request_id", ["a b", "x" * 129, "a\r\nSet-Cookie: x", "ü", 7, None])
+def test_a_request_id_that_is_none_is_left_out(request_id: Any) -> None:
+    """It goes into a log line and a response."""
+    assert refusal(404, {}, json.dumps({"request_id": request_id}).encode()).request_id is None
+
+
+@given(
+    st.integers(201, 599), st.binary(max_size=100) | st.text(max_size=30).map(lambda text: json.dumps([text]).encode())
+)
+def test_no_body_makes_it_fail(status: int, body: bytes) -> None:
+    """HTML, lists, garbage: the status alone decides."""
+    assert refusal(status, {}, body).code
+
+
+@pytest.mark.parametrize("wait", ["inf", "nan", 10**400])
+def test_a_wait_that_is_no_time_is_none(wait: Any) -> None:
+    """Nothing waits for ever, and nothing breaks on the way."""
+    error = refusal(429, {"retry-after": str(wait)}, b"")
+
+    assert error.wait is None
+    assert error.retry_after == 2.0
