@@ -30,7 +30,7 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-lint
 	$(BIN)/python -m benchmarks.frames
 
-# Chromium for the tests in a real browser, where root and apt are there; they are skipped elsewhere.
+# Chromium and two shells for the tests, where root and apt are there; what needs them is skipped elsewhere.
 system:
 	@scripts/system-packages
 

@@ -23,6 +23,7 @@ MAX_FINISHED_BYTES: Final = 64 * 1024 * 1024
 class _Finished(NamedTuple):
     expires: float
     run: Run
+    size: int  # bytes it held when it ended
 
 
 class MemoryStore:
@@ -33,6 +34,7 @@ class MemoryStore:
         self._tokens: dict[str, str] = {}  # by idempotency key
         self._keys: dict[str, str] = {}  # by token
         self._finished: deque[_Finished] = deque()
+        self._finished_bytes = 0
 
     def add(self, run: Run, key: str | None) -> None:
         """A run that begins; `key` is the idempotency key of the request that started it."""
@@ -53,7 +55,9 @@ class MemoryStore:
 
     def finish(self, run: Run, now: float) -> None:
         """The run is over. It stays for a while, for those who have not seen its end."""
-        self._finished.append(_Finished(now + KEEP_FINISHED, run))
+        finished = _Finished(now + KEEP_FINISHED, run, run.log.kept)
+        self._finished.append(finished)
+        self._finished_bytes += finished.size
         self._expire(now)
 
     def forget(self, run: Run) -> None:
@@ -62,8 +66,7 @@ class MemoryStore:
         self._tokens.pop(self._keys.pop(run.token, ""), None)
 
     def _expire(self, now: float) -> None:
-        held = sum(run.log.kept for _, run in self._finished)
-        while self._finished and (self._finished[0].expires <= now or held > MAX_FINISHED_BYTES):
-            run = self._finished.popleft().run
-            held -= run.log.kept
-            self.forget(run)
+        while self._finished and (self._finished[0].expires <= now or self._finished_bytes > MAX_FINISHED_BYTES):
+            finished = self._finished.popleft()
+            self._finished_bytes -= finished.size
+            self.forget(finished.run)

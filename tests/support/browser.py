@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.support.skipping import skip
 
 _ARGUMENTS = [
     "--no-sandbox",  # tests may run as root
@@ -19,13 +19,6 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def skip(reason: str) -> None:
-    """Skips the test, or fails it where everything has to run (CI sets `SSE_BRIDGE_NO_SKIPS`)."""
-    if os.environ.get("SSE_BRIDGE_NO_SKIPS"):
-        pytest.fail(f"nothing may be skipped here: {reason}")
-    pytest.skip(reason)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, script
+from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
 SHELLS = {"dash": ["dash"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
@@ -24,9 +25,7 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason
 def shell(request: pytest.FixtureRequest) -> list[str]:
     found = SHELLS[request.param]
     if shutil.which(found[0]) is None:
-        if request.param == "busybox":
-            pytest.skip("there is no busybox here")
-        pytest.fail(f"there is no {found[0]}")
+        skip(f"there is no {found[0]}; `make system` as root installs it")
     return found
 
 
