@@ -130,6 +130,24 @@ def test_a_reader_that_comes_in_the_middle_gets_whole_frames() -> None:
     assert log.attach(201).take(10**6) == b""
 
 
+def test_several_batches_are_taken_up_to_the_limit_and_forgotten_when_nobody_needs_them() -> None:
+    """Closing a cursor frees what only it needed, and may be done twice."""
+    log = RunLog()
+    first, second = log.attach(), log.attach()
+    for number in range(1, 4):
+        log.append(frame(number, 5000), number + 1)
+
+    assert first.take(10_500).count(b"\n\n") == 2
+    assert first.take(10_500).count(b"\n\n") == 1
+    assert not first.finished
+    log.close()
+    assert first.finished
+    assert log.kept > 15_000
+    second.close()
+    second.close()
+    assert log.kept == 0
+
+
 @pytest.mark.parametrize("number", [-1, 0, 3, 10**30])
 def test_there_is_no_place_for_numbers_that_were_never_given(number: int) -> None:
     """A reader cannot have seen what does not exist."""

@@ -360,6 +360,21 @@ def test_verbatim_without_ids_touches_nothing(upstream: list[bytes]) -> None:
     assert dialect.ids.next == len(frames.split(stream)) + 1
 
 
+def test_verbatim_counts_what_it_does_not_touch() -> None:
+    """Numbers go on, whether anybody sees them or not."""
+    dialect = Verbatim(FrameIds(None))
+
+    assert dialect.map(b"id: 7\n\ndata: x\n\n") == b"id: 7\n\ndata: x\n\n"
+    assert dialect.ids.next == 3
+
+
+def test_text_beyond_ascii_goes_as_it_came() -> None:
+    """Raw UTF-8, U+2028 included: nothing is escaped on the way."""
+    chunk = 'event: stdout\ndata: {"line":"é\u2028"}\n\n'.encode()
+
+    assert Typed(FrameIds(None)).map(chunk) == 'data: {"type":"stdout","line":"é\u2028"}\n\n'.encode()
+
+
 def test_verbatim_with_ids_replaces_the_upstreams() -> None:
     """Of two ids the last would win, so the upstream's go; so do frames that were nothing else."""
     dialect = Verbatim(FrameIds("r"))
@@ -376,6 +391,28 @@ def test_verbatim_has_no_words_of_its_own() -> None:
 
     assert dialect.gap(1, 1) == dialect.missed(1, 1) == dialect.error("a", "b") == dialect.flush() == b""
     assert not any((dialect.unfinished, dialect.finished, dialect.sees_endings, dialect.ids_by_default))
+
+
+def test_bytes_that_are_not_utf8_become_text_that_is() -> None:
+    """As a browser would read them (9.2.6), whatever else is in the chunk."""
+    chunk = b'event: stdout\ndata: {"line":"\xff"}\n\nevent: stdout\ndata: {"line":"\xc3\xa9"}\n\n'
+
+    assert typed(chunk) == [{"type": "stdout", "line": "\ufffd"}, {"type": "stdout", "line": "é"}]
+
+
+def test_half_a_character_can_only_be_escaped() -> None:
+    """UTF-8 cannot carry a lone surrogate; JSON can."""
+    out = Typed(FrameIds(None)).map(b'event: stdout\ndata: {"line":"\\ud800"}\n\n')
+
+    assert out == b'data: {"type":"stdout","line":"\\ud800"}\n\n'
+
+
+def test_frames_that_cannot_be_mapped_as_a_whole_are_mapped_one_by_one() -> None:
+    """Two streams in a chunk, one frame that only looks plain."""
+    chunk = frame("stdout", {"line": "a"}) + 'event: stdour\ndata: {"line":"b"}\n\n' + frame("stderr", {"line": "c"})
+    chunk = chunk.replace('{"line": ', '{"line":')
+
+    assert [one["line"] for one in typed(chunk)] == ["a", "b", "c"]
 
 
 def test_each_dialect_has_the_name_the_bridge_takes() -> None:

@@ -36,6 +36,17 @@ def test_what_is_encoded_is_parsed_back(event: Event) -> None:
     assert splitter.pending == b""
 
 
+def test_an_event_is_written_field_by_field() -> None:
+    """A `message` needs no name, and every line of the data has a line of its own."""
+    assert (
+        events.encode(Event("a", "1\r\n2\r3\n", "x", 5))
+        == b"retry: 5\nid: x\nevent: a\ndata: 1\ndata: 2\ndata: 3\ndata: \n\n"
+    )
+    assert events.encode(Event(data="")) == b"data: \n\n"
+    assert events.encode(Event(id="")) == b"id: \n\n"
+    assert events.encode(Event()) == b""
+
+
 @given(st.binary(max_size=60))
 def test_no_bytes_make_the_parser_fail(noise: bytes) -> None:
     """What the standard ignores is ignored; there is no bad frame."""

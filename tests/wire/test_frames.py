@@ -218,6 +218,14 @@ def test_a_limit_must_be_positive(limit: int) -> None:
         FrameSplitter(limit)
 
 
+def test_an_oversized_frame_among_others_is_taken_out_of_its_chunk() -> None:
+    """What stands before and after it stays, extra blank lines go, and its place is known."""
+    splitter = FrameSplitter(10)
+
+    assert splitter.feed(b"data: 1\n\n\n\ndata: 22222\n\ndata: 3\n\n") == b"data: 1\n\ndata: 3\n\n"
+    assert splitter.discards == [(9, 13)]
+
+
 def test_an_oversized_frame_may_end_on_a_cut() -> None:
     """The blank line that ends the discarding may straddle chunks, and empty chunks mean nothing."""
     splitter = FrameSplitter(4)
