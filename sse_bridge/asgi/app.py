@@ -77,7 +77,8 @@ class SSEBridge:
         commit_after: seconds to wait for the upstream's answer before the response starts with 200; then a refusal
             can only be an `error` frame. Ten, because proxies give a response 30 to 60 s to begin.
         cancel_timeout: seconds that ending the exec may take.
-        ids: whether frames carry `id:` lines; `None` means yes, but for `verbatim`.
+        ids: whether frames carry `id:` lines; `None` means yes, but for `verbatim`. Without them nothing resumes:
+            a browser that reconnects starts a new run.
         authorize: takes the request and a run's token, and says whether the request may follow or cancel that run;
             sync or async. `None`: who knows the token may, and it cannot be guessed.
         allow_cross_site: whether pages of other sites may start a run (`Sec-Fetch-Site: cross-site`).

@@ -57,6 +57,7 @@ class Run:
         cancel_timeout: float,
     ) -> None:
         self.token = token
+        self._name = token[:6]  # for logs: who knows the whole token may follow and cancel the run
         self.log = RunLog(replay)
         #: Set once the upstream has said yes or no.
         self.answered = anyio.Event()
@@ -189,7 +190,7 @@ class Run:
         """A frame that was too large becomes a gap, in its place and under its number."""
         mapped, start = [], 0
         for discard in self._splitter.discards:
-            logger.warning("run %s: discarded a frame of %d bytes", self.token, discard.size)
+            logger.warning("run %s...: discarded a frame of %d bytes", self._name, discard.size)
             mapped.append(self._dialect.map(frames[start : discard.offset]))
             mapped.append(self._dialect.gap(1, discard.size))
             start = discard.offset
@@ -236,8 +237,8 @@ class Run:
             self.refused = error
             self.answered.set()
         logger.info(
-            "run %s: %s (upstream status %s, request %s)",
-            self.token,
+            "run %s...: %s (upstream status %s, request %s)",
+            self._name,
             error.code,
             error.upstream_status,
             error.request_id,
@@ -264,7 +265,7 @@ class Run:
         finally:
             if self.cancelled is not Cancelled.CONFIRMED:
                 logger.warning(
-                    "run %s: its work was not seen to end (%s); it may run on", self.token, self.cancelled.value
+                    "run %s...: its work was not seen to end (%s); it may run on", self._name, self.cancelled.value
                 )
 
     async def _ask_to_end(self) -> None:

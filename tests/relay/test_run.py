@@ -38,7 +38,7 @@ class Scene:
         splitter = FrameSplitter(options.pop("max_frame_size", None))
         policy = Block(options.pop("high_water", 10**6))
         options = {"grace": 0.0, "replay": 0, "cancel_timeout": 5.0, **options}
-        self.run = Run("token", work, dialect, splitter, **options)
+        self.run = Run("tokentokentokent", work, dialect, splitter, **options)
         self.viewer = self.run.view(policy, heartbeat=None, send_timeout=None)
 
     def take(self, limit: int = 10**9) -> list[dict[str, Any]]:
@@ -420,10 +420,10 @@ async def test_work_that_was_not_seen_to_end_is_reported(
 async def test_the_log_says_why_and_nothing_that_is_secret(
     anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Code, status and request id help whoever is on call."""
+    """Code, status and request id help whoever is on call; a whole token would let them into the run."""
     refusal = UpstreamError("No.", code="upstream_failed", upstream_status=503, request_id="req_1")
     with caplog.at_level(logging.INFO, logger="sse_bridge"):
         async with scene(ScriptedWork(refusal=refusal)):
             pass
 
-    assert caplog.messages == ["run token: upstream_failed (upstream status 503, request req_1)"]
+    assert caplog.messages == ["run tokent...: upstream_failed (upstream status 503, request req_1)"]
