@@ -117,6 +117,22 @@ async def test_a_success_that_is_no_event_stream_is_an_error(anyio_backend: str,
             pass
 
 
+async def test_what_is_not_read_is_closed_although_others_need_the_client(anyio_backend: str) -> None:
+    """A page that never ends would hold its connection for as long as anybody runs anything."""
+
+    def endless_page(connection: Connection) -> None:
+        connection.head(200, content_type="text/html")
+        connection.wait_until_left()
+
+    client = HTTPUpstream()
+    with serve_raw(endless_page) as upstream:
+        async with client._lease():
+            with pytest.raises(UpstreamMisbehaved):
+                async with opened(upstream, client):
+                    pass
+            await has_left(upstream)
+
+
 async def test_a_refusal_is_read_and_bounded(anyio_backend: str, monkeypatch: Any) -> None:
     """Its body may be huge, or stop, or never end."""
     monkeypatch.setattr(client_module, "CLOSE_TIMEOUT", 0.2)
