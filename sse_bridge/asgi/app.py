@@ -163,7 +163,7 @@ class SSEBridge:
             return await self._resume(request, seen, send)
         if not self._allow_cross_site and request.headers.get("sec-fetch-site") == "cross-site":
             raise HTTPException(403, "Pages of other sites may not start a run here.")
-        key = request.headers.get("idempotency-key") if request.method == "POST" else None
+        key = request.headers.get("idempotency-key") or None if request.method == "POST" else None
         source = await self._resolved(request)
         run = None if key is None else self._store.started_with(key, anyio.current_time())
         if run is not None:

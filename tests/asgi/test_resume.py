@@ -316,15 +316,16 @@ async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: 
     assert (first.status, second.status) == (503, 200)
 
 
-async def test_a_key_on_get_means_nothing(anyio_backend: str) -> None:
-    """`GET` with the same headers twice is two visits."""
+@pytest.mark.parametrize(("method", "key"), [("GET", "k"), ("POST", "")])
+async def test_what_is_no_key_means_nothing(anyio_backend: str, method: str, key: str) -> None:
+    """`GET` with the same headers twice is two visits, and so are two empty keys."""
     works = [ScriptedWork(), ScriptedWork()]
     for work in works:
         work.feed(exit_frame())
         work.finish()
     async with site(*works) as it:
         for _ in works:
-            await it.answer(idempotency_key="k")
+            await it.answer(method, idempotency_key=key)
 
     assert it.starts == 2
 
