@@ -31,8 +31,8 @@ ANSWER_TIMEOUT: Final = 60.0
 CONNECT_TIMEOUT: Final = 10.0
 #: Seconds for closing a connection that nobody needs any more.
 CLOSE_TIMEOUT: Final = 2.0
-#: Bytes of an error's body that are looked at.
-_MAX_ERROR_BODY: Final = 64 * 1024
+#: Bytes of a short body that are looked at.
+_MAX_SHORT_BODY: Final = 64 * 1024
 
 # A stream may be silent for hours, so there is no read timeout. Keep-alive probes find out, within two minutes, that
 # the other side is gone.
@@ -72,9 +72,11 @@ class HTTPUpstream:
         """
         async with self._lease() as client:
             request = _request(client, method, url, headers, json)
+            give_up = anyio.current_time() + timeout
             try:
                 async with _answer(client, request, timeout) as response:
-                    return response.status_code, await _read_error(response)
+                    # A server may send the head at once, and the body when the work is done.
+                    return response.status_code, await _read_short(response, give_up - anyio.current_time())
             except NotSent as unsent:
                 raise unsent.error from unsent
 
@@ -99,7 +101,8 @@ class HTTPUpstream:
             request = _request(client, method, url, wanted, json)
             async with _answer(client, request, ANSWER_TIMEOUT) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise refusal(response.status_code, response.headers, await _read_error(response))
+                    body = await _read_short(response, CLOSE_TIMEOUT)
+                    raise refusal(response.status_code, response.headers, body)
                 if not _is_event_stream(response):
                     raise UpstreamMisbehaved(
                         "The upstream answered with something that is no event stream.", upstream_status=200
@@ -155,7 +158,7 @@ async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: fl
             response = await client.send(request, stream=True, follow_redirects=False)
     except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise NotSent(UpstreamTimeout("The upstream did not accept a connection in time.")) from error
-    except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+    except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
         raise NotSent(UpstreamUnreachable("The upstream cannot be reached.")) from error
     except httpx.HTTPError as error:
         raise UpstreamUnreachable("The connection to the upstream broke before it answered.") from error
@@ -198,15 +201,15 @@ def _is_event_stream(response: httpx.Response) -> bool:
     return content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
-async def _read_error(response: httpx.Response) -> bytes:
-    """The beginning of a short body; what there is of it, if it stops or never ends."""
+async def _read_short(response: httpx.Response, timeout: float) -> bytes:
+    """The beginning of a short body; what there is of it after `timeout` seconds, or when it stops."""
     body = b""
     try:
-        with anyio.move_on_after(CLOSE_TIMEOUT):
+        with anyio.move_on_after(timeout):
             async with _chunks(response) as chunks:
                 async for chunk in chunks:
                     body += chunk
-                    if len(body) > _MAX_ERROR_BODY:
+                    if len(body) > _MAX_SHORT_BODY:
                         break
     except UpstreamLost:
         pass
@@ -240,6 +243,11 @@ async def _translated(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
             yield chunk
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise UpstreamLost("The connection to the upstream broke.") from error
+
+
+def is_header_value(value: object) -> bool:
+    """Whether a header may hold it (RFC 9110 5.5), of which only ASCII is sure to be understood."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
 
 
 def ceil_seconds(seconds: float) -> int:

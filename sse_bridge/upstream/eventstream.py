@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ConfigurationError
 from .base import Cancelled, Work
-from .client import HTTPUpstream, NotSent
+from .client import HTTPUpstream, NotSent, is_header_value
 
 __all__ = ["EventStream"]
 
@@ -29,7 +29,7 @@ class EventStream:
         json: a JSON body, or `None` for none.
 
     Raises:
-        ConfigurationError: the URL is none that can be followed.
+        ConfigurationError: the URL is none that can be followed, or a header none that can be sent.
     """
 
     url: str
@@ -44,6 +44,9 @@ class EventStream:
             raise ConfigurationError("EventStream needs an absolute http or https URL.") from error
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError("EventStream needs an absolute http or https URL.")
+        for name, value in (self.headers or {}).items():
+            if not is_header_value(value):
+                raise ConfigurationError(f"EventStream(headers=...): the value of {name!r} cannot be sent in a header.")
 
     def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
         """See `Exec.work`."""
@@ -60,7 +63,9 @@ class _EventStreamWork:
         self._headers.setdefault("Accept", "text/event-stream")
         self._headers.setdefault("Cache-Control", "no-store")
         if last_event_id:
-            # Bytes, since an id is UTF-8 (WHATWG HTML 9.2.4) and httpx would take it for ASCII.
+            # Instead of where the caller would begin. Bytes, since an id is UTF-8 (WHATWG HTML 9.2.4) and httpx would
+            # take it for ASCII.
+            self._headers.pop("Last-Event-ID", None)
             self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
 
     @asynccontextmanager

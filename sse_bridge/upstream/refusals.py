@@ -58,14 +58,14 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         code=code,
         status=ours,
         retry_after=(_RETRY_AFTER if wait is None else wait) if ours == 503 else None,
-        request_id=_request_id(headers.get("x-request-id") or envelope.get("request_id")),
+        request_id=_request_id(headers.get("x-request-id")) or _request_id(envelope.get("request_id")),
         upstream_status=status,
     )
     upstream_code = str(envelope.get("code")).upper()
     error.is_temporary = status == 429 or (
         status == 409 and (envelope.get("retryable") is True or upstream_code.endswith(_BECOMES_READY))
     )
-    error.started_nothing = status < 500
+    error.started_nothing = 400 <= status < 500  # a 202 is no stream, but no refusal either
     error.wait = wait
     return error
 
@@ -80,7 +80,7 @@ def _envelope(body: bytes) -> dict[str, Any]:
         return {}
     inner = outer.get("error")
     if isinstance(inner, dict):
-        return {**outer, **inner}
+        return {**outer, **{key: value for key, value in inner.items() if value is not None}}
     return {"code": inner, **outer} if isinstance(inner, str) else outer
 
 
@@ -90,18 +90,24 @@ def _request_id(value: object) -> str | None:
 
 def _seconds(headers: Mapping[str, str], envelope: dict[str, Any]) -> float | None:
     """How long to wait before trying again, if the upstream says so: never negative, and always a time."""
-    milliseconds = envelope.get("retry_after_ms")
     said = headers.get("retry-after") or envelope.get("retry_after")
+    for seconds in (_number(envelope.get("retry_after_ms")) / 1000, _number(said), _seconds_until(str(said))):
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+def _number(value: object) -> float:
+    """A number, or one in words; `nan` if it is none."""
     try:
-        seconds = float(str(said)) if milliseconds is None else float(milliseconds) / 1000
-    except (ValueError, TypeError, OverflowError):
-        seconds = _seconds_until(str(said))
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return float(str(value))
+    except ValueError:
+        return math.nan
 
 
 def _seconds_until(date: str) -> float:
     """Seconds until an HTTP date (RFC 9110 5.6.7); `nan` if it is none."""
     try:
         return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return math.nan

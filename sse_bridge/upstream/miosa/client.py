@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from ...errors import ConfigurationError
-from ..client import HTTPUpstream
+from ..client import HTTPUpstream, is_header_value
 
 __all__ = ["Miosa"]
 
@@ -31,7 +31,7 @@ class Miosa(HTTPUpstream):
         client: an `httpx.AsyncClient` of your own (see `HTTPUpstream`); `None` makes one when it is needed.
 
     Raises:
-        ConfigurationError: there is no key, or the base URL is none.
+        ConfigurationError: there is no key, or the base URL is none, or the tenant cannot be sent.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class Miosa(HTTPUpstream):
         environ = os.environ
         key = api_key or environ.get("MIOSA_ACCESS_TOKEN") or environ.get("MIOSA_API_KEY")
         self.base_url = _normalised(base_url or environ.get("MIOSA_BASE_URL") or DEFAULT_BASE_URL)
-        self.tenant = tenant or environ.get("MIOSA_TENANT") or None
+        self.tenant = (tenant or environ.get("MIOSA_TENANT") or "").strip() or None
         self._headers = {"Authorization": f"Bearer {_checked_key(key)}"}
         if self.tenant:
+            if not is_header_value(self.tenant):
+                raise ConfigurationError("The tenant for MIOSA holds characters that a header cannot hold.")
             self._headers["X-MIOSA-Tenant"] = self.tenant
 
     def __repr__(self) -> str:
@@ -78,7 +80,9 @@ def _normalised(url: str) -> str:
         parsed = httpx.URL(trimmed)
     except httpx.InvalidURL as error:
         raise ConfigurationError("The base URL of MIOSA is not a URL.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
+    # A user in it would replace the key: httpx makes an `Authorization` header of its own from that.
+    extras = parsed.query or parsed.fragment or parsed.userinfo
+    if parsed.scheme not in ("http", "https") or not parsed.host or extras:
         raise ConfigurationError("The base URL of MIOSA must look like https://api.miosa.ai, set it in MIOSA_BASE_URL.")
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/api/v1"
 
@@ -87,6 +91,6 @@ def _checked_key(key: str | None) -> str:
     key = (key or "").strip()
     if not key:
         raise ConfigurationError("No API key for MIOSA: set MIOSA_API_KEY, or pass Miosa(api_key=...).")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not is_header_value(key) or " " in key:
         raise ConfigurationError("The API key for MIOSA holds characters that no key has. Is it the right value?")
     return key

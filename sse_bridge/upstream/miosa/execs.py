@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -54,9 +55,13 @@ class SandboxExec:
     def __post_init__(self) -> None:
         if not isinstance(self.sandbox_id, str) or not self.sandbox_id.strip():
             raise ConfigurationError("SandboxExec needs the id of a sandbox.")
+        if self.sandbox_id in (".", ".."):  # cannot be quoted: it would lead to another route
+            raise ConfigurationError("SandboxExec needs the id of a sandbox, not a path.")
         if not isinstance(self.command, str) or not self.command.strip():
             raise ConfigurationError("SandboxExec needs a command.")
-        if self.timeout is not None and not self.timeout > 0:
+        if self.cwd is not None and not isinstance(self.cwd, str):
+            raise ConfigurationError("SandboxExec(cwd=...) takes a string or None.")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ConfigurationError(f"SandboxExec(timeout=...) takes seconds above zero or None, not {self.timeout}.")
         if self.env is not None and not all(isinstance(part, str) for item in self.env.items() for part in item):
             raise ConfigurationError("SandboxExec(env=...) maps strings to strings.")
@@ -113,7 +118,8 @@ class _SandboxWork:
 
     async def _watched(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         async for chunk in chunks:
-            self._evidence = Evidence.OUTPUT
+            if b"data" in chunk:  # comments may come before the command has started
+                self._evidence = Evidence.OUTPUT
             yield chunk
 
     def _body(self) -> dict[str, Any]:
