@@ -10,7 +10,8 @@ import math
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -33,6 +34,10 @@ CONNECT_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 2.0
 #: Bytes of a short body that are looked at.
 _MAX_SHORT_BODY: Final = 64 * 1024
+#: Compressed streams are not asked for, but proxies send them: what is unpacked, and how many bytes of it at once.
+_ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
+_MAX_UNPACKED: Final = 64 * 1024
 
 # A stream may be silent for hours, so there is no read timeout. Keep-alive probes find out, within two minutes, that
 # the other side is gone.
@@ -144,7 +149,9 @@ class _SharedClient:
 
 def _request(client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
-    request = client.build_request(method, url, headers=httpx.Headers(headers), json=json, timeout=timeout)
+    request = client.build_request(
+        method, url, headers=httpx.Headers(headers), json=json, timeout=timeout, extensions={"trace": _Handshake()}
+    )
     request.url = _DiscreetURL(request.url)
     return request
 
@@ -169,6 +176,19 @@ async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: fl
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await response.aclose()
+
+
+class _Handshake:
+    """Closes a connection whose TLS handshake was cancelled, which httpcore 1.0.9 does for exceptions only."""
+
+    _stream: Any = None
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            self._stream = info["return_value"]
+        elif event.endswith("start_tls.failed") and self._stream is not None:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._stream.aclose()
 
 
 class _DiscreetURL(httpx.URL):
@@ -198,7 +218,9 @@ def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
 
 def _is_event_stream(response: httpx.Response) -> bool:
     content_type: str = response.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
+    encoding: str = response.headers.get("content-encoding", "").strip().lower()
+    is_readable = encoding in ("", "identity", *_ZLIB_ENCODINGS)
+    return is_readable and content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
 async def _read_short(response: httpx.Response, timeout: float) -> bytes:
@@ -223,26 +245,48 @@ async def _chunks(response: httpx.Response) -> AsyncGenerator[AsyncIterator[byte
     httpx's body is a chain of async generators, and closing the outermost leaves the inner ones to the garbage
     collector. A cancellation that reaches the innermost one ends them all, so that is how it is left.
     """
-    encoded = "content-encoding" in response.headers
-    async with aclosing(_translated(response.aiter_bytes() if encoded else response.aiter_raw())) as chunks:
+    raw = response.aiter_raw()
+    async with aclosing(_translated(raw, response.headers.get("content-encoding", ""))) as chunks:
         try:
             yield chunks
         finally:
             with anyio.CancelScope(shield=True) as scope:
                 scope.cancel()
                 try:
-                    async for _ in chunks:
+                    async for _ in raw:
                         pass
-                except UpstreamLost:
+                except (httpx.HTTPError, httpx.StreamError):
                     pass
 
 
-async def _translated(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def _translated(raw: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes]:
+    packing = _Packing() if encoding.strip().lower() in _ZLIB_ENCODINGS else None
     try:
-        async for chunk in chunks:
-            yield chunk
-    except (httpx.HTTPError, httpx.StreamError) as error:
+        async for chunk in raw:
+            if packing is None:
+                yield chunk
+                continue
+            for part in packing.unpacked(chunk):
+                yield part
+    except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
         raise UpstreamLost("The connection to the upstream broke.") from error
+
+
+class _Packing:
+    """A compressed body. httpx unpacks a chunk in one piece, which makes 64 MB of 64 KiB; here it comes in parts."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+
+    def unpacked(self, chunk: bytes) -> Iterator[bytes]:
+        part = b""
+        while chunk or len(part) == _MAX_UNPACKED:
+            if self._zlib.eof:  # gzip files may follow one another
+                self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+            part = self._zlib.decompress(chunk, _MAX_UNPACKED)
+            chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
+            if part:
+                yield part
 
 
 def is_header_value(value: object) -> bool:

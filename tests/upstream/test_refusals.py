@@ -35,11 +35,11 @@ SECRET = "the upstream's own words"
     ],
 )
 def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
-    """`design.md` §6; a 5xx is the only one after which something may run."""
+    """`design.md` §6; only a refusal proper is sure to have started nothing."""
     error = refusal(status, {}, SECRET.encode())
 
     assert (error.status, error.code, error.upstream_status) == (ours, code, status)
-    assert error.started_nothing == (status < 500)
+    assert error.started_nothing == (400 <= status < 500)
     assert (error.retry_after is not None) == (ours == 503)
     assert SECRET not in str(error)
 

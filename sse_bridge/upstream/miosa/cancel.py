@@ -7,7 +7,8 @@ again until none is left, so that a command which starts late, or forks while we
 call, since keys have rate limits; the loop runs in the sandbox.
 
 What it cannot see: a process that dropped the marker from its environment, unless the leader of its process group
-still has it; and processes of another user that it may not look at.
+still has it; processes of another user that it may not look at; and a chain of processes of which each has started the
+next and is gone before the look gets to it (a fork every millisecond, and no parent that stays).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Evidence(IntEnum):
 # Shell built-ins, grep and sleep: what the smallest image has. Zombies have no environment and count as gone.
 # A process group counts as ours once its leader carries the marker, so `env -i` in a script does not escape. Looking at
 # every process is what costs (a shell reads a byte a system call), so that waits until one was found. Time is what
-# /proc/uptime says, in hundredths of a second; where there is none, a look counts as a tenth.
+# /proc/uptime says, in hundredths of a second; where there is none, a look counts as a tenth. Where there is nothing to
+# look at or to look with, nothing is said to be gone.
 _SCRIPT: Final = Template(r"""
 marker='$marker=$token' quiet=0 now=0 seen= told=' ' groups=' '
 look_at_clock() {
@@ -59,6 +61,7 @@ look_at_clock() {
   else now=$$((now + 10))
   fi
 }
+grep -q . /proc/$$$$/stat 2>/dev/null || { echo sse-bridge:left; exit 1; }
 look_at_clock
 end=$$((now + $limit)) patience=$$((now + $patience))
 while [ $$now -lt $$end ]; do
