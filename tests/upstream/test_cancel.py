@@ -94,11 +94,15 @@ def test_everything_that_carries_the_marker_is_ended(shell: list[str], token: st
     assert end(shell, token) == ("sse-bridge:gone", 0)
     started.wait(5)
     assert not marked(token)
-    assert not [
-        process
-        for process in psutil.process_iter()
-        if process.status() != psutil.STATUS_ZOMBIE and _group(process.pid) == group
-    ]
+    assert not [process.pid for process in psutil.process_iter() if _lives_in(process, group)]
+
+
+def _lives_in(process: psutil.Process, group: int) -> bool:
+    """Whether it belongs to the process group and is more than a zombie. Processes come and go while we ask."""
+    try:
+        return _group(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _group(pid: int) -> int:
