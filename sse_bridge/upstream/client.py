@@ -289,6 +289,17 @@ class _Packing:
                 yield part
 
 
+def http_url(text: str) -> httpx.URL | None:
+    """The URL, if a request can be sent there. What is none may raise anything but httpx's errors when it is used."""
+    try:
+        url = httpx.URL(text)
+        url.raw_host.decode("ascii").encode("idna")  # as resolvers do: labels of 1 to 63 bytes
+        is_usable = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
+    except (httpx.InvalidURL, TypeError, UnicodeError):
+        return None
+    return url if is_usable else None
+
+
 def is_header_value(value: object) -> bool:
     """Whether a header may hold it (RFC 9110 5.5), of which only ASCII is sure to be understood."""
     return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()

@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ConfigurationError
 from .base import Cancelled, Work
-from .client import HTTPUpstream, NotSent, is_header_value
+from .client import HTTPUpstream, NotSent, http_url, is_header_value
 
 __all__ = ["EventStream"]
 
@@ -38,11 +38,7 @@ class EventStream:
     json: Any = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            url = httpx.URL(self.url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ConfigurationError("EventStream needs an absolute http or https URL.") from error
-        if url.scheme not in ("http", "https") or not url.host:
+        if http_url(self.url) is None:
             raise ConfigurationError("EventStream needs an absolute http or https URL.")
         for name, value in (self.headers or {}).items():
             if not is_header_value(value):

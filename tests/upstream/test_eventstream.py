@@ -58,6 +58,27 @@ async def test_an_upstream_that_resumes_gets_the_viewers_id(anyio_backend: str, 
     assert upstream.requests[0].headers["last-event-id"] == seen
 
 
+async def test_the_viewers_id_replaces_the_one_to_begin_with(anyio_backend: str) -> None:
+    """Two of them would be one that nobody gave."""
+    with serve_raw(one_event) as upstream:
+        source = EventStream(upstream.url, headers={"last-event-id": "first"})
+        await read(source)
+        await read(source, "later")
+
+    assert [request.headers["last-event-id"] for request in upstream.requests] == ["first", "later"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "post"])
+async def test_any_method_will_do(anyio_backend: str, method: str) -> None:
+    """Without a body there is no content type."""
+    with serve_raw(one_event) as upstream:
+        await read(EventStream(upstream.url, method=method))
+
+    assert upstream.requests[0].method == method.upper()
+    assert "content-type" not in upstream.requests[0].headers
+    assert upstream.requests[0].body == b""
+
+
 async def test_nothing_to_follow_is_a_refusal_with_204(anyio_backend: str) -> None:
     """It stops a browser from reconnecting, so it has to get there."""
     with serve_raw(lambda connection: connection.head(204)) as upstream, pytest.raises(UpstreamRefused) as caught:
@@ -79,11 +100,45 @@ async def test_there_is_nothing_to_cancel_but_the_connection(anyio_backend: str)
     assert await work.cancel(1) is Cancelled.CONFIRMED
 
 
-@pytest.mark.parametrize("url", ["/events", "h.example/x", "ftp://h.example/", "http://", "", None, "http://\x00"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/events",
+        "h.example/x",
+        "ftp://h.example/",
+        "http://",
+        "",
+        None,
+        "http://\x00",
+        "http://h.example:x/",
+        "http://h.example:99999/",  # asyncio and trio raise all sorts of things for this and for the rest
+        "http://a..b/",
+        f"http://{'a' * 64}.example/",
+        "http://xn--/",
+    ],
+)
 def test_a_url_that_cannot_be_followed_is_refused(url: Any) -> None:
     """When it is made, not when it is opened."""
     with pytest.raises(ConfigurationError, match="absolute http"):
         EventStream(url)
+
+
+@pytest.mark.parametrize("value", ["secret\n", "secret\r\nX-More: 1", "sécret", " secret", 7, None])
+def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) -> None:
+    """A key read from a file often ends with a newline: that is no upstream that cannot be reached."""
+    with pytest.raises(ConfigurationError, match="X-Key") as caught:
+        EventStream("http://h.example/", headers={"X-Key": value})
+
+    assert str(value).strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://h", "HTTPS://h.example:8443/x?y#z", "http://127.0.0.1/", "http://[::1]:80/", "http://bücher.example."],
+)
+def test_a_url_that_can_be_followed_is_taken_as_it_is(url: str) -> None:
+    """Names, addresses, ports, queries."""
+    assert EventStream(url).url == url
 
 
 def test_it_does_not_show_what_it_takes_to_get_in() -> None:

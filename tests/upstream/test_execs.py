@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
 from sse_bridge import ConfigurationError, Miosa, SandboxExec
-from sse_bridge.errors import UpstreamError
+from sse_bridge.errors import UpstreamError, UpstreamLost
 from sse_bridge.upstream.base import Cancelled, Work
+from sse_bridge.upstream.client import HTTPUpstream
 from sse_bridge.upstream.miosa import execs as execs_module
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
 from tests.support.upstreams import Connection, dead_url, serve_raw
@@ -27,7 +31,7 @@ def output(connection: Connection) -> None:
 
 
 def refusing(status: int, code: str = "X", **headers: str) -> Any:
-    body = json.dumps({"error": {"code": code, "message": "words"}}).encode()
+    body = json.dumps({"error": {"code": code, "message": f"words {KEY}"}}).encode()
     return lambda connection: connection.answer(status, body, **headers)
 
 
@@ -66,6 +70,30 @@ async def test_the_request_is_the_documented_one(anyio_backend: str) -> None:
     assert len(token) == 24
 
 
+@pytest.mark.parametrize(
+    ("sandbox_id", "path"),
+    [("sbx_1", "sbx_1"), ("a?b#c", "a%3Fb%23c"), ("../x", "..%2Fx"), ("...", "..."), ("ü%", "%C3%BC%25")],
+)
+async def test_a_sandbox_id_stays_one_part_of_the_path(anyio_backend: str, sandbox_id: str, path: str) -> None:
+    """Whatever `resolve` took it from."""
+    with serve_raw(output) as upstream:
+        await read(SandboxExec(sandbox_id, "ls").work(Miosa(upstream.url, KEY), None))
+
+    assert upstream.requests[0].path == f"/api/v1/sandboxes/{path}/exec/stream"
+
+
+async def test_the_marker_is_ours_and_the_environment_stays_the_callers(anyio_backend: str) -> None:
+    """A variable of that name would have every run end every other."""
+    env = {MARKER: "theirs", "A": "ü"}
+    with serve_raw(output) as upstream:
+        await read(work_on(upstream.url, env=env))
+
+    sent = upstream.requests[0].json["env"]
+    assert sent["A"] == "ü"
+    assert sent[MARKER] != "theirs"
+    assert env == {MARKER: "theirs", "A": "ü"}
+
+
 async def test_what_is_not_given_is_not_sent(anyio_backend: str) -> None:
     """The platform has defaults of its own. Each exec has a marker of its own."""
     source = SandboxExec("sbx", "ls")
@@ -90,6 +118,7 @@ async def test_a_sandbox_that_gets_ready_is_waited_for(anyio_backend: str, answe
     with serve_raw(answer, answer, output) as upstream:
         assert await read(work_on(upstream.url)) == b"data: 1\n\n"
     assert len(upstream.requests) == 3
+    assert len({request.body for request in upstream.requests}) == 1
 
 
 async def test_the_waiting_is_bounded(anyio_backend: str) -> None:
@@ -108,12 +137,78 @@ async def test_the_waiting_is_bounded(anyio_backend: str) -> None:
         assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, [0.25, 0.5, 1, 2, 4, 4, 4, 4, 4, 4]),
+        ({"retry_after": "3"}, [3, 3, 3, 3, 4, 4, 4, 4]),
+        ({"retry_after": "29"}, [29]),
+        ({"retry_after": "31"}, []),
+        ({"retry_after": "1e300"}, []),
+    ],
+)
+async def test_the_waits_grow_and_are_never_shorter_than_asked(
+    anyio_backend: str, headers: Any, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a second at first, four at most, half a minute in all."""
+    monkeypatch.undo()  # of short delays
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    clock = SimpleNamespace(sleep=sleep, current_time=lambda: sum(waits))
+    monkeypatch.setattr(execs_module, "anyio", clock)
+    with serve_raw(refusing(429, **headers)) as upstream, pytest.raises(UpstreamError):
+        await read(work_on(upstream.url))
+
+    assert waits == expected
+    assert len(upstream.requests) == len(expected) + 1
+
+
+async def test_who_leaves_while_it_gets_ready_has_started_nothing(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to end, and nobody asks again."""
+    monkeypatch.setattr(execs_module, "_FIRST_DELAY", 100)
+    monkeypatch.setattr(execs_module, "READY_TIMEOUT", 1000)
+    with serve_raw(refusing(409, "SANDBOX_STARTING")) as upstream:
+        work = work_on(upstream.url)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, work)
+            await upstream.until_left()
+            tasks.cancel_scope.cancel()
+        assert not work.may_run
+    assert len(upstream.requests) == 1
+
+
 def breaks(connection: Connection) -> None:
     connection.send(b"HTTP/1.1 2")
 
 
 def html(connection: Connection) -> None:
     connection.answer(200, b"<html>", content_type="text/html")
+
+
+def json_answer(connection: Connection) -> None:
+    connection.answer(200, b'{"data":{"exit_code":0}}', content_type="application/json")
+
+
+def comments_only(connection: Connection) -> None:
+    connection.stream()
+    connection.chunk(b": keepalive\n\n")
+    connection.wait_until_left()
+
+
+def goes_on(connection: Connection) -> None:
+    connection.stream()
+    connection.chunk(b"data: 1\n\n")
+    connection.wait_until_left()
+
+
+def stops(connection: Connection) -> None:
+    connection.stream()
+    connection.chunk(b"data: 1\n\n")
 
 
 def mute(connection: Connection) -> None:
@@ -123,15 +218,25 @@ def mute(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("answer", "may_run"),
     [
+        (refusing(400), False),
         (refusing(401), False),
+        (refusing(402), False),
+        (refusing(403), False),
         (refusing(404), False),
+        (refusing(406), False),
         (refusing(409, "COMPUTER_NOT_RUNNING"), False),
         (refusing(422), False),
         (refusing(500), True),
         (refusing(502), True),
         (refusing(503, "NO_READY_MACHINE"), True),
+        (refusing(504), True),
+        (refusing(202), True),
+        (refusing(302, location="/elsewhere"), True),
+        (lambda connection: connection.head(204), True),
+        (lambda connection: None, True),
         (breaks, True),
         (html, True),
+        (json_answer, True),
         (mute, True),
     ],
 )
@@ -146,26 +251,73 @@ async def test_nothing_that_may_have_started_is_tried_again(
             await read(work)
     assert len(upstream.requests) == 1
     assert work.may_run is may_run
-    assert KEY not in f"{caught.value!r} {caught.value}"
-    assert "words" not in f"{caught.value!r} {caught.value}"
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert KEY not in told
+    assert "words" not in told
 
 
 async def test_where_nobody_listens_nothing_was_started(anyio_backend: str) -> None:
     """There is nothing to end."""
     work = work_on(dead_url())
-    with pytest.raises(UpstreamError):
+    with pytest.raises(UpstreamError) as caught:
         await read(work)
     assert not work.may_run
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_stream_that_broke_may_have_left_something_running(anyio_backend: str) -> None:
+    """It is not opened a second time."""
+    with serve_raw(stops) as upstream:
+        work = work_on(upstream.url)
+        with pytest.raises(UpstreamLost):
+            await read(work)
+    assert work.may_run
+    assert len(upstream.requests) == 1
 
 
 async def test_who_leaves_before_the_answer_may_have_started_something(anyio_backend: str) -> None:
     """The request is out."""
     with serve_raw(mute) as upstream:
         work = work_on(upstream.url)
-        with anyio.move_on_after(0.1):
-            await read(work)
-        assert await anyio.to_thread.run_sync(lambda: upstream.left.acquire(timeout=5))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, work)
+            await upstream.until_asked()
+            tasks.cancel_scope.cancel()
+        await upstream.until_left()
     assert work.may_run
+
+
+@pytest.mark.parametrize(
+    ("handler", "evidence"),
+    [(mute, Evidence.NONE), (comments_only, Evidence.ANSWERED), (goes_on, Evidence.OUTPUT)],
+)
+async def test_the_less_is_known_of_its_start_the_longer_it_is_looked_for(
+    anyio_backend: str, handler: Any, evidence: Evidence
+) -> None:
+    """A comment says nothing of the command: it may be there before that has started."""
+    with serve_raw(handler, result("sse-bridge:gone\n")) as upstream:
+        work = work_on(upstream.url)
+        first = anyio.Event()
+
+        async def follow() -> None:
+            async with work.stream() as chunks:
+                await anext(chunks)
+                first.set()
+                await anext(chunks)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await (upstream.until_asked() if handler is mute else first.wait())
+            tasks.cancel_scope.cancel()
+        await upstream.until_left()
+        assert await work.cancel(5) is Cancelled.CONFIRMED
+
+    assert f"-ge {int(evidence)} ]" in upstream.requests[1].json["command"]
+
+
+def never_ends(connection: Connection) -> None:
+    connection.head(200, content_length="100")
+    connection.wait_until_left()
 
 
 def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
@@ -186,8 +338,11 @@ def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
         (result("", 404), Cancelled.CONFIRMED),
         (result("sse-bridge:gone\n", 500), Cancelled.REQUESTED),
         (result("sse-bridge:gone\n", 429), Cancelled.REQUESTED),
+        (refusing(401), Cancelled.REQUESTED),
+        (refusing(409, "SANDBOX_STARTING"), Cancelled.REQUESTED),
         (breaks, Cancelled.REQUESTED),
         (mute, Cancelled.REQUESTED),
+        (never_ends, Cancelled.REQUESTED),
     ],
 )
 async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
@@ -202,6 +357,8 @@ async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
         assert anyio.current_time() - started < 1
 
     stream, cancel = upstream.requests
+    assert sorted(cancel.json) == ["command", "timeout"]
+    assert cancel.json["timeout"] == 1
     assert cancel.path == "/api/v1/sandboxes/sbx_1/exec"
     assert cancel.headers["accept"] == "application/json"
     assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
@@ -219,17 +376,29 @@ async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) 
     [
         (("", "ls"), {}, "id of a sandbox"),
         ((None, "ls"), {}, "id of a sandbox"),
+        (("..", "ls"), {}, "not a path"),
+        ((".", "ls"), {}, "not a path"),
         (("sbx", " "), {}, "needs a command"),
         (("sbx", ["ls"]), {}, "needs a command"),
         (("sbx", "ls"), {"timeout": 0}, "above zero"),
+        (("sbx", "ls"), {"timeout": -1}, "above zero"),
         (("sbx", "ls"), {"timeout": float("nan")}, "above zero"),
+        (("sbx", "ls"), {"timeout": float("inf")}, "above zero"),
+        (("sbx", "ls"), {"cwd": Path("/workspace")}, "takes a string"),
         (("sbx", "ls"), {"env": {"A": 1}}, "strings to strings"),
+        (("sbx", "ls"), {"env": {1: "A"}}, "strings to strings"),
     ],
 )
 def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options: Any, message: str) -> None:
     """With what to do instead."""
     with pytest.raises(ConfigurationError, match=message):
         SandboxExec(*arguments, **options)
+
+
+def test_it_needs_the_platform() -> None:
+    """And says how to get it."""
+    with pytest.raises(ConfigurationError, match="SSEBridge\\(Miosa"):
+        SandboxExec("sbx", "ls").work(HTTPUpstream(), None)
 
 
 def test_it_does_not_show_its_command_or_environment() -> None:

@@ -51,11 +51,28 @@ def test_the_version_is_added_where_it_is_missing(url: str | None, expected: str
     assert Miosa(url, KEY).base_url == expected
 
 
-@pytest.mark.parametrize("url", ["h.example", "ftp://h.example", "https://", "https://h.example?x=1", "\x00"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h.example",
+        "ftp://h.example",
+        "https://",
+        "https://h.example?x=1",
+        "https://h.example#x",
+        "https://user:word@h.example",  # httpx would send that in the place of the key
+        "https://h.example:99999",
+        f"https://{'a' * 64}.example",
+        "https://xn--",
+        "\x00",
+    ],
+)
 def test_a_base_url_that_is_none_is_refused(url: str) -> None:
     """With what it should look like."""
-    with pytest.raises(ConfigurationError, match="base URL"):
+    with pytest.raises(ConfigurationError, match="base URL") as caught:
         Miosa(url, KEY)
+
+    assert KEY not in str(caught.value)
+    assert "word" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
@@ -72,6 +89,33 @@ def test_a_key_that_cannot_be_one_is_refused_without_telling_it(key: str) -> Non
         Miosa("https://h.example", key)
 
     assert key not in str(caught.value)
+
+
+def test_what_surrounds_a_value_in_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that come from files end with a newline."""
+    monkeypatch.setenv("MIOSA_API_KEY", f" {KEY}\n")
+    monkeypatch.setenv("MIOSA_BASE_URL", "https://h.example/\n")
+    monkeypatch.setenv("MIOSA_TENANT", "t\n")
+    miosa = Miosa()
+
+    assert miosa.base_url == "https://h.example/api/v1"
+    assert miosa.headers("x") == {"Authorization": f"Bearer {KEY}", "X-MIOSA-Tenant": "t", "Accept": "x"}
+
+
+@pytest.mark.parametrize("tenant", ["", "  ", None])
+def test_without_a_tenant_none_is_sent(tenant: str | None) -> None:
+    """The platform knows it by the key."""
+    miosa = Miosa("https://h.example", KEY, tenant=tenant)
+
+    assert miosa.tenant is None
+    assert miosa.headers("x") == {"Authorization": f"Bearer {KEY}", "Accept": "x"}
+
+
+@pytest.mark.parametrize("tenant", ["büro", "a\r\nX-More: 1"])
+def test_a_tenant_that_cannot_be_sent_is_refused(tenant: str) -> None:
+    """When the application starts, not when the first viewer comes."""
+    with pytest.raises(ConfigurationError, match="tenant"):
+        Miosa("https://h.example", KEY, tenant=tenant)
 
 
 def test_it_does_not_show_its_key() -> None:

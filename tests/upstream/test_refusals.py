@@ -19,6 +19,7 @@ SECRET = "the upstream's own words"
 @pytest.mark.parametrize(
     ("status", "ours", "code"),
     [
+        (202, 502, "upstream_rejected"),
         (204, 204, "upstream_finished"),
         (301, 502, "upstream_rejected"),
         (400, 502, "upstream_rejected"),
@@ -31,7 +32,9 @@ SECRET = "the upstream's own words"
         (422, 502, "upstream_rejected"),
         (429, 503, "rate_limited"),
         (500, 502, "upstream_failed"),
+        (502, 502, "upstream_failed"),
         (503, 502, "upstream_failed"),
+        (504, 502, "upstream_failed"),
     ],
 )
 def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
@@ -51,9 +54,14 @@ def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
         {"error": "SANDBOX_STARTING", "detail": SECRET, "request_id": "req_1", "retry_after": 1.5},
         {"code": "sandbox_not_command_ready", "message": SECRET, "request_id": "req_1", "retry_after": "1.5"},
         {"error": {"code": "X", "retryable": True}, "request_id": "req_1", "retry_after_ms": 1500},
+        {
+            "error": {"code": "SANDBOX_STARTING", "request_id": None, "retry_after_ms": None, "retryable": None},
+            "request_id": "req_1",
+            "retry_after": 1.5,
+        },
     ],
 )
-def test_every_envelope_is_read(envelope: dict[str, Any]) -> None:
+def test_every_envelope_that_has_a_code_is_read(envelope: dict[str, Any]) -> None:
     """`miosa-wire.md` §1.5: codes compare without case, hints stand inside or outside."""
     error = refusal(409, {}, json.dumps(envelope).encode())
 
@@ -61,6 +69,29 @@ def test_every_envelope_is_read(envelope: dict[str, Any]) -> None:
     assert error.request_id == "req_1"
     assert error.wait == error.retry_after == 1.5
     assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"error": SECRET}).encode(),
+        json.dumps({"errors": [SECRET]}).encode(),
+        json.dumps({"errors": {"command": [SECRET]}}).encode(),
+        f"<!DOCTYPE html><html><title>{SECRET}</title>".encode(),
+        SECRET.encode("utf-16"),
+        b"[" * 50_000,
+        b'{"retry_after_ms":' + b"9" * 60_000 + b"}",
+        b"",
+    ],
+    ids=["text", "list", "fields", "html", "utf-16", "deep", "number", "nothing"],
+)
+def test_a_body_without_a_code_leaves_the_status_to_speak(body: bytes) -> None:
+    """Nothing of it gets on, in whatever form the error is shown."""
+    error = refusal(409, {"x-request-id": "req_1"}, body)
+
+    assert not error.is_temporary
+    assert (error.code, error.request_id, error.retry_after) == ("not_ready", "req_1", 2.0)
+    assert SECRET not in f"{error!s} {error!r} {error.args} {vars(error)}"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +112,16 @@ def test_only_what_becomes_ready_is_worth_waiting_for(status: int, body: Any, te
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
+    ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
     """RFC 9110 10.2.3; what is neither is as if it were not there."""
@@ -96,6 +136,23 @@ def test_retry_after_as_a_date_to_come() -> None:
     then = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
 
     assert 25 < (refusal(429, {"retry-after": then}, b"").wait or 0) <= 30
+
+
+@pytest.mark.parametrize("milliseconds", ["soon", [], {}, True, None, float("inf")])
+def test_milliseconds_that_are_none_leave_it_to_the_header(milliseconds: Any) -> None:
+    """Otherwise they are the more exact of the two."""
+    body = json.dumps({"retry_after_ms": milliseconds}).encode()
+
+    assert refusal(429, {"retry-after": "7"}, body).wait == 7
+    assert refusal(429, {"retry-after": "7"}, b'{"retry_after_ms":6500}').wait == 6.5
+
+
+def test_the_request_id_of_the_header_comes_first_if_it_is_one() -> None:
+    """It is what the platform's own logs go by."""
+    body = b'{"request_id":"inside"}'
+
+    assert refusal(404, {"x-request-id": "outside"}, body).request_id == "outside"
+    assert refusal(404, {"x-request-id": "not an id"}, body).request_id == "inside"
 
 
 @pytest.mark.parametrize("request_id", ["a b", "x" * 129, "a\r\nSet-Cookie: x", "ü", 7, None])

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from ...errors import ConfigurationError
-from ..client import HTTPUpstream, is_header_value
+from ..client import HTTPUpstream, http_url, is_header_value
 
 __all__ = ["Miosa"]
 
@@ -76,13 +76,9 @@ class Miosa(HTTPUpstream):
 
 def _normalised(url: str) -> str:
     trimmed = url.strip().rstrip("/")
-    try:
-        parsed = httpx.URL(trimmed)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError("The base URL of MIOSA is not a URL.") from error
+    parsed = http_url(trimmed)
     # A user in it would replace the key: httpx makes an `Authorization` header of its own from that.
-    extras = parsed.query or parsed.fragment or parsed.userinfo
-    if parsed.scheme not in ("http", "https") or not parsed.host or extras:
+    if parsed is None or parsed.query or parsed.fragment or parsed.userinfo:
         raise ConfigurationError("The base URL of MIOSA must look like https://api.miosa.ai, set it in MIOSA_BASE_URL.")
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/api/v1"
 
