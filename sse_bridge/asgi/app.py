@@ -111,6 +111,8 @@ class SSEBridge:
         if not callable(resolve):
             raise ConfigurationError("resolve must be a function that takes a request and returns an exec.")
         _positive(heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms)
+        if cancel_timeout is None or replay is None:
+            raise ConfigurationError("cancel_timeout and replay have no `None`: ending and keeping are bounded.")
         _positive(cancel_timeout=cancel_timeout)
         _not_negative(grace=grace, commit_after=commit_after, replay=replay)
         self._upstream = HTTPUpstream() if upstream is None else upstream
@@ -254,6 +256,7 @@ class SSEBridge:
             raise _alone(group) from None
         finally:
             if not is_read:
+                run.cancel()  # whoever attached meanwhile is not to wait for a run that never begins
                 self._store.forget(run)
 
     async def _read(self, run: Run) -> None:

@@ -39,6 +39,8 @@ def route_path(scope: Scope) -> str:
     """
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        path = path[len(root) :]
+    # Behind a proxy that strips a prefix, `path` has the mount only, and `root_path` has both.
+    for prefix in (root, root.removeprefix(scope.get("app_root_path", "").rstrip("/"))):
+        if prefix and (path == prefix or path.startswith(prefix + "/")):
+            return path[len(prefix) :].strip("/")
     return path.strip("/")

@@ -223,8 +223,11 @@ class Run:
     def tick(self, now: float) -> float:
         """See `Clocked.tick`."""
         if now >= self._flush_at:
-            self._flush_at = inf
-            self._append(self._dialect.flush())
+            if self._held:  # the silence is ours: the rest of the line may be waiting for a slow viewer
+                self._flush_at = now + FLUSH_AFTER
+            else:
+                self._flush_at = inf
+                self._append(self._dialect.flush())
         return self._flush_at
 
     # -- endings

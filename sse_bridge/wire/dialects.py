@@ -204,15 +204,20 @@ class _Lines:
         # A line that is no string still is one; an encoder that leaves out empty strings means an empty line.
         text = body["line"] if key else "" if body.get("line") is None else json.dumps(body["line"])
         lines = text.removesuffix("\n").split("\n")
-        return self._take_unfinished(kind) + [self.render(kind, {"line": line, **rest}) for line in lines]
+        return self._take_unfinished(kind) + self._render_lines(kind, lines, rest)
 
     def _piece(self, kind: str, text: str, rest: _Body) -> list[bytes]:
         """Cuts text that comes in pieces into lines."""
         *lines, tail = (self._unfinished.pop(kind, "") + text).split("\n")
         if tail:
             self._unfinished[kind] = tail
-        frames = [self.render(kind, {"line": line, **rest}) for line in lines]
+        frames = self._render_lines(kind, lines, rest)
         return frames if len(tail) < MAX_UNFINISHED else frames + self._take_unfinished(kind)
+
+    def _render_lines(self, kind: str, lines: list[str], rest: _Body) -> list[bytes]:
+        """What else the object held stands on its first line: on all of them it would multiply without bound."""
+        first = [self.render(kind, {"line": line, **rest}) for line in lines[:1]]
+        return first + [self.render(kind, {"line": line}) for line in lines[1:]]
 
     def _take_unfinished(self, *kinds: str) -> list[bytes]:
         held = [

@@ -324,6 +324,25 @@ async def test_an_unfinished_line_is_shown_after_silence(anyio_backend: str) -> 
         it.work.finish()
 
 
+async def test_a_slow_viewer_does_not_cut_lines(anyio_backend: str) -> None:
+    """While the run waits for it, nothing is read, so the silence says nothing."""
+    async with scene(high_water=10) as it:
+        it.work.feed(
+            'event: stdout\ndata: {"data":"first\\nsecond ha"}\n\n', 'event: stdout\ndata: {"data":"lf\\n"}\n\n'
+        )
+        await wait_all_tasks_blocked()
+        assert it.work.unread == 1
+        due = it.run._flush_at
+        assert it.run.tick(due) > due
+        seen = it.take()
+        await wait_all_tasks_blocked()
+        seen += it.take()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+    assert [said["line"] for said in seen] == ["first", "second half"]
+
+
 async def test_the_clock_is_told_of_an_unfinished_line(anyio_backend: str, monkeypatch: Any) -> None:
     """A run that had nothing to wait for wakes up in time."""
     monkeypatch.setattr(run_module, "FLUSH_AFTER", 0.02)
