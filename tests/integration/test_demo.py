@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support.browser import chromium
+from tests.support.sandboxes import running
 from tests.support.waiting import eventually
 
 
@@ -50,7 +51,15 @@ def answers(url: str) -> bool:
 
 
 def scripts(demo: psutil.Popen) -> list[psutil.Process]:
-    return [child for child in demo.children(recursive=True) if "pipeline.py" in " ".join(child.cmdline())]
+    """The pipelines that run. Zombies, and processes that end while we ask, do not."""
+    return [process for process in running("pipeline.py") if demo.pid in _ancestors(process)]
+
+
+def _ancestors(process: psutil.Process) -> list[int]:
+    try:
+        return [parent.pid for parent in process.parents()]
+    except psutil.Error:
+        return []
 
 
 def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: tuple[str, psutil.Popen]) -> None:
