@@ -12,7 +12,10 @@ from .errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from .flow.policy import Block
+from .flow.delivery import ViewerStatistics
+from .flow.pace import TokenBucket
+from .flow.policy import Block, Coalesce, Drop
+from .relay.statistics import BridgeStatistics, RunStatistics
 from .upstream.eventstream import EventStream
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.execs import SandboxExec
@@ -27,6 +30,13 @@ __all__ = [
     "SandboxExec",
     # what happens when a viewer is slow
     "Block",
+    "Drop",
+    "Coalesce",
+    "TokenBucket",
+    # what was counted
+    "BridgeStatistics",
+    "RunStatistics",
+    "ViewerStatistics",
     # what can go wrong
     "BridgeError",
     "ConfigurationError",

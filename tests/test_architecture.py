@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "console": {"asgi", "upstream", "sandbox"},
     "cli": {"console", "sandbox"},
     "__main__": {"cli"},
-    "__init__": {"asgi", "errors", "flow", "upstream"},
+    "__init__": {"asgi", "errors", "flow", "relay", "upstream"},
 }
 #: What sans-IO rooms must not know: time, waiting, logs, the network.
 IMPURE = {"anyio", "asyncio", "httpx", "logging", "socket", "starlette", "time", "trio"}

@@ -17,16 +17,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ..errors import ConfigurationError, UpstreamError
-from ..flow.policy import Block
+from ..flow.pace import TokenBucket
+from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..relay.heartbeat import keep_time
 from ..relay.run import Run
+from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import HEARTBEAT, Viewer
 from ..stores.memory import MemoryStore
 from ..upstream.base import Exec
 from ..upstream.client import HTTPUpstream
 from ..wire.dialects import DIALECTS
 from ..wire.events import Event, encode
-from ..wire.frames import DEFAULT_MAX_FRAME_SIZE, FrameSplitter
+from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from ..wire.ids import FrameIds
 from . import messages
 from .messages import Receive, Scope, Send
@@ -35,6 +37,8 @@ __all__ = ["SSEBridge"]
 
 Resolve = Callable[[Request], Exec | Awaitable[Exec]]
 Authorize = Callable[[Request, str], bool | Awaitable[bool]]
+ChoosePolicy = Callable[[Request], Policy | Awaitable[Policy]]
+ChooseRate = Callable[[Request], TokenBucket | Awaitable[TokenBucket | None] | None]
 
 _STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -48,6 +52,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 _EVENT_ID: Final = re.compile(r"([A-Za-z0-9_-]{16})\.([0-9]{1,18})")
 #: Bytes. What was handed to `send` has not arrived: kernels held 3.9 MB of it (measured), which a cut connection loses.
 DEFAULT_REPLAY: Final = 8 * 1024 * 1024
+#: Seconds after which trying again makes sense for who was turned away: streams end at no time that is known.
+_RETRY_AFTER: Final = "5"
 #: Random bytes in a run's token: 96 bits, 16 characters.
 _TOKEN_BYTES: Final = 12
 
@@ -64,11 +70,17 @@ class SSEBridge:
             sync one runs in a thread). It refuses a request by raising `starlette.exceptions.HTTPException`.
         dialect: `typed` (unnamed events, JSON with a `type`: for `onmessage`), `named` (the type is the event's
             name) or `verbatim` (the upstream's frames as they are).
-        policy: what happens when a viewer falls behind.
+        policy: what happens when a viewer falls behind: `Block`, `Drop` or `Coalesce`; or a function of the request
+            that says which, sync or async, for viewers that differ.
+        rate: a `TokenBucket` that limits the frames a viewer gets; or a function of the request that returns one, or
+            `None`.
         heartbeat: seconds of silence after which a comment is sent. Proxies cut silent connections after 29 to
             100 s, and 15 s is what MIOSA itself, Mercure and sse-starlette send.
         grace: seconds the exec goes on after the last viewer has left, who may come back and has lost nothing; `None`
             for as long as it takes. Under `Block` it waits at the mark meanwhile.
+        max_viewers: responses that this process streams at once; `None` for no limit. Beyond, requests get 503 with
+            `Retry-After`. There is no default, because memory decides: up to `high_water` or `replay` each.
+        max_runs: execs that go on at once; `None` for no limit. Beyond, requests that would start one get 503.
         replay: bytes that all viewers have got and that are kept for those who come late or come back.
         retry_ms: milliseconds a browser waits before it reconnects; `None` leaves it to the browser.
         max_frame_size: bytes of an upstream frame; a larger one is discarded and a `gap` says so.
@@ -93,7 +105,8 @@ class SSEBridge:
         resolve: Resolve,
         *,
         dialect: str = "typed",
-        policy: Block = Block(),  # noqa: B008 (a value, never changed)
+        policy: Policy | ChoosePolicy = Block(),  # noqa: B008 (a value, never changed)
+        rate: TokenBucket | ChooseRate | None = None,
         heartbeat: float | None = 15.0,
         grace: float | None = 10.0,
         replay: int = DEFAULT_REPLAY,
@@ -105,12 +118,22 @@ class SSEBridge:
         ids: bool | None = None,
         authorize: Authorize | None = None,
         allow_cross_site: bool = False,
+        max_viewers: int | None = None,
+        max_runs: int | None = None,
     ) -> None:
         if dialect not in DIALECTS:
             raise ConfigurationError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}.")
         if not callable(resolve):
             raise ConfigurationError("resolve must be a function that takes a request and returns an exec.")
+        if not callable(policy):
+            _a_policy(policy)
+        if not callable(rate):
+            _a_rate(rate)
         _positive(heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms)
+        _positive(max_viewers=max_viewers, max_runs=max_runs)
+        _whole(
+            max_frame_size=max_frame_size, retry_ms=retry_ms, replay=replay, max_viewers=max_viewers, max_runs=max_runs
+        )
         if cancel_timeout is None or replay is None:
             raise ConfigurationError("cancel_timeout and replay have no `None`: ending and keeping are bounded.")
         _positive(cancel_timeout=cancel_timeout)
@@ -121,7 +144,11 @@ class SSEBridge:
         self._store = MemoryStore()
         self._dialect = DIALECTS[dialect]
         self._ids = self._dialect(FrameIds(None)).ids_by_default if ids is None else ids
+        self._totals = Totals()
         self._policy = policy
+        self._rate = rate
+        self._max_viewers = max_viewers
+        self._max_runs = max_runs
         self._heartbeat = heartbeat
         self._grace = grace
         self._replay = replay
@@ -131,6 +158,11 @@ class SSEBridge:
         self._commit_after = math.inf if commit_after is None else commit_after
         self._cancel_timeout = cancel_timeout
         self._allow_cross_site = allow_cross_site
+
+    def statistics(self) -> BridgeStatistics:
+        """What happens now, and what was counted since the bridge was made."""
+        shown = [run for run in self._store.runs if not run.log.closed or run.viewers]
+        return self._totals.snapshot(tuple(run.statistics() for run in shown))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -188,19 +220,26 @@ class SSEBridge:
             raise HTTPException(404, "There is nothing at this path.")
         place = _place(_last_event_id(request))
         known = place is not None and place.token == token and place.number <= run.log.next
-        return await self._attach(request, run, place.number if place is not None and known else run.log.first, send)
+        return await self._attach(request, run, place.number if place is not None and known else None, send)
 
-    async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
-        """One more viewer of a run that another request hosts, or that is over."""
+    async def _attach(self, request: Request, run: Run, number: int | None, send: Send) -> None:
+        """One more viewer of a run that another request hosts, or that is over.
+
+        Args:
+            number: of the frame it begins with; `None` for the oldest that is kept.
+        """
         await self._authorized(request, run)
         if run.log.closed and number == run.log.next:  # it has seen the end
             return await messages.send_json(send, 204, None)
-        viewer = run.view(self._policy, number, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
+        policy, rate = await self._chosen(request)
+        viewer = self._view(run, policy, rate, run.log.first if number is None else number)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._show, run, viewer, request.receive, send)
         except BaseExceptionGroup as group:
             raise _alone(group) from None
+        finally:
+            run.leave(viewer)  # who is cancelled before the first step never gets to it
 
     async def _delete(self, request: Request, token: str, send: Send) -> None:
         run = self._store.get(token, anyio.current_time())
@@ -213,6 +252,23 @@ class SSEBridge:
     async def _authorized(self, request: Request, run: Run) -> None:
         if self._authorize is not None and not await _call(self._authorize, request, run.token):
             raise HTTPException(403, "This run is not yours to see.")
+
+    async def _chosen(self, request: Request) -> tuple[Policy, TokenBucket | None]:
+        """The policy and the rate of one viewer."""
+        policy = await _call(self._policy, request) if callable(self._policy) else self._policy
+        rate = await _call(self._rate, request) if callable(self._rate) else self._rate
+        return _a_policy(policy), _a_rate(rate)
+
+    def _view(self, run: Run, policy: Policy, rate: TokenBucket | None, number: int) -> Viewer:
+        """One more viewer, if there is room for one."""
+        if self._max_viewers is not None:
+            self._bound("viewers", sum(other.viewers for other in self._store.runs), self._max_viewers)
+        return run.view(policy, number, rate=rate, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
+
+    def _bound(self, what: str, there_are: int, most: int) -> None:
+        if there_are >= most:
+            self._totals.requests_turned_away += 1
+            raise HTTPException(503, f"There are too many {what} here now.", {"Retry-After": _RETRY_AFTER})
 
     async def _resolved(self, request: Request) -> Exec:
         source = await _call(self._resolve, request)
@@ -229,6 +285,9 @@ class SSEBridge:
 
         All that needs cleaning up happens in child tasks: the server may cancel this one natively, and repeatedly.
         """
+        policy, rate = await self._chosen(request)
+        if self._max_runs is not None:
+            self._bound("runs", sum(not other.is_done for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         dialect = self._dialect(FrameIds(token if self._ids else None))
@@ -236,17 +295,27 @@ class SSEBridge:
             token,
             work,
             dialect,
-            FrameSplitter(self._max_frame_size),
+            max_frame_size=self._max_frame_size,
             replay=self._replay,
             grace=self._grace,
             cancel_timeout=self._cancel_timeout,
+            totals=self._totals,
         )
-        viewer = run.view(self._policy, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
+        viewer = self._view(run, policy, rate, 1)
         self._store.add(run, key)
         is_read = False
+        failures: list[Exception] = []
+
+        async def show() -> None:
+            """What fails here is this viewer's alone: others may follow the run."""
+            try:
+                await self._show(run, viewer, request.receive, send)
+            except Exception as error:
+                failures.append(error)
+
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show, run, viewer, request.receive, send)
+                tasks.start_soon(show)
                 for _ in range(_ROUNDS_TO_NOTICE):
                     await anyio.lowlevel.checkpoint()
                 if run.is_followed:  # who left while we resolved starts nothing
@@ -255,9 +324,12 @@ class SSEBridge:
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
+            run.leave(viewer)
             if not is_read:
                 run.cancel()  # whoever attached meanwhile is not to wait for a run that never begins
                 self._store.forget(run)
+        if failures:
+            raise _alone(failures[0])
 
     async def _read(self, run: Run) -> None:
         try:
@@ -283,6 +355,8 @@ class SSEBridge:
             run.leave(viewer)
 
     async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
+        send = viewer.timed(send)
+
         async def send_body(content: bytes, more: bool) -> None:
             await send(messages.body(content, more))
 
@@ -304,9 +378,9 @@ class SSEBridge:
         Its id makes a browser that loses the connection before the first line come back with a `Last-Event-ID`:
         without one it would look like a new visitor and start the command again.
         """
-        seen = viewer.cursor.next - viewer.cursor.missed - 1
+        seen = viewer.delivery.first - 1
         first = Event(retry=self._retry_ms, id=f"{run.token}.{seen}" if self._ids else None)
-        return (encode(first) or HEARTBEAT) + run.missed(viewer)
+        return encode(first) or HEARTBEAT
 
     # -- the rest
 
@@ -381,6 +455,26 @@ def _positive(**limits: float | None) -> None:
     for name, value in limits.items():
         if value is not None and not value > 0:
             raise ConfigurationError(f"{name} must be above zero, or None for no limit, not {value}.")
+
+
+def _whole(**limits: float | None) -> None:
+    for name, value in limits.items():
+        if value is not None and not isinstance(value, int):
+            raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+
+
+def _a_policy(policy: object) -> Policy:
+    if not isinstance(policy, Block | Drop | Coalesce):
+        raise ConfigurationError(
+            f"policy must be Block(), Drop(), Coalesce(), or a function that returns one, not {policy!r}."
+        )
+    return policy
+
+
+def _a_rate(rate: object) -> TokenBucket | None:
+    if rate is not None and not isinstance(rate, TokenBucket):
+        raise ConfigurationError(f"rate must be a TokenBucket, None, or a function that returns one, not {rate!r}.")
+    return rate
 
 
 def _not_negative(**limits: float | None) -> None:

@@ -6,10 +6,10 @@ so elsewhere: there is no `async` here.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Final
+from bisect import bisect_left, bisect_right
+from typing import Final, NamedTuple
 
-__all__ = ["Cursor", "RunLog"]
+__all__ = ["Cursor", "Gap", "RunLog"]
 
 #: Bytes up to which small batches are put together: an upstream that sends one frame a chunk would otherwise cost more
 #: for keeping it than for the frame (170 bytes for 70).
@@ -18,11 +18,22 @@ _SEGMENT: Final = 4096
 _SLACK: Final = 1024
 
 
+class Gap(NamedTuple):
+    """Frames that a reader did not get."""
+
+    #: How many.
+    frames: int
+    #: Their bytes; `None` if some of them were gone before the reader came, and nobody knows any more.
+    size: int | None
+    #: The number of the last of them.
+    last: int
+
+
 class RunLog:
     """The frames of one run: those that a cursor still needs, and some that all have passed.
 
-    Frames are numbered from 1 without holes. The log itself has no other bound than `replay`: how far a cursor may be
-    behind is the business of a policy (`Cursor.pending`).
+    Frames are numbered from 1 without holes. Memory is bounded by `replay` and by how far cursors may be behind: those
+    that keep everything as far as a policy lets them (`Cursor.pending`), the others as far as their own mark.
 
     Args:
         replay: bytes that every cursor has passed and that are kept for those who come late or come back.
@@ -82,18 +93,26 @@ class RunLog:
         """No frame will follow. Cursors take what is there and then are at the end for good."""
         self.closed = True
 
-    def attach(self, number: int = 1) -> Cursor:
-        """A new cursor whose next frame is `number`, or the oldest that is kept if that is gone (see `Cursor.missed`).
+    def attach(self, number: int = 1, mark: int | None = None) -> Cursor:
+        """A new cursor whose next frame is `number`, or the oldest that is kept if that is gone (see `Cursor.gap`).
 
         Call its `close` when nobody reads with it any more.
 
+        Args:
+            number: of the frame it needs next.
+            mark: bytes it may be behind; beyond, it gives up its oldest frames. `None`: it gives up nothing, and the
+                log keeps whatever it has not taken. Who comes late may have what is kept for replay, and is held
+                to the mark once it has caught up.
+
         Raises:
-            ValueError: there is no such frame yet, nor will it be the next.
+            ValueError: there is no such frame yet, nor will it be the next; or the mark is not positive.
         """
         if not 1 <= number <= self.next:
             raise ValueError(f"frames have the numbers 1 to {self.next - 1}, and {number} is not the next one")
+        if mark is not None and mark < 1:
+            raise ValueError(f"mark must be a positive number of bytes or None, not {mark}")
         missed = max(0, self.first - number)
-        cursor = Cursor(self, number + missed, self._offset(number + missed), missed)
+        cursor = Cursor(self, number + missed, self._offset(number + missed), missed, mark)
         self._cursors.append(cursor)
         return cursor
 
@@ -120,9 +139,19 @@ class RunLog:
             batch.append(self._frames[index])
         return batch, self._ends[index], self._nexts[index]
 
+    def _skip(self, floor: int) -> tuple[int, int]:
+        """The first batch that begins at `floor` or later, or the last one: where it begins, and its first number.
+
+        The last batch is never skipped, because the terminal frame stands in it.
+        """
+        before = min(bisect_left(self._ends, floor, self._head), len(self._ends) - 2)
+        if before < self._head or floor <= self._start:
+            return self._start, self.first
+        return self._ends[before], self._nexts[before]
+
     def _forget(self) -> None:
-        """Drops what every cursor has passed, except for the last `replay` bytes of it."""
-        passed = min([cursor.offset for cursor in self._cursors], default=self.size)
+        """Drops what every cursor has passed or given up, except for the last `replay` bytes of it."""
+        passed = min([cursor.needed for cursor in self._cursors], default=self.size)
         while self._head < len(self._ends) and self._ends[self._head] <= passed and passed - self._start > self.replay:
             self._start, self.first = self._ends[self._head], self._nexts[self._head]
             self._frames[self._head] = b""
@@ -141,14 +170,19 @@ class RunLog:
 class Cursor:
     """One reader's place in a `RunLog`. Made by `RunLog.attach`."""
 
-    def __init__(self, log: RunLog, number: int, offset: int, missed: int) -> None:
+    def __init__(self, log: RunLog, number: int, offset: int, missed: int, mark: int | None) -> None:
         self._log = log
         #: The number of the next frame it needs.
         self.next = number
         #: Where that frame begins in the run, in bytes.
         self.offset = offset
-        #: How many of the frames it was attached for were gone already.
-        self.missed = missed
+        #: Frames that it never gave since it was attached: gone before it came, or given up. And their bytes, as far as
+        #: they are known.
+        self.dropped = missed
+        self.dropped_bytes = 0
+        self._mark = mark
+        self._allowed = 0 if mark is None else max(mark, min(self.pending, log.replay))
+        self._gap: Gap | None = Gap(missed, None, number - 1) if missed else None
 
     @property
     def pending(self) -> int:
@@ -156,19 +190,66 @@ class Cursor:
         return self._log.size - self.offset
 
     @property
+    def needed(self) -> int:
+        """Where the oldest byte that it may still take begins in the run."""
+        return self.offset if self._mark is None else max(self.offset, self._log.size - self._allowed)
+
+    @property
     def finished(self) -> bool:
-        """All was taken, and nothing will follow."""
-        return self._log.closed and not self.pending
+        """All was taken and all gaps were told, and nothing will follow."""
+        return self._log.closed and not self.pending and self._gap is None
+
+    def settle(self) -> None:
+        """Gives up what is older than its mark allows. `gap`, `peek` and `take` do it, too."""
+        if self._mark is not None and self.pending > self._allowed:
+            self._give_up(*self._log._skip(self._log.size - self._allowed))
+
+    def _give_up(self, offset: int, number: int) -> None:
+        frames, size = number - self.next, offset - self.offset
+        if frames <= 0:  # it is in the last batch already
+            return
+        self.dropped += frames
+        self.dropped_bytes += size
+        told = self._gap or Gap(0, 0, 0)
+        self._gap = Gap(told.frames + frames, None if told.size is None else told.size + size, number - 1)
+        self.offset, self.next = offset, number
+
+    def gap(self) -> Gap | None:
+        """What it did not give since this was last asked. To be told before the frames that are taken next."""
+        self.settle()
+        gap, self._gap = self._gap, None
+        return gap
+
+    def peek(self, limit: int) -> bytes:
+        """What `take` would give; say with `advance` how much of it was used."""
+        self.settle()
+        if not self.pending:
+            return b""
+        batch, _, _ = self._log._read(self.offset, limit)
+        return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def advance(self, frames: int, size: int) -> None:
+        """The next so many frames, of `size` bytes in all, are taken."""
+        self.next += frames
+        self.offset += size
+        self._forget_backlog()
 
     def take(self, limit: int) -> bytes:
         """The next frames, joined: `limit` bytes at most, but one batch at least if one is there (may be larger).
 
         Empty bytes mean that nothing is pending. What was taken is not given again.
         """
+        self.settle()
         if not self.pending:
             return b""
         batch, self.offset, self.next = self._log._read(self.offset, limit)
+        self._forget_backlog()
         return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def _forget_backlog(self) -> None:
+        """Who has caught up is held to its mark."""
+        if self._mark is not None and self.pending <= self._mark:
+            self._allowed = self._mark
 
     def close(self) -> None:
         """Nobody reads with this cursor any more; what only it needed is forgotten. May be called again."""

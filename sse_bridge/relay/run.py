@@ -13,13 +13,16 @@ from typing import Final
 import anyio
 
 from ..errors import UpstreamError
+from ..flow.delivery import Delivery
 from ..flow.log import RunLog
-from ..flow.policy import Block
+from ..flow.pace import TokenBucket
+from ..flow.policy import Policy
 from ..upstream.base import Cancelled, Work
 from ..wire.dialects import Dialect
 from ..wire.frames import FrameSplitter
 from .heartbeat import keep_time
 from .signal import Signal
+from .statistics import RunStatistics, Totals
 from .viewer import Viewer
 
 __all__ = ["Run"]
@@ -39,10 +42,11 @@ class Run:
         token: the run's public name.
         work: the exec, not yet started.
         dialect: maps its frames; numbers them with the run's token.
-        splitter: cuts its chunks.
+        max_frame_size: bytes of an upstream frame; see `FrameSplitter`.
         replay: bytes that every viewer has taken and that are kept for those who come late or come back.
         grace: seconds the work goes on after the last viewer has left; `None` lets it go on to its end.
         cancel_timeout: seconds that ending the work may take.
+        totals: where everything is counted that outlives the run.
     """
 
     def __init__(
@@ -50,11 +54,12 @@ class Run:
         token: str,
         work: Work,
         dialect: Dialect,
-        splitter: FrameSplitter,
         *,
+        max_frame_size: int | None,
         replay: int,
         grace: float | None,
         cancel_timeout: float,
+        totals: Totals,
     ) -> None:
         self.token = token
         self._name = token[:6]  # for logs: who knows the whole token may follow and cancel the run
@@ -63,21 +68,27 @@ class Run:
         self.answered = anyio.Event()
         #: Why the upstream gave no stream.
         self.refused: UpstreamError | None = None
-        #: How far ending the work got, if that was needed.
-        self.cancelled = Cancelled.REQUESTED
+        #: How far ending the work got; `None` as long as that was not tried.
+        self.cancelled: Cancelled | None = None
+        #: Nothing of it is left running, as far as that can be known.
+        self.is_done = False
         self.alarm = Signal()
         self._work = work
         self._dialect = dialect
-        self._splitter = splitter
+        self._splitter = FrameSplitter(max_frame_size)
         self._grace = grace
         self._cancel_timeout = cancel_timeout
         self._reading = anyio.CancelScope()
         self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last one who left, during the grace period
-        self._held = False
         self._room = Signal()
+        self._held = False
+        self._held_since = -inf
+        self._stalls = 0
         self._flush_at = inf
+        self._totals = totals
+        totals.runs_started += 1
 
     @property
     def started_nothing(self) -> bool:
@@ -87,49 +98,80 @@ class Run:
     # -- viewers
 
     @property
+    def viewers(self) -> int:
+        """How many there are."""
+        return len(self._viewers)
+
+    @property
     def is_followed(self) -> bool:
         """Whether there is a viewer that has not left."""
         return any(viewer.gone is None for viewer in self._viewers)
 
-    def view(self, policy: Block, number: int = 1, *, heartbeat: float | None, send_timeout: float | None) -> Viewer:
+    def view(
+        self,
+        policy: Policy,
+        number: int = 1,
+        *,
+        rate: TokenBucket | None,
+        heartbeat: float | None,
+        send_timeout: float | None,
+    ) -> Viewer:
         """One more viewer, from frame `number` on. Call `leave` when it is gone.
 
         Raises:
             ValueError: no frame has that number, nor will the next one.
         """
-        cursor = self.log.attach(number)
-        viewer = Viewer(cursor, policy, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
+        delivery = Delivery(self.log, self._dialect, policy, rate, number, anyio.current_time())
+        viewer = Viewer(delivery, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
-        if self._absent is not None:
-            self._absent.cursor.close()
-            self._absent = None
+        self._totals.viewers_seen += 1
+        self._let_go()
         if not self.log.closed:
             self._reading.deadline = inf
         self._room.notify()
         return viewer
 
-    def missed(self, viewer: Viewer) -> bytes:
-        """The notice of what was gone before the viewer came; empty if nothing was, or if the dialect has no word."""
-        cursor = viewer.cursor
-        return self._dialect.missed(cursor.missed, cursor.next - 1) if cursor.missed else b""
-
     def leave(self, viewer: Viewer) -> None:
-        """Forgets a viewer. With the last one the grace period begins; its cursor stays and may hold the run."""
-        self._viewers.remove(viewer)
-        if self._viewers:
-            viewer.cursor.close()
-            self._room.notify()
+        """Forgets a viewer. With the last one the grace period begins; its cursor stays and may hold the run.
+
+        May be called again.
+        """
+        if viewer not in self._viewers:
             return
-        if self.log.closed:
-            viewer.cursor.close()
+        self._viewers.remove(viewer)
+        self._totals.add_viewer(viewer.delivery.statistics())
+        self._totals.viewers_stalled += viewer.gone == "stalled"
+        if self._viewers or self.log.closed:
+            viewer.delivery.cursor.close()
+            self._room.notify()
             return
         self._absent = viewer
         if self._grace is None:
-            return
-        if self._grace > 0:
+            self.alarm.notify()  # it may hold the run, for as long as its policy allows
+        elif self._grace > 0:
             self._reading.deadline = anyio.current_time() + self._grace
         else:  # at once, not when the event loop next looks at its timers
             self._reading.cancel()
+
+    def _let_go(self) -> None:
+        """The last one who left is not waited for any more."""
+        if self._absent is not None:
+            self._absent.delivery.cursor.close()
+            self._absent = None
+
+    def statistics(self) -> RunStatistics:
+        """The count so far."""
+        return RunStatistics(
+            name=self._name,
+            is_over=self.log.closed,
+            frames_in=self.log.next - 1,
+            bytes_in=self.log.size,
+            bytes_kept=self.log.kept,
+            frames_discarded=self._splitter.discarded_frames,
+            bytes_discarded=self._splitter.discarded_bytes,
+            stalls=self._stalls,
+            viewers=tuple(viewer.delivery.statistics() for viewer in self._viewers),
+        )
 
     # -- reading
 
@@ -153,8 +195,11 @@ class Run:
                 clock.cancel_scope.cancel()
         finally:
             self._fail(UpstreamError("The server stopped, or failed.", code="bridge_failed"))
-            if self._work.may_run and not self._over:
-                await self._cancel_work()
+            try:
+                if self._work.may_run and not self._over:
+                    await self._cancel_work()
+            finally:
+                self.is_done = True
 
     async def _read(self) -> None:
         try:
@@ -175,15 +220,17 @@ class Run:
         if self.log.closed:  # after the terminal frame
             return
         frames = self._splitter.feed(chunk)
+        held_back = self._dialect.unfinished
         if self._splitter.discards:
-            self._append(self._map_around_discards(frames))
-        elif frames:
-            self._append(self._dialect.map(frames))
+            mapped = self._map_around_discards(frames)
+        else:
+            mapped = self._dialect.map(frames) if frames else b""
+        self._append(mapped)
         if self._dialect.finished:
             self._over = self._dialect.exited
             self._end()
             self._reading.deadline = anyio.current_time() + END_AFTER_EXIT
-        elif self._dialect.unfinished:
+        elif self._dialect.unfinished and (mapped or self._dialect.unfinished != held_back):
             self._flush_later()
 
     def _map_around_discards(self, frames: bytes) -> bytes:
@@ -207,10 +254,19 @@ class Run:
             viewer.notify()
 
     def _must_wait(self) -> bool:
-        """Whether somebody is too far behind. The last one who left counts: it may come back."""
-        counted = self._viewers or ([self._absent] if self._absent else [])
-        self._held = any(viewer.holds(self._held) for viewer in counted)
+        """Whether somebody is too far behind."""
+        was_held = self._held
+        self._held = any(viewer.delivery.holds(was_held) for viewer in self._counted)
+        if self._held and not was_held:
+            self._stalls += 1
+            self._held_since = anyio.current_time()
+            self.alarm.notify()
         return self._held
+
+    @property
+    def _counted(self) -> list[Viewer]:
+        """Those whom the run waits for. The last one who left is one of them: it may come back."""
+        return self._viewers or ([self._absent] if self._absent else [])
 
     # -- time
 
@@ -222,6 +278,9 @@ class Run:
 
     def tick(self, now: float) -> float:
         """See `Clocked.tick`."""
+        return min(self._flush(now), self._end_stalls(now))
+
+    def _flush(self, now: float) -> float:
         if now >= self._flush_at:
             if self._held:  # the silence is ours: the rest of the line may be waiting for a slow viewer
                 self._flush_at = now + FLUSH_AFTER
@@ -229,6 +288,28 @@ class Run:
                 self._flush_at = inf
                 self._append(self._dialect.flush())
         return self._flush_at
+
+    def _end_stalls(self, now: float) -> float:
+        """Disconnects who has made the run wait for longer than its policy allows.
+
+        During the grace period, which is bounded itself, the one who left is waited for. Where there is no such
+        bound, the run goes on without it.
+        """
+        due = inf
+        for viewer in self._counted if self._held else []:
+            timeout = viewer.delivery.stall_timeout
+            bounded = viewer is self._absent and self._grace is not None
+            if timeout is None or bounded or viewer.gone == "stalled" or not viewer.delivery.holds(True):
+                continue
+            stalled_at = max(self._held_since, viewer.took_at) + timeout
+            if now < stalled_at:
+                due = min(due, stalled_at)
+            elif viewer is self._absent:
+                self._let_go()
+                self._room.notify()
+            else:
+                viewer.leave("stalled")
+        return due
 
     # -- endings
 
@@ -252,6 +333,8 @@ class Run:
     def _end(self) -> None:
         """No frame will follow."""
         self.log.close()
+        self._splitter.close()
+        self._totals.add_run(self.statistics())
         self._notify_viewers()
 
     async def _cancel_work(self) -> None:
@@ -260,12 +343,14 @@ class Run:
         The shield keeps out the cancellation that caused it. When `asyncio.run` ends, it cancels every task
         natively, past all shields, and then waits for them: that costs a second try, and no work that runs on.
         """
+        self.cancelled = Cancelled.REQUESTED
         try:
             await self._ask_to_end()
         except anyio.get_cancelled_exc_class():
             await self._ask_to_end()
             raise
         finally:
+            self._totals.add_cancel(self.cancelled)
             if self.cancelled is not Cancelled.CONFIRMED:
                 logger.warning(
                     "run %s...: its work was not seen to end (%s); it may run on", self._name, self.cancelled.value

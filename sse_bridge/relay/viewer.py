@@ -1,15 +1,14 @@
-"""One downstream response: a cursor, and the only task that calls `send` for it."""
+"""One downstream response: what is delivered to it, and the only task that calls `send` for it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
-from ..flow.log import Cursor
-from ..flow.policy import Block
+from ..flow.delivery import Delivery
 from ..wire.events import comment
 from .signal import Signal
 
@@ -17,9 +16,8 @@ __all__ = ["HEARTBEAT", "Viewer"]
 
 #: What is said in silence.
 HEARTBEAT: Final = comment("heartbeat")
-#: Bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back.
-BATCH: Final = 64 * 1024
 
+T = TypeVar("T")
 SendBody = Callable[[bytes, bool], Awaitable[None]]
 
 
@@ -27,18 +25,16 @@ class Viewer:
     """A reader of a run's log who writes what it takes to one response.
 
     Args:
-        cursor: where it reads.
-        policy: what happens when it falls behind.
+        delivery: what it gets, and when.
         took: notified whenever the viewer took something.
         heartbeat: seconds of silence after which a comment goes out; `None` for never.
         send_timeout: seconds that one `send` may hang; `None` for ever.
     """
 
     def __init__(
-        self, cursor: Cursor, policy: Block, took: Signal, *, heartbeat: float | None, send_timeout: float | None
+        self, delivery: Delivery, took: Signal, *, heartbeat: float | None, send_timeout: float | None
     ) -> None:
-        self.cursor = cursor
-        self.policy = policy
+        self.delivery = delivery
         self.scope = anyio.CancelScope()
         #: Why there is nobody to write to any more; `None` as long as there is somebody.
         self.gone: str | None = None
@@ -48,52 +44,72 @@ class Viewer:
         self._heartbeat = inf if heartbeat is None else heartbeat
         self._send_timeout = inf if send_timeout is None else send_timeout
         self._wake = Signal()
+        self._paced = False  # it waits for its pace, and news changes nothing
         self._sending_since: float | None = None
         self._sent_at = anyio.current_time()
         self._heartbeat_due = False
 
+    @property
+    def took_at(self) -> float:
+        """When it last took something, or could."""
+        return self._sent_at if self._sending_since is None else self._sending_since
+
     def notify(self) -> None:
         """There is something new in the log, or its end."""
-        self._wake.notify()
+        if not self._paced:
+            self._wake.notify()
 
     def leave(self, reason: str) -> None:
         """Ends the writing wherever it is, for good."""
         self.gone = self.gone or reason
         self.scope.cancel()
 
-    def holds(self, held: bool) -> bool:
-        """Whether the run has to wait for this viewer."""
-        return self.policy.holds(self.cursor.pending, held)
-
     async def write(self, send_body: SendBody, first: bytes) -> None:
         """Writes the log to its end, and heartbeats in between. Returns after the end.
 
         Args:
-            send_body: sends a body, and says whether more follows.
+            send_body: sends a body, and says whether more follows. It ends in what `timed` returned.
             first: what goes out at once, before anything is in the log.
 
         Raises:
             OSError: whatever `send_body` raises.
         """
-        await self._send(send_body, first)
+        await send_body(first, True)
+        delivery = self.delivery
         while True:
-            if frames := self.cursor.take(BATCH):
+            now = anyio.current_time() if delivery.is_paced else 0.0
+            if frames := delivery.take(now):
                 self._took.notify()
-                await self._send(send_body, frames)
-            elif self.cursor.finished:
-                await self._send(send_body, b"", more=False)
+                await send_body(frames, True)
+            elif delivery.finished:
+                await send_body(b"", False)
                 return
             elif self._heartbeat_due:
-                await self._send(send_body, HEARTBEAT)
+                await send_body(HEARTBEAT, True)
             else:
-                await self._wake.wait()
+                await self._wait(delivery.ready_at(now))
 
-    async def _send(self, send_body: SendBody, body: bytes, more: bool = True) -> None:
-        self._sending_since = anyio.current_time()
-        await send_body(body, more)
-        self._sent_at = anyio.current_time()
-        self._sending_since = None
-        self._heartbeat_due = False
+    async def _wait(self, ready_at: float) -> None:
+        """For news; or, where the pace is what keeps frames back, until it lets them go. Heartbeats end both."""
+        if ready_at == inf:
+            return await self._wake.wait()
+        self._paced = True
+        with anyio.CancelScope(deadline=ready_at):
+            await self._wake.wait()
+        self._paced = False
+        return None
+
+    def timed(self, send: Callable[[T], Awaitable[None]]) -> Callable[[T], Awaitable[None]]:
+        """The same `send`, but this viewer knows how long it hangs and when it last went through."""
+
+        async def timed(message: T) -> None:
+            self._sending_since = anyio.current_time()
+            await send(message)
+            self._sent_at = anyio.current_time()
+            self._sending_since = None
+            self._heartbeat_due = False
+
+        return timed
 
     def tick(self, now: float) -> float:
         """A heartbeat when nothing was sent for the interval; the end when a `send` hangs. See `Clocked.tick`.

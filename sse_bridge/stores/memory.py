@@ -7,6 +7,7 @@ argument.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from ..relay.run import Run
@@ -18,6 +19,8 @@ __all__ = ["MemoryStore"]
 KEEP_FINISHED: Final = 60.0
 #: Bytes that all runs that are over may hold together.
 MAX_FINISHED_BYTES: Final = 64 * 1024 * 1024
+#: Bytes that a run holds beside its log; so that their number is bounded, too, if they printed nothing.
+_RUN_SIZE: Final = 16 * 1024
 
 
 class _Finished(NamedTuple):
@@ -35,6 +38,11 @@ class MemoryStore:
         self._keys: dict[str, str] = {}  # by token
         self._finished: deque[_Finished] = deque()
         self._finished_bytes = 0
+
+    @property
+    def runs(self) -> Collection[Run]:
+        """Those that go on, and those that are over and still known."""
+        return self._runs.values()
 
     def add(self, run: Run, key: str | None) -> None:
         """A run that begins; `key` is the idempotency key of the request that started it."""
@@ -55,7 +63,7 @@ class MemoryStore:
 
     def finish(self, run: Run, now: float) -> None:
         """The run is over. It stays for a while, for those who have not seen its end."""
-        finished = _Finished(now + KEEP_FINISHED, run, run.log.kept)
+        finished = _Finished(now + KEEP_FINISHED, run, run.log.kept + _RUN_SIZE)
         self._finished.append(finished)
         self._finished_bytes += finished.size
         self._expire(now)

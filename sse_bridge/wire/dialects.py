@@ -4,10 +4,11 @@ The contract of every dialect, stated once:
 
 * `map` takes whole frames (what `FrameSplitter.feed` returned) and returns whole frames, numbered by the
   `FrameIds` it was made with. It never fails, whatever the frames hold.
-* A dialect belongs to one run. It may hold back the beginning of a line (`unfinished` is then true); `flush` says
-  it as it is.
-* After the terminal frame `finished` is true and every method returns nothing.
+* A dialect belongs to one run. It may hold back the beginning of a line (`unfinished` says how much); `flush` says it
+  as it is.
+* After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `error` return nothing.
 * `gap`, `missed` and `error` say what only the bridge can know, and nothing where the dialect has no word for it.
+* `merge` and `missed` are about frames that were made already, and change nothing; they work after the end, too.
 
 The upstream's shapes are those of `miosa-wire.md` §2.1 and §6; the frames are those of `design.md` §6.
 """
@@ -22,6 +23,7 @@ from typing import Any, Final, NoReturn, Protocol
 from .events import Event, parse_frame
 from .frames import split
 from .ids import FrameIds
+from .merging import Merged, first_frames, merge
 
 __all__ = ["DIALECTS", "Dialect", "Named", "Typed", "Verbatim"]
 
@@ -73,12 +75,14 @@ class Dialect(Protocol):
     exited: bool
     ids: FrameIds
 
+    #: Characters of unfinished lines that are held back.
     @property
-    def unfinished(self) -> bool: ...
+    def unfinished(self) -> int: ...
     def map(self, frames: bytes) -> bytes: ...
     def flush(self) -> bytes: ...
     def gap(self, dropped: int, size: int) -> bytes: ...
-    def missed(self, dropped: int, last: int) -> bytes: ...
+    def missed(self, dropped: int, size: int | None, last: int) -> bytes: ...
+    def merge(self, frames: bytes, first: int, most: int | None) -> Merged: ...
     def error(self, code: str, message: str) -> bytes: ...
 
 
@@ -102,9 +106,9 @@ class _Lines:
         raise NotImplementedError  # pragma: no cover (abstract)
 
     @property
-    def unfinished(self) -> bool:
-        """Whether the beginning of a line is held back."""
-        return bool(self._unfinished)
+    def unfinished(self) -> int:
+        """Characters of unfinished lines that are held back."""
+        return sum(map(len, self._unfinished.values())) if self._unfinished else 0
 
     def map(self, frames: bytes) -> bytes:
         """Maps whole frames. The fast path and the slow path say the same on every input (a property test)."""
@@ -122,13 +126,18 @@ class _Lines:
         """The notice that `dropped` frames of `size` bytes in all are missing here."""
         return b"" if self.finished else self.ids.join([self.render("gap", {"dropped": dropped, "bytes": size})])
 
-    def missed(self, dropped: int, last: int) -> bytes:
-        """The same for one reader who came too late: the log no longer holds `dropped` frames up to number `last`.
+    def missed(self, dropped: int, size: int | None, last: int) -> bytes:
+        """The same for one reader, who does not get `dropped` frames up to number `last`.
 
-        How many bytes they had is not known any more. It stands under the number of the last of them, so that who
-        resumes behind it goes on behind it.
+        It stands under the number of the last of them, so that who resumes behind it goes on behind it. `size` is
+        `None` where nobody knows any more.
         """
-        return self.ids.at(last, self.render("gap", {"dropped": dropped}))
+        body = {"dropped": dropped} if size is None else {"dropped": dropped, "bytes": size}
+        return self.ids.at(last, self.render("gap", body))
+
+    def merge(self, frames: bytes, first: int, most: int | None) -> Merged:
+        """Fewer events that say the same: see `merging.merge`. `frames` are this dialect's own, from `first` on."""
+        return merge(frames, self.heads.values(), self.ids, first, most)
 
     def error(self, code: str, message: str) -> bytes:
         """The terminal frame of a run that did not end well."""
@@ -266,7 +275,7 @@ class Verbatim:
     sees_endings = False
     finished = False
     exited = False
-    unfinished = False
+    unfinished = 0
 
     def __init__(self, ids: FrameIds) -> None:
         self.ids = ids
@@ -285,8 +294,11 @@ class Verbatim:
     def gap(self, dropped: int, size: int) -> bytes:
         return b""
 
-    def missed(self, dropped: int, last: int) -> bytes:
+    def missed(self, dropped: int, size: int | None, last: int) -> bytes:
         return b""
+
+    def merge(self, frames: bytes, first: int, most: int | None) -> Merged:
+        return first_frames(frames, most)
 
     def error(self, code: str, message: str) -> bytes:
         return b""

@@ -34,7 +34,7 @@ class FrameSplitter:
     Only CR, LF and CRLF end a line; U+2028, U+0085, form feed and the like are data. What `feed` returns is
     canonical: lines end in LF, every frame ends in exactly one blank line, and no frame is empty. Bytes after
     the last blank line wait for the next chunk; at the end of the stream they are not a frame and are to be
-    dropped (9.2.6), which needs no call.
+    dropped (9.2.6): `close` does.
 
     Memory is bounded by `max_frame_size` and one chunk, however the stream is cut and however large a frame is.
 
@@ -95,6 +95,10 @@ class FrameSplitter:
         if self.max_frame_size is not None and len(frames) > self.max_frame_size:
             frames = self._without_oversized(frames, self.max_frame_size)
         return frames
+
+    def close(self) -> None:
+        """The stream is over. What waits for its end is no frame, and its memory goes."""
+        self._pending = bytearray()
 
     def _end_of_frames(self, chunk: bytes) -> int:
         """How much of `chunk` belongs to whole frames. Never looks at a byte twice (`rfind` is over `chunk`)."""

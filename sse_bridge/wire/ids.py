@@ -38,13 +38,17 @@ class FrameIds:
         """Whether frames get an `id:` line."""
         return self._prefix is not None
 
+    def line(self, number: int) -> bytes:
+        """The `id:` line of a frame; empty where there is none."""
+        return b"" if self._prefix is None else b"%b%d\n" % (self._prefix, number)
+
     def at(self, number: int, frame: bytes) -> bytes:
         """A frame that is not numbered here but stands under a number that was given already.
 
         Args:
             frame: its lines, without id and blank line.
         """
-        return frame + b"\n\n" if self._prefix is None else b"%b%d\n%b\n\n" % (self._prefix, number, frame)
+        return b"%b%b\n\n" % (self.line(number), frame)
 
     def join(self, parts: list[bytes], head: bytes = b"", tail: bytes = b"\n\n") -> bytes:
         """Makes frames of `parts`: the id line, `head`, the part, `tail`. Without parts there are no bytes.

@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from sse_bridge.flow import log as log_module
-from sse_bridge.flow.log import Cursor, RunLog
+from sse_bridge.flow.log import Cursor, Gap, RunLog
 
 
 def frame(number: int, size: int) -> bytes:
     return b"%d:%b\n\n" % (number, b"x" * size)
+
+
+def equal(number: int) -> bytes:
+    """A frame as large as any other, and too large to be kept together with one."""
+    return frame(number, 5000 - len(str(number)))
 
 
 class LogAgainstModel(RuleBasedStateMachine):
@@ -41,8 +46,9 @@ class LogAgainstModel(RuleBasedStateMachine):
     def attach(self, back: int) -> Cursor:
         number = max(1, self.log.next - back)
         cursor = self.log.attach(number)
-        assert cursor.missed == max(0, self.log.first - number)
-        assert cursor.next == number + cursor.missed
+        assert cursor.dropped == max(0, self.log.first - number)
+        assert cursor.next == number + cursor.dropped
+        assert cursor.gap() == (Gap(cursor.dropped, None, cursor.next - 1) if cursor.dropped else None)
         self.places[cursor] = cursor.next - 1
         return cursor
 
@@ -103,8 +109,8 @@ def test_a_long_run_with_one_live_reader_stays_small() -> None:
 
     assert 10_000 <= log.kept < 20_000
     assert len(log._frames) == len(log._ends) == len(log._nexts) < 3 * log_module._SLACK
-    assert log.attach(log.first).missed == 0
-    assert log.attach(1).missed == log.first - 1
+    assert log.attach(log.first).gap() is None
+    assert log.attach(1).gap() == Gap(log.first - 1, None, log.first - 1)
 
 
 def test_small_batches_are_kept_together() -> None:
@@ -199,3 +205,75 @@ def test_a_single_batch_is_handed_on_without_a_copy() -> None:
     log.append(frames, 3)
 
     assert cursor.take(1000) is frames
+
+
+@pytest.mark.parametrize("mark", [-1, 0])
+def test_a_mark_is_a_number_of_bytes(mark: int) -> None:
+    """At zero every frame would be given up before it could be taken."""
+    with pytest.raises(ValueError, match="mark"):
+        RunLog().attach(1, mark)
+
+
+def test_beyond_its_mark_a_cursor_gives_up_its_oldest_frames_and_the_log_forgets_them() -> None:
+    """The count is exact, the newest frames stay, and memory is bounded without anybody asking for them."""
+    log = RunLog()
+    cursor = log.attach(1, mark=20_000)
+    sizes = [0]
+    for number in range(1, 101):
+        sizes.append(len(frame(number, 5000)))
+        log.append(frame(number, 5000), number + 1)
+
+    assert log.kept <= 25_100
+    gap = cursor.gap()
+    assert gap == Gap(cursor.next - 1, sum(sizes[: cursor.next]), cursor.next - 1)
+    assert 15_000 < cursor.pending <= 20_000
+    assert cursor.take(10**6).startswith(b"%d:" % cursor.next) or cursor.next == 101
+    assert cursor.gap() is None
+
+
+def test_the_last_batch_is_never_given_up() -> None:
+    """The terminal frame stands in it, however small the mark."""
+    log = RunLog()
+    cursor = log.attach(1, mark=1)
+    log.append(frame(1, 5000) + frame(2, 5000), 3)
+    assert cursor.gap() is None
+    log.append(frame(3, 5000), 4)
+    log.append(frame(4, 10), 5)
+    log.close()
+
+    assert cursor.gap() == Gap(3, len(frame(1, 5000) * 3), 3)
+    assert cursor.take(10) == frame(4, 10)
+    assert cursor.finished
+
+
+def test_who_comes_late_may_have_what_is_kept_for_replay() -> None:
+    """A backlog that is there anyway is not thrown away, nor does it grow; the mark holds once it is taken."""
+    log = RunLog(replay=110_000)
+    for number in range(1, 21):
+        log.append(equal(number), number + 1)
+    cursor = log.attach(1, mark=6000)
+
+    assert cursor.gap() is None
+    assert cursor.take(1).startswith(b"1:")
+    log.append(equal(21), 22)
+    assert cursor.gap() is None
+    log.append(equal(22), 23)
+    assert cursor.gap() == Gap(1, len(equal(2)), 2)
+    cursor.take(10**6)
+    for number in range(23, 26):
+        log.append(equal(number), number + 1)
+    assert cursor.gap() == Gap(2, 2 * len(equal(23)), 24)
+
+
+def test_what_is_looked_at_is_taken_as_far_as_is_said() -> None:
+    """A place between two frames of a batch is as good as any."""
+    log = RunLog()
+    cursor = log.attach()
+    assert cursor.peek(100) == b""
+    log.append(frame(1, 10) + frame(2, 10), 3)
+    log.append(frame(3, 5000), 4)
+
+    assert cursor.peek(10**6) == frame(1, 10) + frame(2, 10) + frame(3, 5000)
+    cursor.advance(1, len(frame(1, 10)))
+    assert cursor.peek(1) == frame(2, 10)
+    assert (cursor.next, cursor.take(10**6)) == (2, frame(2, 10) + frame(3, 5000))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_bridge.flow.policy import Block
+from sse_bridge.flow.policy import Block, Coalesce, Drop
 
 
 def test_block_waits_above_the_mark_and_goes_on_below_a_quarter() -> None:
@@ -33,3 +33,21 @@ def test_a_mark_must_be_positive(mark: int) -> None:
     """A run that waits for a viewer with nothing pending would wait for ever."""
     with pytest.raises(ValueError, match="high_water"):
         Block(mark)
+
+
+@pytest.mark.parametrize("policy", [Drop, Coalesce])
+@pytest.mark.parametrize("mark", [0, -1, 0.5])
+def test_every_mark_is_a_positive_number_of_bytes(policy: type[Drop | Coalesce], mark: int) -> None:
+    """Whatever happens beyond it."""
+    with pytest.raises(ValueError, match="high_water"):
+        policy(mark)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_times_and_rates_are_above_zero(seconds: float) -> None:
+    """`None` is how a limit is switched off."""
+    with pytest.raises(ValueError, match="stall_timeout"):
+        Block(stall_timeout=seconds)
+    with pytest.raises(ValueError, match="max_rate"):
+        Coalesce(max_rate=seconds)
+    assert Block(stall_timeout=None).stall_timeout is Coalesce(max_rate=None).max_rate is None

@@ -16,13 +16,14 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.errors import UpstreamError, UpstreamLost, UpstreamRefused
-from sse_bridge.flow.policy import Block
+from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay import run as run_module
 from sse_bridge.relay.run import Run
+from sse_bridge.relay.statistics import Totals
+from sse_bridge.relay.viewer import Viewer
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.wire import events
 from sse_bridge.wire.dialects import DIALECTS
-from sse_bridge.wire.frames import FrameSplitter
 from sse_bridge.wire.ids import FrameIds
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
@@ -35,14 +36,17 @@ class Scene:
     def __init__(self, work: ScriptedWork, **options: Any) -> None:
         self.work = work
         dialect = DIALECTS[options.pop("dialect", "typed")](FrameIds(None))
-        splitter = FrameSplitter(options.pop("max_frame_size", None))
-        policy = Block(options.pop("high_water", 10**6))
-        options = {"grace": 0.0, "replay": 0, "cancel_timeout": 5.0, **options}
-        self.run = Run("tokentokentokent", work, dialect, splitter, **options)
-        self.viewer = self.run.view(policy, heartbeat=None, send_timeout=None)
+        policy = options.pop("policy", None) or Block(options.pop("high_water", 10**6))
+        options = {"max_frame_size": None, "grace": 0.0, "replay": 0, "cancel_timeout": 5.0, **options}
+        self.totals = Totals()
+        self.run = Run("tokentokentokent", work, dialect, totals=self.totals, **options)
+        self.viewer = self.view(policy)
+
+    def view(self, policy: Policy, number: int = 1) -> Viewer:
+        return self.run.view(policy, number, rate=None, heartbeat=None, send_timeout=None)
 
     def take(self, limit: int = 10**9) -> list[dict[str, Any]]:
-        frames = self.viewer.cursor.take(limit)
+        frames = self.viewer.delivery.cursor.take(limit)
         self.viewer._took.notify()
         return [json.loads(event.data) for event in events.parse(frames) if event.data is not None]
 
@@ -185,7 +189,7 @@ async def test_who_comes_back_in_time_stops_the_clock_and_has_lost_nothing(anyio
         await wait_all_tasks_blocked()
         assert it.work.unread > 40
 
-        it.viewer = it.run.view(Block(10**6), 2, heartbeat=None, send_timeout=None)
+        it.viewer = it.view(Block(10**6), 2)
         assert it.run._reading.deadline == inf
         it.work.feed(exit_frame())
         it.work.finish()
@@ -215,11 +219,10 @@ async def test_who_comes_late_is_told_how_much_is_missing(anyio_backend: str) ->
             it.work.feed(stdout("x" * 5000))  # larger than what is kept together
             await wait_all_tasks_blocked()
             it.take()
-        late = it.run.view(Block(10**6), 3, heartbeat=None, send_timeout=None)
+        late = it.view(Block(10**6), 3)
         missed = it.run.log.first - 3
         assert missed > 5
-        assert it.run.missed(late) == b'data: {"type":"gap","dropped":%d}\n\n' % missed
-        assert it.run.missed(it.viewer) == b""
+        assert late.delivery.take(0.0).startswith(b'data: {"type":"gap","dropped":%d}\n\n' % missed)
         it.work.feed(exit_frame())
         it.work.finish()
 
@@ -239,7 +242,7 @@ async def test_without_an_end_of_grace_the_exec_goes_on_to_its_own(anyio_backend
 async def test_who_is_not_the_last_leaves_unnoticed(anyio_backend: str) -> None:
     """Others go on, and the run no longer waits for the one who left."""
     async with scene(high_water=10) as it:
-        other = it.run.view(Block(10), heartbeat=None, send_timeout=None)
+        other = it.view(Block(10))
         it.work.feed(stdout("a"), stdout("b"))
         await wait_all_tasks_blocked()
         assert it.work.unread == 1
@@ -259,7 +262,7 @@ async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str) -> No
     async with scene(high_water=30_000) as it:
         it.work.feed(*map(stdout, lines))
         await wait_all_tasks_blocked()
-        assert 30_000 < it.viewer.cursor.pending < 34_000
+        assert 30_000 < it.viewer.delivery.cursor.pending < 34_000
         unread = it.work.unread
         assert unread > 35
 
@@ -309,6 +312,142 @@ async def test_a_frame_too_large_becomes_a_gap_in_its_place(anyio_backend: str) 
     assert it.run.log.next == 6
 
 
+@pytest.mark.parametrize("policy", [Drop(10), Coalesce(10)])
+async def test_a_run_never_waits_for_those_who_may_lose_something(anyio_backend: str, policy: Policy) -> None:
+    """Everything is read; the log stays small; the end is there."""
+    async with scene(policy=policy) as it:
+        it.work.feed(*[stdout("x" * 5000)] * 50, exit_frame())
+        it.work.finish()
+        await it.work.closed.wait()
+        assert it.run.log.kept < 20_000
+
+    gap, *rest = [json.loads(event.data or "") for event in events.parse(it.viewer.delivery.take(0.0))]
+    assert gap["type"] == "gap"
+    assert rest[-1] == {"type": "exit", "code": 0}
+    assert gap["dropped"] + len(rest) == 51
+
+
+async def test_who_holds_the_run_for_too_long_is_disconnected(anyio_backend: str) -> None:
+    """After `stall_timeout` seconds in which it took nothing; the others then get everything."""
+    async with scene(policy=Block(10**6)) as it:
+        stalled = it.view(Block(100, stall_timeout=7.0))
+        it.work.feed(*[stdout("x" * 50)] * 5)
+        await wait_all_tasks_blocked()
+        assert it.work.unread == 3
+        since = it.run._held_since
+
+        assert it.run.tick(since + 6) == since + 7
+        assert stalled.gone is None
+        it.run.tick(since + 7)
+        assert [stalled.gone, it.viewer.gone] == ["stalled", None]
+        it.run.tick(since + 8)
+        it.run.leave(stalled)
+        await wait_all_tasks_blocked()
+        assert it.work.unread == 0
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+    assert it.totals.viewers_stalled == 1
+
+
+async def test_who_takes_something_now_and_then_is_slow_and_not_stalled(anyio_backend: str) -> None:
+    """The clock begins when it last took something."""
+    async with scene(policy=Block(100, stall_timeout=7.0)) as it:
+        it.work.feed(*[stdout("x" * 50)] * 5)
+        await wait_all_tasks_blocked()
+        it.viewer._sending_since = it.run._held_since + 5
+        assert it.run.tick(it.run._held_since + 8) == it.run._held_since + 12
+        assert it.viewer.gone is None
+        it.take()
+        await wait_all_tasks_blocked()
+        it.take()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+
+async def test_without_an_end_of_grace_nobody_is_waited_for_longer_than_a_stall(anyio_backend: str) -> None:
+    """`grace=None`: the work goes on to its end, although the one who left stood at its mark."""
+    async with scene(policy=Block(100, stall_timeout=7.0), grace=None) as it:
+        it.run.leave(it.viewer)
+        it.work.feed(*[stdout("x" * 50)] * 20, exit_frame())
+        it.work.finish()
+        await wait_all_tasks_blocked()
+        assert it.work.unread > 15
+        assert it.run.tick(it.run._held_since + 6) < inf
+        it.run.tick(it.run._held_since + 7)
+
+    assert it.run.log.next == 22
+    assert it.work.cancels == 0
+
+
+async def test_during_the_grace_period_the_one_who_left_is_waited_for(anyio_backend: str) -> None:
+    """It ends by itself; until then who comes back has lost nothing."""
+    async with scene(policy=Block(100, stall_timeout=7.0), grace=60) as it:
+        it.run.leave(it.viewer)
+        it.work.feed(*[stdout("x" * 50)] * 20)
+        await wait_all_tasks_blocked()
+        unread = it.work.unread
+        assert it.run.tick(it.run._held_since + 8) == inf
+        await wait_all_tasks_blocked()
+        assert it.work.unread == unread > 15
+        it.run.cancel()
+
+
+async def test_a_run_and_its_viewers_are_counted(anyio_backend: str) -> None:
+    """While it goes on and after it; nothing is counted twice."""
+    async with scene(max_frame_size=200, high_water=200) as it:
+        other = it.view(Drop(10))
+        it.work.feed(stdout("x" * 50), stdout("y" * 300), stdout("x" * 50), stdout("z" * 50))
+        await wait_all_tasks_blocked()
+        now = it.run.statistics()
+        assert (now.name, now.is_over, now.frames_in, now.stalls, len(now.viewers)) == ("tokent", False, 3, 1, 2)
+        assert (now.frames_discarded, now.bytes_discarded) == (1, len(stdout("y" * 300)))
+        assert now.bytes_in == now.bytes_kept == now.viewers[0].bytes_pending
+        live = it.totals.snapshot((now,))
+        assert (live.runs_started, live.viewers, live.viewers_seen, live.frames_in) == (1, 2, 2, 3)
+
+        it.take()
+        it.run.leave(other)
+        await wait_all_tasks_blocked()
+        it.work.feed(exit_frame())
+        it.work.finish()
+
+    after = it.totals.snapshot((it.run.statistics(),))
+    assert (after.frames_in, after.frames_discarded, after.stalls) == (5, 1, 1)
+    assert after.cancels == {"requested": 0, "acknowledged": 0, "confirmed": 0}
+
+
+async def test_what_had_to_be_ended_is_counted_by_how_that_went(anyio_backend: str) -> None:
+    """Only what was seen to be gone counts as confirmed."""
+    async with scene(ScriptedWork(outcome=Cancelled.ACKNOWLEDGED)) as it:
+        assert it.run.cancelled is None
+        it.run.leave(it.viewer)
+
+    assert it.totals.snapshot(()).cancels == {"requested": 0, "acknowledged": 1, "confirmed": 0}
+
+
+async def test_a_run_that_is_over_keeps_nothing_but_its_log(anyio_backend: str) -> None:
+    """The beginning of a frame that never came, up to a mebibyte, is forgotten."""
+    async with scene() as it:
+        it.work.feed(stdout("a") + b"data: " + b"x" * 10**6)
+        it.work.finish()
+
+    assert it.run._splitter.pending == b""
+    assert it.run.is_done
+
+
+async def test_comments_do_not_delay_an_unfinished_line(anyio_backend: str) -> None:
+    """An upstream's heartbeats are no output: the silence goes on."""
+    async with scene() as it:
+        it.work.feed('event: stdout\ndata: {"data":"50%"}\n\n')
+        await wait_all_tasks_blocked()
+        due = it.run._flush_at
+        it.work.feed(": heartbeat\n\n")
+        await wait_all_tasks_blocked()
+        assert it.run._flush_at == due
+        it.run.cancel()
+
+
 async def test_an_unfinished_line_is_shown_after_silence(anyio_backend: str) -> None:
     """A prompt without a newline does not wait for the next line, and each piece starts the silence anew."""
     async with scene() as it:
@@ -349,7 +488,7 @@ async def test_the_clock_is_told_of_an_unfinished_line(anyio_backend: str, monke
     async with scene() as it:
         it.work.feed('event: stdout\ndata: {"data":"50%"}\n\n')
         with anyio.fail_after(5):
-            while not it.viewer.cursor.pending:
+            while not it.viewer.delivery.cursor.pending:
                 await it.viewer._wake.wait()
         it.work.feed(exit_frame())
         it.work.finish()
@@ -361,8 +500,8 @@ async def test_verbatim_ends_as_its_upstream_ends(anyio_backend: str) -> None:
         it.work.feed(b"id: 1\ndata: x\r\n\r\n")
         it.work.finish()
 
-    assert it.viewer.cursor.take(100) == b"id: 1\ndata: x\n\n"
-    assert it.viewer.cursor.finished
+    assert it.viewer.delivery.cursor.take(100) == b"id: 1\ndata: x\n\n"
+    assert it.viewer.delivery.cursor.finished
     assert it.work.cancels == 0
 
 
@@ -371,7 +510,7 @@ async def test_verbatim_cancels_what_broke(anyio_backend: str) -> None:
     async with scene(dialect="verbatim") as it:
         it.work.fail(UpstreamLost("It broke."))
 
-    assert it.viewer.cursor.finished
+    assert it.viewer.delivery.cursor.finished
     assert it.work.cancels == 1
 
 

@@ -8,10 +8,14 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
+from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
+from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block
 from sse_bridge.relay.signal import Signal
-from sse_bridge.relay.viewer import BATCH, HEARTBEAT, Viewer
+from sse_bridge.relay.viewer import HEARTBEAT, Viewer
+from sse_bridge.wire.dialects import Typed
+from sse_bridge.wire.ids import FrameIds
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +35,29 @@ class Sink:
         self.ended = not more
 
 
-def viewer_of(log: RunLog, *, heartbeat: float | None = 10.0, send_timeout: float | None = 30.0) -> Viewer:
-    return Viewer(log.attach(), Block(), Signal(), heartbeat=heartbeat, send_timeout=send_timeout)
+def viewer_of(
+    log: RunLog,
+    *,
+    heartbeat: float | None = 10.0,
+    send_timeout: float | None = 30.0,
+    rate: TokenBucket | None = None,
+) -> Viewer:
+    delivery = Delivery(log, Typed(FrameIds(None)), Block(), rate, 1, anyio.current_time())
+    return Viewer(delivery, Signal(), heartbeat=heartbeat, send_timeout=send_timeout)
+
+
+async def write(viewer: Viewer, sink: Sink, first: bytes) -> None:
+    """What the edge does: every message goes through `timed`."""
+
+    async def send(body: tuple[bytes, bool]) -> None:
+        await sink(*body)
+
+    timed = viewer.timed(send)
+
+    async def send_body(content: bytes, more: bool) -> None:
+        await timed((content, more))
+
+    await viewer.write(send_body, first)
 
 
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
@@ -43,7 +68,7 @@ async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
         log.append(b"data: %d\n\n" % number, number + 2)
     log.close()
 
-    await viewer.write(sink, b"first")
+    await write(viewer, sink, b"first")
 
     assert sink.bodies == [b"first", b"".join(b"data: %d\n\n" % number for number in range(5)), b""]
     assert sink.ended
@@ -57,7 +82,7 @@ async def test_a_batch_is_bounded(anyio_backend: str) -> None:
         log.append(b"x" * (BATCH // 4), number + 2)
     log.close()
 
-    await viewer.write(sink, b"")
+    await write(viewer, sink, b"")
 
     assert max(map(len, sink.bodies)) <= BATCH
     assert sum(map(len, sink.bodies)) == 5 * BATCH
@@ -68,7 +93,7 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink, b"first")
         await wait_all_tasks_blocked()
         sent_at = viewer._sent_at
 
@@ -95,7 +120,7 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log, send_timeout=None)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink, b"first")
         await wait_all_tasks_blocked()
         sink.hold = anyio.Event()
         log.append(b"data: 1\n\n", 2)
@@ -116,7 +141,7 @@ async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink, b"first")
         await wait_all_tasks_blocked()
         viewer.tick(viewer._sent_at + 10)
         log.append(b"data: 1\n\n", 2)
@@ -134,13 +159,13 @@ async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: s
     sink.hold = anyio.Event()
     done = anyio.Event()
 
-    async def write() -> None:
+    async def write_to_the_end() -> None:
         with viewer.scope:
-            await viewer.write(sink, b"first")
+            await write(viewer, sink, b"first")
         done.set()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write)
+        tasks.start_soon(write_to_the_end)
         await wait_all_tasks_blocked()
         since = viewer._sending_since
         assert since is not None
@@ -175,3 +200,55 @@ async def test_the_first_reason_to_leave_is_kept(anyio_backend: str) -> None:
     viewer.leave("disconnected")
 
     assert viewer.gone == "stalled"
+
+
+async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> None:
+    """What the bucket holds goes at once, the rest when there are tokens again."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, rate=TokenBucket(20, burst=2))
+    for number in range(4):
+        log.append(b"data: %d\n\n" % number, number + 2)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink, b"first")
+        await wait_all_tasks_blocked()
+        assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
+        bodies = len(sink.bodies)
+        wake = viewer._wake._event
+        viewer.notify()
+        assert viewer._wake._event is wake is not None
+        log.close()
+    assert b"".join(sink.bodies[bodies:]) == b"data: 2\n\ndata: 3\n\n"
+    assert sink.ended
+
+
+async def test_heartbeats_go_out_while_a_pace_keeps_frames_back(anyio_backend: str) -> None:
+    """A pace of a frame an hour is silence."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, rate=TokenBucket(1 / 3600, burst=1))
+    log.append(b"data: 1\n\ndata: 2\n\n", 3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink, b"first")
+        await wait_all_tasks_blocked()
+        viewer.tick(viewer._sent_at + 10)
+        await wait_all_tasks_blocked()
+        assert sink.bodies == [b"first", b"data: 1\n\n", HEARTBEAT]
+        tasks.cancel_scope.cancel()
+
+
+async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
+    """Also those that are no body: a client that takes not even the response's head is stalled."""
+    viewer, hang = viewer_of(RunLog()), anyio.Event()
+
+    async def send(message: str) -> None:
+        await hang.wait()
+
+    async def send_head() -> None:
+        await viewer.timed(send)("head")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send_head)
+        await wait_all_tasks_blocked()
+        since = viewer.took_at
+        viewer.tick(since + 30)
+        assert viewer.gone == "stalled"
+        hang.set()

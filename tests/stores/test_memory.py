@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sse_bridge.relay.run import Run
+from sse_bridge.relay.statistics import Totals
 from sse_bridge.stores import memory
 from sse_bridge.stores.memory import MemoryStore
 from sse_bridge.wire.dialects import Typed
-from sse_bridge.wire.frames import FrameSplitter
 from sse_bridge.wire.ids import FrameIds
 from tests.support.work import ScriptedWork
 
@@ -17,7 +19,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyn
 
 def run_of(token: str, size: int = 0) -> Run:
     dialect = Typed(FrameIds(token))
-    run = Run(token, ScriptedWork(), dialect, FrameSplitter(), replay=10**9, grace=0, cancel_timeout=1)
+    limits: dict[str, Any] = {"max_frame_size": None, "replay": 10**9, "grace": 0, "cancel_timeout": 1}
+    run = Run(token, ScriptedWork(), dialect, totals=Totals(), **limits)
     if size:
         run.log.append(b"x" * size, 2)
     return run
@@ -37,7 +40,7 @@ async def test_a_run_is_found_by_token_and_key_until_it_expires(anyio_backend: s
 
 async def test_runs_that_are_over_share_a_bound(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go first, whatever they hold; those that run are not counted."""
-    monkeypatch.setattr(memory, "MAX_FINISHED_BYTES", 1000)
+    monkeypatch.setattr(memory, "MAX_FINISHED_BYTES", 1000 + 2 * memory._RUN_SIZE)
     store = MemoryStore()
     runs = [run_of(f"r{number}", 400) for number in range(5)]
     for run in runs:
@@ -55,3 +58,14 @@ async def test_a_run_that_never_was_is_forgotten_with_its_key(anyio_backend: str
     store.forget(run)
 
     assert store.get("a", 0) is store.started_with("key", 0) is store.get("b", 0) is None
+
+
+async def test_runs_that_printed_nothing_are_bounded_too(anyio_backend: str) -> None:
+    """Each counts for what it holds beside its log."""
+    store = MemoryStore()
+    for number in range(5000):
+        run = run_of(str(number))
+        store.add(run, str(number))
+        store.finish(run, 0)
+
+    assert 1000 < len(store.runs) <= memory.MAX_FINISHED_BYTES / memory._RUN_SIZE

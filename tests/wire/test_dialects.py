@@ -251,8 +251,9 @@ def test_what_a_late_reader_missed_stands_under_a_number_that_was_given() -> Non
     dialect = Typed(FrameIds("r"))
     dialect.map(frame("stdout", {"line": "a"}).encode())
 
-    assert dialect.missed(7, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7}\n\n'
-    assert Named(FrameIds(None)).missed(7, 9) == b'event: gap\ndata: {"dropped":7}\n\n'
+    assert dialect.missed(7, None, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7}\n\n'
+    assert dialect.missed(7, 99, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7,"bytes":99}\n\n'
+    assert Named(FrameIds(None)).missed(7, None, 9) == b'event: gap\ndata: {"dropped":7}\n\n'
     assert dialect.ids.next == 2
 
 
@@ -397,7 +398,7 @@ def test_verbatim_has_no_words_of_its_own() -> None:
     """No line of ours but heartbeats."""
     dialect = Verbatim(FrameIds(None))
 
-    assert dialect.gap(1, 1) == dialect.missed(1, 1) == dialect.error("a", "b") == dialect.flush() == b""
+    assert dialect.gap(1, 1) == dialect.missed(1, 1, 1) == dialect.error("a", "b") == dialect.flush() == b""
     assert not any((dialect.unfinished, dialect.finished, dialect.sees_endings, dialect.ids_by_default))
 
 

@@ -234,3 +234,12 @@ def test_an_oversized_frame_may_end_on_a_cut() -> None:
 
     assert out == [b"", b"", b"", b"", b"", b"", b"", b":\n\n"]
     assert splitter.discarded_bytes == len("data: xyz\n\n") + len("data: long\n\n")
+
+
+def test_at_the_end_of_the_stream_the_beginning_of_a_frame_is_no_frame() -> None:
+    """9.2.6: it is dropped, and nothing of it is kept."""
+    splitter = FrameSplitter(None)
+    splitter.feed(b"data: whole\n\ndata: cut" + b"x" * 1000)
+    splitter.close()
+
+    assert splitter.pending == b""

@@ -1,0 +1,135 @@
+"""Merging: consecutive lines of one stream as one event, for viewers who want few.
+
+Works on frames that a dialect made, numbered and canonical. What is no plain line (an exit, a gap, a line with more
+than its text, a `partial` one) stays as it is, and in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from .frames import split
+from .ids import FrameIds
+
+__all__ = ["Merged", "first_frames", "merge"]
+
+_ID_LINE: Final = rb"(?:id: [^\n]*\n)?"
+_TAIL: Final = b'"}'
+_BLANK_LINE: Final = b"\n\n"
+#: What stands between two lines inside a JSON string.
+_NEWLINE: Final = b"\\n"
+_RETURN: Final = b"\\r"
+#: Inside a JSON string: everything up to the last carriage return that text follows.
+_OVERWRITTEN: Final = re.compile(rb"\A(?:(?:[^\\]|\\[^r])*+(?:\\r)++(?!\Z))+")
+
+
+class Merged(NamedTuple):
+    """What became of the first of some frames."""
+
+    data: bytes
+    #: How many events that is.
+    events: int
+    #: How many frames it stands for, and their bytes.
+    frames: int
+    size: int
+
+
+def first_frames(frames: bytes, most: int | None) -> Merged:
+    """The first `most` frames as they are; all of them if it is `None`."""
+    count = frames.count(_BLANK_LINE)
+    if most is None or count <= most:
+        return Merged(frames, count, count, len(frames))
+    end = 0
+    for _ in range(most):
+        end = frames.index(_BLANK_LINE, end) + 2
+    return Merged(frames[:end], most, most, end)
+
+
+def merge(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int, most: int | None) -> Merged:
+    """The first `most` events that the frames make when consecutive lines of one stream are merged.
+
+    Args:
+        frames: whole frames with their ids.
+        heads: how a plain line begins, behind its id: one for each stream.
+        ids: the run's.
+        first: the number of the first frame.
+        most: `None` for all.
+    """
+    if most == 0:
+        return Merged(b"", 0, 0, 0)
+    return _merge_one_stream(frames, heads, ids, first) or _merge_each(frames, heads, ids, first, most)
+
+
+# -- the fast path: nothing but lines of one stream
+
+
+def _merge_one_stream(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int) -> Merged | None:
+    """Splits at everything that stands between two texts.
+
+    If there are as many texts as frames, and no text holds a quote that is not escaped, then they are all there is.
+    """
+    start = len(ids.line(first))
+    head = next((head for head in heads if frames.startswith(head, start)), None)
+    if head is None or not frames.endswith(_TAIL + _BLANK_LINE):
+        return None
+    texts = _between(head).split(frames[start + len(head) : -len(_TAIL + _BLANK_LINE)])
+    count = len(texts)
+    if count != frames.count(_BLANK_LINE):
+        return None
+    text = _NEWLINE.join(texts)
+    if b'"' in (text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text):
+        return None
+    if _RETURN in text:
+        text = _NEWLINE.join(map(_last_state, texts))
+    return Merged(ids.at(first + count - 1, head + text + _TAIL), 1, count, len(frames))
+
+
+@lru_cache
+def _between(head: bytes) -> re.Pattern[bytes]:
+    """The end of one line's frame and the beginning of the next."""
+    return re.compile(re.escape(_TAIL + _BLANK_LINE) + _ID_LINE + re.escape(head))
+
+
+# -- any frames
+
+
+def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int, most: int | None) -> Merged:
+    line = _line(tuple(heads))
+    events: list[bytes] = []
+    texts: list[bytes] = []  # of the stream that `head` begins, not yet among the events
+    head, number, size = b"", first, 0
+
+    def close() -> None:
+        if texts:
+            events.append(ids.at(number - 1, head + _NEWLINE.join(map(_last_state, texts)) + _TAIL))
+            texts.clear()
+
+    for frame in split(frames):
+        match = line.fullmatch(frame)
+        if match is None or match[1] != head or not texts:
+            if len(events) + bool(texts) == most:
+                break
+            close()
+        if match is None:
+            events.append(frame + _BLANK_LINE)
+        else:
+            head = match[1]
+            texts.append(match[2])
+        number += 1
+        size += len(frame) + 2
+    close()
+    return Merged(b"".join(events), len(events), number - first, size)
+
+
+@lru_cache
+def _line(heads: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """A frame that is one plain line."""
+    return re.compile(_ID_LINE + b"(" + b"|".join(map(re.escape, heads)) + rb')([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
+
+
+def _last_state(text: bytes) -> bytes:
+    """What a terminal would show in the end of a line that was overwritten from its beginning."""
+    return _OVERWRITTEN.sub(b"", text) if _RETURN in text else text

@@ -1,0 +1,303 @@
+"""`Delivery`: under every policy and pace a viewer gets what was there, and what it does not get is counted."""
+
+from __future__ import annotations
+
+import json
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sse_bridge.flow.delivery import BATCH, Delivery
+from sse_bridge.flow.log import RunLog
+from sse_bridge.flow.pace import TokenBucket
+from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
+from sse_bridge.wire.dialects import Typed, Verbatim
+from sse_bridge.wire.events import parse
+from sse_bridge.wire.ids import FrameIds
+
+RUN = "Zk3vQ0x9bTnWf2Rq"
+#: The largest batch that is ever appended here.
+CHUNK = 10 * 5200
+
+
+class Source:
+    """A run's log, and what went into it."""
+
+    def __init__(self, replay: int = 0) -> None:
+        self.dialect = Typed(FrameIds(RUN))
+        self.log = RunLog(replay)
+        self.said: list[tuple[str, str]] = []  # the kind and the text of every frame; number 1 is at index 0
+
+    def print(self, *lines: str, kind: str = "stdout") -> None:
+        upstream = "".join(f"event: {kind}\ndata: {json.dumps({'line': line})}\n\n" for line in lines)
+        self.log.append(self.dialect.map(upstream.encode()), self.dialect.ids.next)
+        self.said += [(kind, line) for line in lines]
+
+    def end(self) -> None:
+        self.log.append(self.dialect.map(b'event: exit\ndata: {"exit_code":0}\n\n'), self.dialect.ids.next)
+        self.said.append(("exit", ""))
+        self.log.close()
+
+    def view(self, policy: Policy, rate: TokenBucket | None = None, number: int = 1) -> Delivery:
+        return Delivery(self.log, self.dialect, policy, rate, number, 0.0)
+
+
+class Page:
+    """What a page makes of what it gets: it appends lines, counts gaps, and remembers the last id."""
+
+    def __init__(self, source: Source, delivery: Delivery) -> None:
+        self.source = source
+        self.delivery = delivery
+        self.place = delivery.first  # the number of the frame that comes next
+        self.dropped = 0
+        self.events: list[float] = []  # when each one came
+        self.over = False
+
+    def read(self, now: float) -> int:
+        """Takes once, and checks everything that came against what was printed."""
+        frames = self.delivery.take(now)
+        for event in parse(frames):
+            self.see(json.loads(event.data or ""), int(str(event.id).rpartition(".")[2]), now)
+        return len(frames)
+
+    def see(self, body: dict[str, Any], number: int, now: float) -> None:
+        assert not self.over
+        if body["type"] == "gap":
+            assert number == self.place + body["dropped"] - 1
+            self.dropped += body["dropped"]
+            self.place = number + 1
+            return
+        self.events.append(now)
+        said = self.source.said[self.place - 1 : number]
+        assert said
+        assert {kind for kind, _ in said} == {body["type"]}
+        if body["type"] == "exit":
+            self.over = True
+        else:
+            assert body["line"] == "\n".join(text for _, text in said)
+        self.place = number + 1
+
+
+POLICIES: list[Policy] = [
+    Block(high_water=20_000),
+    Drop(high_water=1),
+    Drop(high_water=20_000),
+    Coalesce(high_water=20_000),
+    Coalesce(high_water=10**6, max_rate=None),
+]
+RATES = [None, None, TokenBucket(3, burst=2), TokenBucket(10_000)]
+
+
+class DeliveriesAgainstPages(RuleBasedStateMachine):
+    """Whatever is printed and taken in any order at any time, by viewers that come and go, the pages agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = Source()
+        self.pages: list[Page] = []
+        self.now = 0.0
+
+    @initialize(replay=st.sampled_from([0, 3000, 10**6]))
+    def begin(self, replay: int) -> None:
+        self.source = Source(replay)
+
+    @rule(policy=st.sampled_from(POLICIES), rate=st.sampled_from(RATES), back=st.integers(0, 40))
+    def come(self, policy: Policy, rate: TokenBucket | None, back: int) -> None:
+        if len(self.pages) < 6:
+            number = max(1, self.source.log.next - back)
+            delivery = Delivery(self.source.log, self.source.dialect, policy, rate, number, self.now)
+            self.pages.append(Page(self.source, delivery))
+
+    @rule(index=st.integers(0, 5))
+    def leave(self, index: int) -> None:
+        if index < len(self.pages):
+            self.pages.pop(index).delivery.cursor.close()
+
+    @precondition(
+        lambda self: not self.source.log.closed and not any(page.delivery.holds(False) for page in self.pages)
+    )
+    @rule(
+        count=st.integers(1, 10), size=st.sampled_from([0, 10, 5000]), kind=st.sampled_from(["stdout"] * 3 + ["stderr"])
+    )
+    def print(self, count: int, size: int, kind: str) -> None:
+        self.source.print(*[f"{len(self.source.said) + index}".ljust(size, ".") for index in range(count)], kind=kind)
+
+    @precondition(lambda self: not self.source.log.closed)
+    @rule()
+    def end(self) -> None:
+        self.source.end()
+
+    @rule(index=st.integers(0, 5), times=st.integers(1, 5))
+    def read(self, index: int, times: int) -> None:
+        if index < len(self.pages):
+            for _ in range(times):
+                self.pages[index].read(self.now)
+
+    @rule(seconds=st.sampled_from([0.001, 0.02, 1.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def everything_is_accounted_for(self) -> None:
+        for page in self.pages:
+            counted = page.delivery.statistics()
+            assert counted.frames_in == counted.frames_out + counted.frames_dropped + counted.frames_pending
+            assert counted.bytes_in == counted.bytes_out + counted.bytes_dropped + counted.bytes_pending
+            assert counted.frames_in == self.source.log.next - page.delivery.first
+            assert counted.frames_out == page.place - page.delivery.first - page.dropped
+            assert counted.frames_dropped >= page.dropped
+            assert counted.frames_merged == counted.frames_out - len(page.events)
+
+    @invariant()
+    def nothing_is_lost_under_block_but_what_was_gone_before(self) -> None:
+        for page in self.pages:
+            if isinstance(page.delivery.policy, Block):
+                assert page.delivery.statistics().bytes_dropped == 0
+
+    @invariant()
+    def memory_stays_below_the_marks(self) -> None:
+        marks = [page.delivery.policy.high_water for page in self.pages]
+        self.source.log._forget()
+        assert self.source.log.kept <= max([*marks, self.source.log.replay]) + CHUNK
+
+    def teardown(self) -> None:
+        """Whatever happened, the end arrives, and then there is no more."""
+        if not self.source.log.closed:
+            self.source.end()
+        for page in self.pages:
+            for _ in range(1000):
+                if not page.read(self.now):
+                    ready = page.delivery.ready_at(self.now)
+                    if ready == inf:
+                        break
+                    self.now = max(self.now, ready)
+            assert page.delivery.finished
+            assert page.place == self.source.log.next
+            assert page.over or page.delivery.statistics().frames_in == page.dropped
+
+
+TestDeliveriesAgainstPages = DeliveriesAgainstPages.TestCase
+TestDeliveriesAgainstPages.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+def test_what_is_pending_goes_out_as_it_is() -> None:
+    """`Block` without a rate: the very bytes of the log, and time does not matter."""
+    source = Source()
+    delivery = source.view(Block())
+    source.print("a", "b")
+
+    assert not delivery.is_paced
+    assert delivery.take(0.0) is source.log._frames[-1]
+    assert delivery.take(0.0) == b""
+    assert delivery.ready_at(0.0) == inf
+
+
+def test_block_holds_and_others_never_do() -> None:
+    """Only under `Block` does a run wait, and only there can a wait be too long."""
+    source = Source()
+    deliveries = [source.view(policy) for policy in (Block(100, stall_timeout=7.0), Drop(100), Coalesce(100))]
+    source.print("x" * 200)
+
+    assert [delivery.holds(False) for delivery in deliveries] == [True, False, False]
+    assert [delivery.stall_timeout for delivery in deliveries] == [7.0, None, None]
+
+
+def test_drop_skips_the_oldest_and_says_exactly_how_much() -> None:
+    """The notice goes before the next frame, under the number of the last one that is missing."""
+    source = Source()
+    delivery = source.view(Drop(high_water=12_000))
+    for number in range(10):
+        source.print(f"{number}".ljust(5000, "."))
+    source.end()
+
+    gap, *rest = [json.loads(event.data or "") for event in parse(delivery.take(0.0))]
+    counted = delivery.statistics()
+
+    assert gap == {"type": "gap", "dropped": 8, "bytes": counted.bytes_dropped}
+    assert [body["type"] for body in rest] == ["stdout", "stdout", "exit"]
+    assert (counted.frames_in, counted.frames_out, counted.frames_dropped) == (11, 3, 8)
+    assert delivery.finished
+
+
+def test_a_backlog_goes_out_in_batches() -> None:
+    """Some 64 KiB at once, under a rate no more than it allows."""
+    source = Source()
+    plain, slow = source.view(Block()), source.view(Block(), TokenBucket(1, burst=3))
+    for number in range(40):
+        source.print(f"{number}".ljust(5000))
+
+    assert BATCH / 2 < len(plain.take(0.0)) <= BATCH
+    assert slow.take(0.0).count(b"\n\n") == 3
+    assert slow.take(0.0) == b""
+    assert slow.ready_at(0.0) == 1.0
+    assert slow.take(2.0).count(b"\n\n") == 2
+
+
+def test_coalesce_sends_at_most_so_many_events_a_second() -> None:
+    """The first at once; what comes meanwhile is one event when its time has come."""
+    source = Source()
+    page = Page(source, source.view(Coalesce(max_rate=10)))
+    now = 0.0
+    while now < 2.0:
+        source.print(f"{now}")
+        page.read(now)
+        now += 0.01
+
+    assert 20 <= len(page.events) <= 21
+    assert page.events[0] == 0.0
+    assert page.dropped == 0
+
+
+def test_without_a_rate_coalesce_merges_what_is_there() -> None:
+    """`max_rate=None`: nothing waits."""
+    source = Source()
+    delivery = source.view(Coalesce(max_rate=None))
+    source.print("a", "b")
+
+    assert not delivery.is_paced
+    assert delivery.take(0.0) == f'id: {RUN}.2\ndata: {{"type":"stdout","line":"a\\nb"}}\n\n'.encode()
+    assert delivery.statistics().frames_merged == 1
+    assert delivery.take(0.0) == b""
+
+
+def test_what_was_gone_before_is_said_at_once() -> None:
+    """Also where nothing follows; its size is not known any more."""
+    source = Source()
+    source.print(*["x" * 100] * 100)
+    delivery = source.view(Block(), number=50)
+
+    assert delivery.take(0.0) == b'id: %b.100\ndata: {"type":"gap","dropped":51}\n\n' % RUN.encode()
+    counted = delivery.statistics()
+    assert (counted.frames_in, counted.frames_dropped, counted.bytes_in, counted.bytes_dropped) == (51, 51, 0, 0)
+
+
+def test_a_gap_that_was_not_told_yet_keeps_a_viewer_from_its_end() -> None:
+    """A pace that lets nothing go yet does not swallow it."""
+    source = Source()
+    source.print("x")
+    source.log.close()
+    delivery = source.view(Block(), TokenBucket(1, burst=1))
+    assert not delivery.finished
+    assert delivery.take(0.0)
+    assert delivery.finished
+
+
+def test_verbatim_has_no_word_for_what_is_missing_but_counts_it() -> None:
+    """No line of ours goes among the upstream's."""
+    dialect, log = Verbatim(FrameIds(None)), RunLog()
+    delivery = Delivery(log, dialect, Drop(high_water=10), None, 1, 0.0)
+    for _ in range(3):
+        log.append(dialect.map(b"data: %b\n\n" % (b"x" * 5000)), dialect.ids.next)
+
+    assert delivery.take(0.0).count(b"data") == 1
+    assert delivery.statistics().frames_dropped == 2
+
+
+def test_a_number_that_does_not_exist_is_no_place_to_begin() -> None:
+    """See `RunLog.attach`."""
+    with pytest.raises(ValueError, match="numbers"):
+        Source().view(Block(), number=2)
