@@ -1,0 +1,261 @@
+"""What viewers get is theirs alone: policies, rates, bounds, failures; and all of it is counted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from anyio import wait_all_tasks_blocked
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from sse_bridge import Block, Coalesce, ConfigurationError, Drop, SSEBridge, TokenBucket
+from tests.support.asgi import Page
+from tests.support.site import site
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+
+def lines(page: Page) -> list[Any]:
+    return [said.get("line", said["type"]) for said in page.objects]
+
+
+async def test_each_viewer_may_have_its_own_policy(anyio_backend: str) -> None:
+    """A function of the request decides, sync or async; the slow one that may lose something holds nobody."""
+
+    async def choose(request: Request) -> Block | Drop | Coalesce:
+        return {"drop": Drop(6000), "merge": Coalesce(max_rate=None)}.get(request.headers.get("policy", ""), Block())
+
+    work = ScriptedWork()
+    async with site(work, policy=choose) as it:
+        all_of_it = it.open()
+        await all_of_it.until(lambda: all_of_it.content)
+        run = all_of_it.headers["sse-bridge-run"]
+        slow, merged = it.open(path=f"/{run}", policy="drop"), it.open(path=f"/{run}", policy="merge")
+        await slow.until(lambda: slow.content)
+        slow.stall()
+        work.feed(stdout("first"))
+        await wait_all_tasks_blocked()
+        for number in range(20):
+            work.feed(stdout(str(number).ljust(5000, ".")))
+        work.feed(stdout("a", "b", "c"), exit_frame())
+        work.finish()
+        await all_of_it.until(lambda: all_of_it.ended)
+        slow.resume()
+        await slow.until(lambda: slow.ended)
+
+    printed = ["first", *[str(number).ljust(5000, ".") for number in range(20)], "a", "b", "c", "exit"]
+    assert lines(all_of_it) == printed
+    assert "\n".join(lines(merged)) == "\n".join(printed)
+    assert len(merged.events) < len(all_of_it.events)
+    gap = next(said for said in slow.objects if said["type"] == "gap")
+    assert gap["dropped"] + len(slow.objects) - 1 == len(printed)
+    assert lines(slow)[-1] == "exit"
+
+
+async def test_each_viewer_may_have_its_own_rate(anyio_backend: str) -> None:
+    """`None` is no limit."""
+
+    def choose(request: Request) -> TokenBucket | None:
+        return TokenBucket(1, burst=2) if "slow" in request.headers else None
+
+    work = ScriptedWork()
+    async with site(work, rate=choose) as it:
+        quick = it.open()
+        await quick.until(lambda: quick.content)
+        slow = it.open(path="/" + quick.headers["sse-bridge-run"], slow="yes")
+        work.feed(stdout("a", "b", "c", "d"))
+        await quick.until(lambda: len(quick.events) == 4)
+        await wait_all_tasks_blocked()
+        assert lines(slow) == ["a", "b"]
+        slow.leave()
+        work.feed(exit_frame())
+        work.finish()
+
+
+async def test_a_function_that_chooses_may_refuse(anyio_backend: str) -> None:
+    """As `resolve` may; nothing is started."""
+
+    def choose(request: Request) -> Block:
+        raise HTTPException(402, "Pay first.")
+
+    work = ScriptedWork()
+    async with site(work, policy=choose) as it:
+        page = await it.answer()
+
+    assert (page.status, page.error["message"]) == (402, "Pay first.")
+    assert not work.started.is_set()
+
+
+@pytest.mark.parametrize("options", [{"policy": "drop"}, {"policy": None}, {"rate": 5}, {"rate": Block()}])
+async def test_what_is_no_policy_and_no_rate_is_refused(anyio_backend: str, options: dict[str, Any]) -> None:
+    """When the bridge is made, or when the function says so; it says what would do."""
+    with pytest.raises(ConfigurationError, match=r"Block\(\)|TokenBucket"):
+        SSEBridge(None, lambda request: ScriptedWork(), **options)
+
+    name, wrong = next(iter(options.items()))
+    chooses: dict[str, Any] = {name: lambda request: wrong}
+    bridge = SSEBridge(None, lambda request: ScriptedWork(), **chooses)
+    page = Page()
+    with pytest.raises(ConfigurationError, match=r"Block\(\)|TokenBucket"):
+        await bridge(page.scope, page.receive, page.send)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_viewers": 0},
+        {"max_viewers": 1.5},
+        {"max_runs": 0},
+        {"max_runs": -1},
+        {"max_frame_size": 0.5},
+        {"retry_ms": 1.5},
+        {"replay": 1.5},
+    ],
+)
+def test_limits_are_whole_and_positive(options: dict[str, Any]) -> None:
+    """What cannot be meant is said when the bridge is made."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        SSEBridge(None, lambda request: ScriptedWork(), **options)
+
+
+async def test_beyond_max_runs_nothing_is_started(anyio_backend: str) -> None:
+    """503 with `Retry-After`, until one of them is done; who only follows is not counted."""
+    works = [ScriptedWork(), ScriptedWork(), ScriptedWork()]
+    async with site(*works, max_runs=1) as it:
+        first = it.open()
+        await first.until(lambda: first.content)
+        turned_away = await it.answer()
+        follower = it.open(path="/" + first.headers["sse-bridge-run"])
+        works[0].feed(exit_frame())
+        works[0].finish()
+        await first.until(lambda: first.ended)
+        await wait_all_tasks_blocked()
+        works[2].feed(exit_frame())
+        works[2].finish()
+        third = await it.answer()
+
+    assert (turned_away.status, turned_away.headers["retry-after"]) == (503, "5")
+    assert turned_away.error["code"] == "service_unavailable"
+    assert not works[1].started.is_set()
+    assert lines(follower) == lines(third) == ["exit"]
+    assert it.bridge.statistics().requests_turned_away == 1
+
+
+async def test_beyond_max_viewers_nobody_is_let_in(anyio_backend: str) -> None:
+    """Neither to start a run nor to follow one; a place that is left is free."""
+    work = ScriptedWork()
+    async with site(work, max_viewers=2) as it:
+        first = it.open()
+        await first.until(lambda: first.content)
+        run = first.headers["sse-bridge-run"]
+        second = it.open(path=f"/{run}")
+        await second.until(lambda: second.content)
+        assert [(await it.answer()).status, (await it.answer(path=f"/{run}")).status] == [503, 503]
+        second.leave()
+        await wait_all_tasks_blocked()
+        third = it.open(path=f"/{run}")
+        await third.until(lambda: third.content)
+        work.feed(exit_frame())
+        work.finish()
+
+    assert third.status == 200
+    assert it.bridge.statistics().viewers_seen == 3
+
+
+async def test_what_fails_for_the_first_viewer_is_its_own(anyio_backend: str, caplog: Any) -> None:
+    """An odd exception from its `send` gets out, once the run that its request hosts is over; others go on."""
+
+    class Odd(Page):
+        async def send(self, message: Any) -> None:
+            if message.get("body", b"").endswith(b"}\n\n"):
+                raise ZeroDivisionError("a middleware's bug")
+            await super().send(message)
+
+    work = ScriptedWork()
+    outcome: list[BaseException] = []
+    async with site(work) as it:
+        odd = Odd()
+
+        async def visit() -> None:
+            try:
+                await it.bridge(odd.scope, odd.receive, odd.send)
+            except ZeroDivisionError as error:
+                outcome.append(error)
+
+        it.tasks.start_soon(visit)
+        await odd.until(lambda: odd.content)
+        other = it.open(path="/" + odd.headers["sse-bridge-run"])
+        await other.until(lambda: other.content)
+        work.feed(stdout("a"))
+        await other.until(lambda: other.events)
+        assert not outcome
+        work.feed(exit_frame())
+        work.finish()
+
+    assert lines(other) == ["a", "exit"]
+    assert len(outcome) == 1
+    assert work.cancels == 0
+
+
+async def test_everything_is_counted(anyio_backend: str) -> None:
+    """Now and since the beginning; a snapshot does not change."""
+    work, second = ScriptedWork(), ScriptedWork()
+    async with site(work, second, grace=0) as it:
+        assert it.bridge.statistics().runs == ()
+        first = it.open()
+        await first.until(lambda: first.content)
+        other = it.open(path="/" + first.headers["sse-bridge-run"])
+        await other.until(lambda: other.content)
+        work.feed(stdout("a", "b"))
+        await other.until(lambda: len(other.events) == 2)
+        await wait_all_tasks_blocked()
+        now = it.bridge.statistics()
+        assert (len(now.runs), now.viewers, now.runs_started, now.viewers_seen) == (1, 2, 1, 2)
+        assert (now.frames_in, now.frames_out, now.frames_dropped) == (2, 4, 0)
+        assert now.bytes_out == 2 * now.bytes_in == 2 * now.runs[0].bytes_in
+        work.feed(exit_frame())
+        work.finish()
+        await first.until(lambda: first.ended)
+
+        gone = it.open()
+        await gone.until(lambda: gone.content)
+        gone.leave()
+        await second.closed.wait()
+
+    after = it.bridge.statistics()
+    assert (after.runs, after.viewers, after.runs_started, after.viewers_seen) == ((), 0, 2, 3)
+    assert (after.frames_in, after.frames_out) == (4, 6)
+    assert after.cancels == {"requested": 0, "acknowledged": 0, "confirmed": 1}
+    assert now.viewers == 2
+    with pytest.raises(TypeError):
+        after.cancels["confirmed"] = 0  # type: ignore[index]
+
+
+async def test_a_run_in_the_statistics_cannot_be_followed_by_its_name(anyio_backend: str) -> None:
+    """Metrics are read by many: they hold no more of a token than the log does."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        page = it.open()
+        await page.until(lambda: page.content)
+        name = it.bridge.statistics().runs[0].name
+        run = page.headers["sse-bridge-run"]
+        work.feed(exit_frame())
+        work.finish()
+
+    assert run.startswith(name)
+    assert len(run) - len(name) >= 10
+
+
+async def test_a_viewer_that_takes_not_even_the_head_is_stalled(anyio_backend: str, caplog: Any) -> None:
+    """`send_timeout` covers every message."""
+    work = ScriptedWork()
+    with caplog.at_level(logging.ERROR):
+        async with site(work, send_timeout=0.05, grace=0) as it:
+            page = it.open()
+            page.stall()
+            await work.closed.wait()
+
+    assert it.bridge.statistics().viewers_stalled == 1

@@ -1,0 +1,50 @@
+"""A bridge without a server, and the pages that visit it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+
+from sse_bridge import SSEBridge
+from tests.support.asgi import Page
+from tests.support.work import ScriptedWork
+
+
+class Site:
+    """A bridge, the work it starts (one after the other), and the pages that visit it."""
+
+    def __init__(self, *works: ScriptedWork, **options: Any) -> None:
+        self.starts = 0
+        self._works = iter(works)
+        self.bridge = SSEBridge(None, self._resolve, **options)
+        self.tasks: Any = None
+
+    def _resolve(self, request: Request) -> ScriptedWork:
+        self.starts += 1
+        return next(self._works, None) or ScriptedWork()
+
+    def open(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
+        """A page that visits, beside whatever else goes on."""
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        page = Page(method, path, headers=extra if seen is None else {"Last-Event-ID": seen, **extra})
+        self.tasks.start_soon(self.bridge, page.scope, page.receive, page.send)
+        return page
+
+    async def answer(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
+        """The same, for a request that is answered at once."""
+        page = self.open(method, path, seen, **headers)
+        await page.until(lambda: page.ended)
+        return page
+
+
+@asynccontextmanager
+async def site(*works: ScriptedWork, **options: Any) -> AsyncGenerator[Site]:
+    """All requests must have ended by themselves soon after the block."""
+    made = Site(*works, **options)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as made.tasks:
+            yield made
