@@ -26,7 +26,8 @@ async def test_each_viewer_may_have_its_own_policy(anyio_backend: str) -> None:
     """A function of the request decides, sync or async; the slow one that may lose something holds nobody."""
 
     async def choose(request: Request) -> Block | Drop | Coalesce:
-        return {"drop": Drop(6000), "merge": Coalesce(max_rate=None)}.get(request.headers.get("policy", ""), Block())
+        policies: dict[str, Block | Drop | Coalesce] = {"drop": Drop(6000), "merge": Coalesce(max_rate=None)}
+        return policies.get(request.headers.get("policy", ""), Block())
 
     work = ScriptedWork()
     async with site(work, policy=choose) as it:

@@ -10,7 +10,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import pytest
 
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
@@ -19,20 +21,22 @@ from tests.support.sandboxes import KEY, LocalSandbox, running
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
-#: What a server may grow by: the marks, what HTTP clients and kernels hold, and some 10 MB for its first request ever.
-GROWTH = 32 * MIB
+#: What a server may grow by: the marks (`high_water` and `replay`), and 32 MiB for HTTP clients, and some 10 MB of
+#: which belong to its first request ever.
+GROWTH = (1 + 8 + 32) * MIB
 
 
 class RawViewer:
     """A client that reads only when it is told to."""
 
-    def __init__(self, port: int, receive_buffer: int = 64 * 1024) -> None:
+    def __init__(self, port: int, *, policy: str = "") -> None:
         self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self.socket.connect(("127.0.0.1", port))
         self.socket.settimeout(30)
         # HTTP/1.0: no chunked encoding, so that what arrives is the stream itself.
-        self.socket.sendall(b"GET /run-sse HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        query = f"?policy={policy}" if policy else ""
+        self.socket.sendall(f"GET /run-sse{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
     def __enter__(self) -> Self:
         return self
@@ -51,29 +55,42 @@ class RawViewer:
             chunk = self.socket.recv(MIB)
 
 
-def test_a_viewer_that_stops_reading_costs_bounded_memory_and_loses_nothing(
-    sandbox: LocalSandbox, tmp_path: Path
-) -> None:
-    """200 MB are printed at a viewer that stops: the script waits, the server stays small, every line arrives."""
-    lines, width, progress = 200_000, 1000, tmp_path / "progress"
+POLICIES = {"block": ("Block", {"stall_timeout": None}), "drop": ("Drop", {}), "coalesce": ("Coalesce", {})}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_gigabyte_at_a_viewer_that_stops_reading(policy: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
+    """Under `Block` the script waits in its `print`, under the others it does not; memory is bounded under all.
+
+    When the viewer reads on, what it gets and what the gaps count is what was printed, in order, to the end.
+    """
+    lines, width, progress = 100_000, 10_000, tmp_path / "progress"
     sandbox.write(
         "/workspace/burst.py",
         f"""
 import sys
 for number in range({lines}):
-    sys.stdout.write(f"{{number:0{width}}}\\n")
+    sys.stdout.write(f"{{number:06}}{{'.' * {width - 7}}}\\n")
     if number % 1000 == 0:
         open({str(progress)!r}, "w").write(str(number))
+sys.stdout.flush()
+open({str(progress)!r}, "w").write("done")
 """,
     )
-    settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": "python3 /workspace/burst.py"}
+    settings: dict[str, Any] = {
+        "url": sandbox.url,
+        "key": KEY,
+        "sandbox": sandbox.id,
+        "command": "python3 /workspace/burst.py",
+    }
     with (
-        bridge_process(tmp_path, **settings, options={"send_timeout": None}) as bridge,
-        RawViewer(bridge.port) as viewer,
+        bridge_process(tmp_path, **settings, policies=POLICIES, options={"send_timeout": None}) as bridge,
+        RawViewer(bridge.port, policy=policy) as viewer,
     ):
         stream = viewer.events()
-        assert json.loads(next(stream).data or "")["line"] == "0" * width
         before = bridge.memory
+        seen = Seen(width)
+        seen.see(next(stream))
 
         def is_held() -> bool:
             """The script stands still before its end: it waits in its `print`."""
@@ -81,15 +98,44 @@ for number in range({lines}):
             time.sleep(0.5)
             return bool(first) and first == progress.read_text()
 
-        eventually(is_held, 30)
-        assert int(progress.read_text()) < lines / 2
-        assert bridge.memory - before < GROWTH
+        if policy == "block":
+            eventually(is_held, 30)
+            assert int(progress.read_text()) < lines / 2
+        else:
+            eventually(lambda: progress.read_text() == "done", 60)
+        assert peak(bridge) - before < GROWTH
 
-        for number in range(1, lines):
-            body = json.loads(next(stream).data or "")
-            assert int(body["line"]) == number
-        assert json.loads(next(stream).data or "") == {"type": "exit", "code": 0}
-        assert bridge.memory - before < GROWTH
+        for event in stream:
+            seen.see(event)
+        assert seen.code == 0
+        assert seen.next == lines
+        assert (seen.missing > lines / 2) == (policy != "block")
+        assert seen.missing == 0 or policy != "block"
+        assert peak(bridge) - before < GROWTH
+
+
+class Seen:
+    """What a page makes of the numbered lines it gets: they go up by one, but for what gaps count."""
+
+    def __init__(self, width: int) -> None:
+        self.next = 0
+        self.missing = 0
+        self.code: int | None = None
+        self._width = width
+
+    def see(self, event: events.Event) -> None:
+        assert self.code is None
+        body = json.loads(event.data or "")
+        if body["type"] == "gap":
+            assert body["bytes"] >= body["dropped"] * self._width
+            self.missing += body["dropped"]
+            self.next += body["dropped"]
+        elif body["type"] == "exit":
+            self.code = body["code"]
+        else:
+            for line in body["line"].split("\n"):
+                assert (int(line[:6]), len(line)) == (self.next, self._width - 1)
+                self.next += 1
 
 
 def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_timeout(
@@ -97,7 +143,7 @@ def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_t
 ) -> None:
     """No FIN, no RST, nothing read: the script that prints on at it is killed."""
     mark = uuid.uuid4().hex
-    settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
+    settings: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
     with (
         bridge_process(tmp_path, **settings, options={"send_timeout": 1.0, "grace": 0}) as bridge,
         RawViewer(bridge.port) as viewer,

@@ -38,16 +38,23 @@ class BridgeProcess:
 
 
 @contextmanager
-def bridge_process(tmp_path: Path, *, server: str = "uvicorn", **settings: Any) -> Iterator[BridgeProcess]:
+def bridge_process(
+    tmp_path: Path, *, server: str = "uvicorn", send_buffer: int | None = None, **settings: Any
+) -> Iterator[BridgeProcess]:
     """Serves `SSEBridge(**settings["options"])` at `/run-sse` until the context ends.
 
     Args:
         server: `uvicorn`, `hypercorn` or `granian`.
+        send_buffer: bytes that the kernel holds for each connection; `None` leaves it to the kernel. Not for granian.
         settings: `url` and `key` of the platform, `sandbox` and `command` to run; or `follow`, the URL of a stream.
+            `policies` are the policies a viewer may ask for with the query parameter `policy`, by name, each as the
+            name of its class and its arguments; the first is the default.
     """
     log = tmp_path / f"{server}.log"
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         port = listener.getsockname()[1]
+        if send_buffer is not None:  # connections inherit it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         listener.set_inheritable(True)
         command = [sys.executable, "-m", "tests.support.bridge_process", server, str(listener.fileno()), str(port)]
         if server == "granian":  # takes a port only
@@ -89,12 +96,19 @@ def make_app() -> Any:
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    from sse_bridge import Block, EventStream, Miosa, SandboxExec, SSEBridge, SSEBridgeMiddleware
+    import sse_bridge
+    from sse_bridge import EventStream, Miosa, SandboxExec, SSEBridge, SSEBridgeMiddleware
 
     settings = json.loads(os.environ["BRIDGE"])
     options = settings.get("options", {})
-    if "high_water" in options:
-        options["policy"] = Block(options.pop("high_water"))
+    if "policies" in settings:
+        policies = {name: getattr(sse_bridge, kind)(**given) for name, (kind, given) in settings["policies"].items()}
+        default = next(iter(policies))
+
+        async def choose(request: Any) -> Any:
+            return policies[request.query_params.get("policy", default)]
+
+        options["policy"] = choose
     if "follow" in settings:
         bridge = SSEBridge(None, lambda request: EventStream(settings["follow"]), **options)
     else:
