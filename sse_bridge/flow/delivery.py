@@ -20,8 +20,9 @@ __all__ = ["BATCH", "Delivery", "ViewerStatistics"]
 
 #: Bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back.
 BATCH: Final = 64 * 1024
-#: Bytes that become one event when they are merged: at sixty a second 15 MB, more than a page can show.
-_MERGED_BATCH: Final = 256 * 1024
+#: Bytes that become one event when they are merged: at sixty a second 30 MB, and less than the 1 MiB at which some
+#: clients give up (httpx2's).
+_MERGED_BATCH: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)

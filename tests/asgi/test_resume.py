@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
@@ -405,3 +406,31 @@ async def test_what_cannot_be_a_run_is_not_found(anyio_backend: str) -> None:
     async with site() as it:
         assert (await it.answer(path="/favicon.ico")).status == 404
         assert (await it.answer("DELETE", "/favicon.ico")).status == 404
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
+async def test_who_attached_to_a_run_that_never_began_is_told(anyio_backend: str) -> None:
+    """The request that would have hosted it was cancelled first; the other one with its key does not wait for ever."""
+    work = ScriptedWork()
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    bridge = SSEBridge(None, resolve)
+    host, other = (Page("POST", headers={"Idempotency-Key": "k"}) for _ in range(2))
+    hosting = anyio.CancelScope()
+
+    async def visit() -> None:
+        with hosting:
+            await bridge(host.scope, host.receive, host.send)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(visit)
+            tasks.start_soon(bridge, other.scope, other.receive, other.send)
+            while bridge.statistics().viewers < 2:
+                await anyio.lowlevel.checkpoint()
+            hosting.cancel()
+
+    assert not work.started.is_set()
+    assert other.error["code"] == "cancelled"

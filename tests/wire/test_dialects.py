@@ -246,6 +246,13 @@ def test_text_in_the_payload_that_looks_like_a_frame_is_text() -> None:
     ]
 
 
+def test_many_lines_in_one_event_are_cut_apart_where_they_end_and_nowhere_else() -> None:
+    """Whatever they hold: what stands between two of them stands in none of them."""
+    lines = ["first", 'a","b', '"', '","', "\\", '\\","', "", "\u2028", "\ud800", "last"]
+
+    assert typed(frame("stdout", {"line": "\n".join(lines)})) == [{"type": "stdout", "line": line} for line in lines]
+
+
 def test_what_a_late_reader_missed_stands_under_a_number_that_was_given() -> None:
     """It takes no number of its own: others have got these frames."""
     dialect = Typed(FrameIds("r"))
