@@ -19,6 +19,8 @@ __all__ = ["HEARTBEAT", "Viewer"]
 HEARTBEAT: Final = comment("heartbeat")
 #: Bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back.
 BATCH: Final = 64 * 1024
+#: Seconds for the last, empty body of a viewer that has waited for it.
+LAST_SEND: Final = 0.2
 
 SendBody = Callable[[bytes, bool], Awaitable[None]]
 
@@ -51,6 +53,8 @@ class Viewer:
         self._sending_since: float | None = None
         self._sent_at = anyio.current_time()
         self._heartbeat_due = False
+        self._last_words = b""
+        self._done: anyio.Event | None = None
 
     def notify(self) -> None:
         """There is something new in the log, or its end."""
@@ -60,6 +64,16 @@ class Viewer:
         """Ends the writing wherever it is, for good."""
         self.gone = self.gone or reason
         self.scope.cancel()
+
+    def stop(self, farewell: bytes, deadline: float, done: anyio.Event) -> None:
+        """The server stops, and the run was ended for it.
+
+        What is pending may go out until `deadline`, and `farewell` after it; then the scope is cancelled while `gone`
+        is still `None`. The end itself waits until the run is done: there are servers (granian) that end with their
+        last response, and would leave the run's work behind.
+        """
+        self._last_words, self._done = farewell, done
+        self.scope.deadline = deadline
 
     def holds(self, held: bool) -> bool:
         """Whether the run has to wait for this viewer."""
@@ -81,12 +95,25 @@ class Viewer:
                 self._took.notify()
                 await self._send(send_body, frames)
             elif self.cursor.finished:
-                await self._send(send_body, b"", more=False)
+                await self._end(send_body)
                 return
             elif self._heartbeat_due:
                 await self._send(send_body, HEARTBEAT)
             else:
                 await self._wake.wait()
+
+    async def until_done(self) -> None:
+        """What a viewer that was stopped waits for before its end; others wait for nothing."""
+        if self._done is not None:
+            deadline, self.scope.deadline = self.scope.deadline, inf
+            await self._done.wait()
+            self.scope.deadline = max(deadline, anyio.current_time() + LAST_SEND)
+
+    async def _end(self, send_body: SendBody) -> None:
+        if self._last_words:
+            await self._send(send_body, self._last_words)
+        await self.until_done()
+        await self._send(send_body, b"", more=False)
 
     async def _send(self, send_body: SendBody, body: bytes, more: bool = True) -> None:
         self._sending_since = anyio.current_time()
