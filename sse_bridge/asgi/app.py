@@ -31,7 +31,7 @@ from ..wire.frames import DEFAULT_MAX_FRAME_SIZE, FrameSplitter
 from ..wire.ids import FrameIds
 from . import messages
 from .messages import Receive, Scope, Send
-from .sockets import Sockets
+from .sockets import Sockets, with_own_addresses
 from .stopping import Open
 
 __all__ = ["SSEBridge"]
@@ -341,14 +341,15 @@ class SSEBridge:
                         await self._write(run, viewer, send)
                     if viewer.scope.cancelled_caught:
                         viewer.leave("stopped")
-                    await self._see_off(run, viewer, request.scope, left)
+                    await self._see_off(run, viewer, request, left)
                     tasks.cancel_scope.cancel()
         finally:
             run.leave(viewer)
 
-    async def _see_off(self, run: Run, viewer: Viewer, scope: Scope, left: anyio.Event) -> None:
+    async def _see_off(self, run: Run, viewer: Viewer, request: Request, left: anyio.Event) -> None:
         """Cuts the connection of a client that does not read: the server would wait for it, for ever."""
         here = self._here()
+        scope = with_own_addresses(request.scope, request.receive)
         is_stuck = viewer.gone in ("stalled", "stopped")
         if here.stopping and not is_stuck and self._sockets.unsent(scope):
             with here.wait():  # it was given its end, but has not taken what came before

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from .messages import Scope
+from .messages import Receive, Scope
 
-__all__ = ["Sockets"]
+__all__ = ["Sockets", "with_own_addresses"]
 
 #: Where the descriptors of this process are listed.
 _LISTS: Final = ("/proc/self/fd", "/dev/fd")
@@ -78,9 +78,23 @@ class Sockets:
         return self._descriptors.get(ends)
 
 
+def with_own_addresses(scope: Scope, receive: Receive) -> Scope:
+    """The scope with the addresses that the connection itself has, where they can be asked for.
+
+    uvicorn believes what a proxy on the same machine says about the client. Its `receive` belongs to an object that has
+    the transport, which knows better. Middleware that wraps `receive` hides that; then the scope is what there is.
+    """
+    ask = getattr(getattr(getattr(receive, "__self__", None), "transport", None), "get_extra_info", None)
+    if ask is None:
+        return scope
+    with suppress(OSError):  # uvloop asks the socket, which may be closed
+        return {**scope, "client": ask("peername"), "server": ask("sockname")}
+    return scope
+
+
 def _ends_of(scope: Scope) -> _Ends | None:
     """`None` where nothing may be cut: HTTP/2 connections carry others' streams, proxies' headers hide a client's port
-    (uvicorn names 0 then), and Unix sockets have no addresses."""
+    (uvicorn names 0), and Unix sockets have no addresses."""
     if not scope.get("http_version", "").startswith("1"):
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sse_bridge.asgi import sockets
-from sse_bridge.asgi.sockets import Sockets
+from sse_bridge.asgi.sockets import Sockets, with_own_addresses
 from tests.support.connections import Connection, connected
 from tests.support.skipping import skip
 
@@ -207,3 +207,37 @@ def test_a_socket_that_python_cannot_open_is_passed_over(connection: Connection,
         patched.setattr(socket, "socket", refuse)
         assert not Sockets().cut(connection.scope)
     assert len(os.listdir("/dev/fd")) == before
+
+
+class Cycle:
+    """What uvicorn's `receive` is a method of."""
+
+    def __init__(self, connection: Connection, *, is_closed: bool = False) -> None:
+        self.transport = self
+        self._scope = connection.scope
+        self._is_closed = is_closed
+
+    def get_extra_info(self, name: str) -> Any:
+        if self._is_closed:
+            raise OSError("Transport endpoint is not connected")
+        return self._scope[{"peername": "client", "sockname": "server"}[name]]
+
+    async def receive(self) -> Any: ...
+
+
+def test_a_proxy_does_not_hide_the_connection_from_uvicorns_transport(connection: Connection) -> None:
+    """Its `X-Forwarded-For` has replaced the address in the scope."""
+    scope = {**connection.scope, "client": ("192.0.2.1", 0)}
+    assert not Sockets().cut(scope)
+    assert Sockets().cut(with_own_addresses(scope, Cycle(connection).receive))
+    assert not connection.is_open()
+
+
+def test_where_nobody_can_be_asked_the_scope_is_what_there_is(connection: Connection) -> None:
+    """Other servers, wrapped `receive`s, transports that are closed."""
+
+    async def receive() -> Any: ...
+
+    others: list[Any] = [receive, Cycle(connection, is_closed=True).receive, [].append]
+    for other in others:
+        assert with_own_addresses(connection.scope, other) is connection.scope

@@ -95,13 +95,14 @@ class Viewer:
 
 
 class Stalled:
-    """A page that never reads, and whose script is held by that."""
+    """A page that never reads, and whose script is held by that; or a proxy before such a page."""
 
-    def __init__(self, server: ServerProcess, run: str, mark: str) -> None:
+    def __init__(self, server: ServerProcess, run: str, mark: str, *, is_forwarded: bool) -> None:
         self._mark = mark
         self._written = -1
         self._connection = socket.create_connection(("127.0.0.1", server.port))
-        self._connection.sendall(f"GET /run-sse/?run={run} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        forwarded = "X-Forwarded-For: 192.0.2.1\r\n" if is_forwarded else ""
+        self._connection.sendall(f"GET /run-sse/?run={run} HTTP/1.1\r\nHost: localhost\r\n{forwarded}\r\n".encode())
 
     def is_ready(self) -> bool:
         before, self._written = self._written, self._count()
@@ -118,7 +119,8 @@ class Stalled:
 
 
 def visit(server: ServerProcess, kind: str, mark: str) -> Viewer | Stalled:
-    return Stalled(server, kind, mark) if kind == "stalled" else Viewer(server, kind)
+    name, _, forwarded = kind.partition("-")
+    return Stalled(server, name, mark, is_forwarded=bool(forwarded)) if name == "stalled" else Viewer(server, name)
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +151,7 @@ def assert_clean(log: str) -> None:
     ("number", "kinds"),
     [
         *((signal.SIGTERM, [kind]) for kind in KINDS),
-        (signal.SIGINT, KINDS),
+        (signal.SIGINT, ["idle", "chatty", "stalled-behind-proxy"]),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "+".join(value),
 )
