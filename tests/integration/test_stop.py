@@ -203,6 +203,28 @@ def frozen() -> Iterator[tuple[dict[str, Any], psutil.Popen]]:
         process.wait(10)
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_script_that_cannot_be_ended_is_not_waited_for(
+    server: str, frozen: tuple[dict[str, Any], psutil.Popen], mark: str, tmp_path: Path
+) -> None:
+    """Longer than `cancel_timeout`; its viewer is told as all are, and the log says that it may run on."""
+    place, sandbox = frozen
+    settings = {**place, "commands": {"idle": f"sleep {mark}"}, "options": {"cancel_timeout": CANCEL_TIMEOUT}}
+    with server_process(server, tmp_path, **settings) as process:
+        viewer = Viewer(process, "idle")
+        eventually(lambda: running(mark) and viewer.is_ready())
+        sandbox.suspend()
+        told = time.monotonic()
+        process.tell(signal.SIGTERM)
+        seconds = process.seconds_until_gone(told)
+
+        logger.info("%s, SIGTERM, frozen sandbox: %.2f s", server, seconds)
+        assert CANCEL_TIMEOUT <= seconds < BOUND
+        viewer.check()
+        assert "not seen to end" in process.log.read_text()
+        assert "Traceback" not in process.log.read_text()
+
+
 def test_a_second_ctrl_c_stops_uvicorn_at_once(
     frozen: tuple[dict[str, Any], psutil.Popen], mark: str, tmp_path: Path
 ) -> None:
