@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import random
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from ..errors import ConfigurationError, UpstreamError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..relay.heartbeat import keep_time
-from ..relay.run import Run
+from ..relay.run import RETRY_AFTER, Run
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import HEARTBEAT, Viewer
 from ..stores.memory import MemoryStore
@@ -32,6 +33,8 @@ from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from ..wire.ids import FrameIds
 from . import messages
 from .messages import Receive, Scope, Send
+from .sockets import Sockets, with_own_addresses
+from .stopping import Open
 
 __all__ = ["SSEBridge"]
 
@@ -56,6 +59,12 @@ DEFAULT_REPLAY: Final = 8 * 1024 * 1024
 _RETRY_AFTER: Final = "5"
 #: Random bytes in a run's token: 96 bits, 16 characters.
 _TOKEN_BYTES: Final = 12
+#: Milliseconds over which viewers are spread that come back after a stop, all of which were told at the same time.
+_SPREAD: Final = 5000
+#: Seconds that stopping may take beyond `cancel_timeout`.
+_STOP: Final = 2.0
+#: Seconds for a server to see that a connection was cut: until then an end without an end is an error in its log.
+_SEE: Final = 0.3
 
 
 class SSEBridge:
@@ -152,12 +161,15 @@ class SSEBridge:
         self._heartbeat = heartbeat
         self._grace = grace
         self._replay = replay
-        self._retry_ms = retry_ms if dialect != "verbatim" else None
+        self._sees_retry = dialect != "verbatim"  # to which nothing of ours is added
+        self._retry_ms = retry_ms if self._sees_retry else None
         self._max_frame_size = max_frame_size
         self._send_timeout = send_timeout
         self._commit_after = math.inf if commit_after is None else commit_after
         self._cancel_timeout = cancel_timeout
         self._allow_cross_site = allow_cross_site
+        self._open: Open | None = None
+        self._sockets = Sockets()
 
     def statistics(self) -> BridgeStatistics:
         """What happens now, and what was counted since the bridge was made."""
@@ -172,9 +184,40 @@ class SSEBridge:
         else:  # a websocket
             await send({"type": "websocket.close"})
 
+    async def shutdown(self) -> None:
+        """Ends every stream and exec of this bridge, and takes no new request in this event loop: they get 503.
+
+        Where the server's own handling of SIGTERM and SIGINT can be seen, as in uvicorn, hypercorn and granian, this
+        happens by itself. Other hosts call it before they wait for open responses. Returns when all requests
+        are over, after two seconds and `cancel_timeout` at most; call it as often as you like.
+        """
+        await self._here(listen=False).shutdown(_STOP + self._cancel_timeout)
+
     # -- requests
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        here = self._here()
+        with here.request():
+            if here.stopping:
+                return await _send_http_exception(send, _stopping())
+            return await self._route(scope, receive, send)
+
+    def _here(self, listen: bool = True) -> Open:
+        """What is open in this event loop. A bridge may see one after the other."""
+        token = anyio.lowlevel.current_token()
+        if self._open is None or not self._open.is_in(token):
+            self._open = Open(token, self._farewell)
+            if listen:
+                self._open.listen()
+        return self._open
+
+    def _farewell(self) -> bytes:
+        """What a viewer gets with its end when the server stops."""
+        if not self._sees_retry:
+            return b""
+        return encode(Event(retry=(self._retry_ms or int(1000 * RETRY_AFTER)) + random.randrange(_SPREAD)))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         token = messages.route_path(scope)
         method = request.method
@@ -235,7 +278,7 @@ class SSEBridge:
         viewer = self._view(run, policy, rate, run.log.first if number is None else number)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show, run, viewer, request.receive, send)
+                tasks.start_soon(self._show, run, viewer, request, send)
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
@@ -250,13 +293,13 @@ class SSEBridge:
         await messages.send_json(send, 204, None)
 
     async def _authorized(self, request: Request, run: Run) -> None:
-        if self._authorize is not None and not await _call(self._authorize, request, run.token):
+        if self._authorize is not None and not await self._ask(self._authorize, request, run.token):
             raise HTTPException(403, "This run is not yours to see.")
 
     async def _chosen(self, request: Request) -> tuple[Policy, TokenBucket | None]:
         """The policy and the rate of one viewer."""
-        policy = await _call(self._policy, request) if callable(self._policy) else self._policy
-        rate = await _call(self._rate, request) if callable(self._rate) else self._rate
+        policy = await self._ask(self._policy, request) if callable(self._policy) else self._policy
+        rate = await self._ask(self._rate, request) if callable(self._rate) else self._rate
         return _a_policy(policy), _a_rate(rate)
 
     def _view(self, run: Run, policy: Policy, rate: TokenBucket | None, number: int) -> Viewer:
@@ -271,12 +314,22 @@ class SSEBridge:
             raise HTTPException(503, f"There are too many {what} here now.", {"Retry-After": _RETRY_AFTER})
 
     async def _resolved(self, request: Request) -> Exec:
-        source = await _call(self._resolve, request)
+        source = await self._ask(self._resolve, request)
         if not hasattr(source, "work"):
             raise ConfigurationError(
                 f"resolve must return an exec, such as SandboxExec(...), not {type(source).__name__}."
             )
         return cast(Exec, source)
+
+    async def _ask(self, function: Callable[..., object], *arguments: object) -> object:
+        """Calls what the application gave us; nobody waits for that when the server stops."""
+        here = self._here()
+        answer = None
+        with here.wait():
+            answer = await _call(function, *arguments)
+        if here.stopping:
+            raise _stopping()
+        return answer
 
     async def _start(
         self, source: Exec, last_event_id: str | None, key: str | None, request: Request, send: Send
@@ -287,7 +340,7 @@ class SSEBridge:
         """
         policy, rate = await self._chosen(request)
         if self._max_runs is not None:
-            self._bound("runs", sum(not other.is_done for other in self._store.runs), self._max_runs)
+            self._bound("runs", sum(not other.done.is_set() for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         dialect = self._dialect(FrameIds(token if self._ids else None))
@@ -309,18 +362,24 @@ class SSEBridge:
         async def show() -> None:
             """What fails here is this viewer's alone: others may follow the run."""
             try:
-                await self._show(run, viewer, request.receive, send)
+                await self._show(run, viewer, request, send)
             except Exception as error:
                 failures.append(error)
 
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(show)
-                for _ in range(_ROUNDS_TO_NOTICE):
-                    await anyio.lowlevel.checkpoint()
-                if run.is_followed:  # who left while we resolved starts nothing
-                    tasks.start_soon(self._read, run)
-                    is_read = True
+            with self._here().run(run):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(show)
+                    try:
+                        for _ in range(_ROUNDS_TO_NOTICE):
+                            await anyio.lowlevel.checkpoint()
+                        # Who left while we resolved starts nothing, nor does a run that was ended meanwhile.
+                        if run.is_followed and not run.log.closed:
+                            tasks.start_soon(self._read, run)
+                            is_read = True
+                    finally:
+                        if not is_read:
+                            run.done.set()
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
@@ -342,17 +401,38 @@ class SSEBridge:
 
     # -- the response
 
-    async def _show(self, run: Run, viewer: Viewer, receive: Receive, send: Send) -> None:
+    async def _show(self, run: Run, viewer: Viewer, request: Request, send: Send) -> None:
         """Everything about one viewer: what is sent to it, from this one task, and how it is noticed to be gone."""
+        left = anyio.Event()
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_watch, receive, viewer)
-                tasks.start_soon(keep_time, viewer)
-                with viewer.scope:
-                    await self._write(run, viewer, send)
-                tasks.cancel_scope.cancel()
+            with self._here().viewer(viewer, run):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_watch, request.receive, viewer, left)
+                    tasks.start_soon(keep_time, viewer)
+                    with viewer.scope:
+                        await self._write(run, viewer, send)
+                    if viewer.scope.cancelled_caught:
+                        viewer.leave("stopped")
+                    await self._see_off(run, viewer, request, left)
+                    tasks.cancel_scope.cancel()
         finally:
             run.leave(viewer)
+
+    async def _see_off(self, run: Run, viewer: Viewer, request: Request, left: anyio.Event) -> None:
+        """Cuts the connection of a client that does not read: the server would wait for it, for ever."""
+        here = self._here()
+        scope = with_own_addresses(request.scope, request.receive)
+        is_stuck = viewer.gone in ("stalled", "stopped")
+        if here.stopping and not is_stuck and self._sockets.unsent(scope):
+            with here.wait():  # it was given its end, but has not taken what came before
+                await anyio.sleep_forever()
+            is_stuck = self._sockets.unsent(scope) > 0
+        if is_stuck:
+            if here.stopping:  # granian ends with its last connection, and what runs with it
+                await run.done.wait()
+            if self._sockets.cut(scope):
+                with anyio.move_on_after(_SEE):
+                    await left.wait()
 
     async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
         send = viewer.timed(send)
@@ -364,6 +444,7 @@ class SSEBridge:
             await run.answered.wait()
         try:
             if run.refused is not None:
+                await viewer.until_done()
                 await _send_upstream_error(send, run.refused)
             else:
                 headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
@@ -389,14 +470,16 @@ class SSEBridge:
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
+                await self.shutdown()
                 return await send({"type": "lifespan.shutdown.complete"})
             await send({"type": "lifespan.startup.complete"})
 
 
-async def _watch(receive: Receive, viewer: Viewer) -> None:
+async def _watch(receive: Receive, viewer: Viewer, left: anyio.Event) -> None:
     """The one reader of `receive`, from before the upstream is asked until the end. A request's body comes first."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    left.set()
     viewer.leave("disconnected")
 
 
@@ -418,6 +501,10 @@ async def _call(function: Callable[..., object], *arguments: object) -> object:
     else:  # in a tuple, since trio takes no awaitable out of a thread
         (result,) = await anyio.to_thread.run_sync(lambda: (function(*arguments),))
     return await result if inspect.isawaitable(result) else result
+
+
+def _stopping() -> HTTPException:
+    return HTTPException(503, "The server is stopping.", {"Retry-After": f"{RETRY_AFTER:.0f}"})
 
 
 def _last_event_id(request: Request) -> str:

@@ -17,8 +17,9 @@ from .app import create_app
 
 __all__ = ["serve"]
 
-#: Seconds that open streams get when the demo is told to stop.
-_SHUTDOWN: Final = 1
+#: Seconds that open responses get when the demo is told to stop: more than the bridge takes to end its streams and what
+#: runs, and less than a person waits.
+_SHUTDOWN: Final = 8
 
 
 def serve(listener: socket.socket) -> None:
@@ -31,9 +32,8 @@ async def _serve(listener: socket.socket) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sandbox_listener:
         port = sandbox_listener.getsockname()[1]
         app = create_sandbox(key=key)
-        close = app.state.sandboxes.close  # ends what runs, and with it every stream
-        sandbox = ClosingServer(_config(app), close)
-        demo = ClosingServer(_config(create_app(Miosa(f"http://127.0.0.1:{port}", key))), close)
+        sandbox = ClosingServer(_config(app), app.state.sandboxes.close)
+        demo = uvicorn.Server(_config(create_app(Miosa(f"http://127.0.0.1:{port}", key))))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sandbox.serve, [sandbox_listener])
             while not sandbox.started:  # noqa: ASYNC110 (uvicorn has no event for it)

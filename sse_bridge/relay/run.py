@@ -33,6 +33,8 @@ logger: Final = logging.getLogger("sse_bridge")
 FLUSH_AFTER: Final = 0.5
 #: Seconds an upstream gets to end its response after the exit, so that the connection can be used again.
 END_AFTER_EXIT: Final = 1.0
+#: Seconds after which the next process may be there, when this one is stopped: what we tell browsers, too.
+RETRY_AFTER: Final = 2.0
 
 
 class Run:
@@ -66,12 +68,12 @@ class Run:
         self.log = RunLog(replay)
         #: Set once the upstream has said yes or no.
         self.answered = anyio.Event()
+        #: Set once nothing of the run is left running: its work has ended, or nobody waits for that any more.
+        self.done = anyio.Event()
         #: Why the upstream gave no stream.
         self.refused: UpstreamError | None = None
         #: How far ending the work got; `None` as long as that was not tried.
         self.cancelled: Cancelled | None = None
-        #: Nothing of it is left running, as far as that can be known.
-        self.is_done = False
         self.alarm = Signal()
         self._work = work
         self._dialect = dialect
@@ -79,6 +81,8 @@ class Run:
         self._grace = grace
         self._cancel_timeout = cancel_timeout
         self._reading = anyio.CancelScope()
+        self._ending: anyio.CancelScope | None = None  # while the work is being ended
+        self._is_let_go = False
         self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last one who left, during the grace period
@@ -180,6 +184,17 @@ class Run:
         self._fail(UpstreamError("The run was cancelled.", code="cancelled"))
         self._reading.cancel()
 
+    def stop(self) -> None:
+        """The same because the server stops: ends the run and its work. Never waits; see `done`."""
+        self._fail(UpstreamError("The server is stopping.", code="server_stopped", status=503, retry_after=RETRY_AFTER))
+        self._reading.cancel()
+
+    def let_go(self) -> None:
+        """Waits no longer for the work's end, which is logged as not seen."""
+        self._is_let_go = True
+        if self._ending is not None:
+            self._ending.cancel()
+
     async def read(self) -> None:
         """Carries the run from its start to its end; when this returns, nothing of it is left running.
 
@@ -199,7 +214,7 @@ class Run:
                 if self._work.may_run and not self._over:
                     await self._cancel_work()
             finally:
-                self.is_done = True
+                self.done.set()
 
     async def _read(self) -> None:
         try:
@@ -358,7 +373,9 @@ class Run:
 
     async def _ask_to_end(self) -> None:
         """Bounded, even if a `Work` should not keep to its timeout."""
-        with anyio.move_on_after(self._cancel_timeout + 1, shield=True):
+        with anyio.move_on_after(self._cancel_timeout + 1, shield=True) as self._ending:
+            if self._is_let_go:
+                return
             self.cancelled = await self._work.cancel(self._cancel_timeout)
 
 

@@ -16,6 +16,8 @@ __all__ = ["HEARTBEAT", "Viewer"]
 
 #: What is said in silence.
 HEARTBEAT: Final = comment("heartbeat")
+#: Seconds for the last, empty body of a viewer that has waited for it.
+LAST_SEND: Final = 0.2
 
 T = TypeVar("T")
 SendBody = Callable[[bytes, bool], Awaitable[None]]
@@ -48,6 +50,8 @@ class Viewer:
         self._sending_since: float | None = None
         self._sent_at = anyio.current_time()
         self._heartbeat_due = False
+        self._last_words = b""
+        self._done: anyio.Event | None = None
 
     @property
     def took_at(self) -> float:
@@ -63,6 +67,16 @@ class Viewer:
         """Ends the writing wherever it is, for good."""
         self.gone = self.gone or reason
         self.scope.cancel()
+
+    def stop(self, farewell: bytes, deadline: float, done: anyio.Event) -> None:
+        """The server stops, and the run was ended for it.
+
+        What is pending may go out until `deadline`, and `farewell` after it; then the scope is cancelled while `gone`
+        is still `None`. The end itself waits until the run is done: there are servers (granian) that end with their
+        last response, and would leave the run's work behind.
+        """
+        self._last_words, self._done = farewell, done
+        self.scope.deadline = deadline
 
     async def write(self, send_body: SendBody, first: bytes) -> None:
         """Writes the log to its end, and heartbeats in between. Returns after the end.
@@ -82,7 +96,7 @@ class Viewer:
                 self._took.notify()
                 await send_body(frames, True)
             elif delivery.finished:
-                await send_body(b"", False)
+                await self._end(send_body)
                 return
             elif self._heartbeat_due:
                 await send_body(HEARTBEAT, True)
@@ -98,6 +112,19 @@ class Viewer:
             await self._wake.wait()
         self._paced = False
         return None
+
+    async def until_done(self) -> None:
+        """What a viewer that was stopped waits for before its end; others wait for nothing."""
+        if self._done is not None:
+            deadline, self.scope.deadline = self.scope.deadline, inf
+            await self._done.wait()
+            self.scope.deadline = max(deadline, anyio.current_time() + LAST_SEND)
+
+    async def _end(self, send_body: SendBody) -> None:
+        if self._last_words:
+            await send_body(self._last_words, True)
+        await self.until_done()
+        await send_body(b"", False)
 
     def timed(self, send: Callable[[T], Awaitable[None]]) -> Callable[[T], Awaitable[None]]:
         """The same `send`, but this viewer knows how long it hangs and when it last went through."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -100,10 +99,8 @@ def test_many_tabs_each_with_a_script_of_its_own(bridge: BridgeProcess, mark: st
             eventually(lambda: len(running(mark)) == 5 - number)  # noqa: B023
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="hypercorn 0.18 waits for open connections there, for ever")
-@pytest.mark.parametrize("server", ["hypercorn"])  # uvicorn and granian leave no time for it: see docs/architecture.md
-def test_a_server_that_stops_ends_what_runs(server: str, bridge: BridgeProcess, mark: str) -> None:
-    """hypercorn cancels what is open after its graceful timeout, and waits for what that entails."""
+def test_a_server_that_stops_ends_what_runs(bridge: BridgeProcess, mark: str) -> None:
+    """Also where it was started by a program, with timeouts of its own; see `test_stop.py` for all the rest."""
     with httpx.Client() as client:
         tab = client.send(client.build_request("GET", bridge.url + "/run-sse"), stream=True)
         eventually(lambda: running(mark))

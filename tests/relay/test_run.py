@@ -433,7 +433,7 @@ async def test_a_run_that_is_over_keeps_nothing_but_its_log(anyio_backend: str) 
         it.work.finish()
 
     assert it.run._splitter.pending == b""
-    assert it.run.is_done
+    assert it.run.done.is_set()
 
 
 async def test_comments_do_not_delay_an_unfinished_line(anyio_backend: str) -> None:
@@ -585,3 +585,56 @@ async def test_the_log_says_why_and_nothing_that_is_secret(
             pass
 
     assert caplog.messages == ["run tokent...: upstream_failed (upstream status 503, request req_1)"]
+
+
+# -- the server stops ----------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_ends_the_run_and_its_work(anyio_backend: str) -> None:
+    """What came before is not lost; the run is done when the work is."""
+    async with scene() as it:
+        it.work.feed(stdout("a"))
+        await wait_all_tasks_blocked()
+        assert not it.run.done.is_set()
+        it.run.stop()
+        it.run.stop()
+        assert it.take() == [
+            {"type": "stdout", "line": "a"},
+            {"type": "error", "code": "server_stopped", "message": "The server is stopping."},
+        ]
+        assert not it.run.done.is_set()
+
+    assert it.run.done.is_set()
+    assert it.work.cancels == 1
+
+
+async def test_a_stop_after_the_exit_is_no_news(anyio_backend: str) -> None:
+    """The run had its end; only its reading is cut short."""
+    async with scene() as it:
+        it.work.feed(exit_frame())
+        await wait_all_tasks_blocked()
+        it.run.stop()
+
+    assert it.take() == [{"type": "exit", "code": 0}]
+    assert it.run.done.is_set()
+    assert it.work.cancels == 0
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_letting_go_does_not_wait_for_the_work(
+    anyio_backend: str, is_early: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither before its ending has begun nor after, and the log says that it may run on."""
+    async with scene(ScriptedWork(outcome="hangs"), cancel_timeout=1000.0) as it:
+        if is_early:
+            it.run.let_go()
+        it.run.stop()
+        await wait_all_tasks_blocked()
+        if not is_early:
+            assert not it.run.done.is_set()
+            it.run.let_go()
+
+    assert it.run.done.is_set()
+    assert it.work.cancels == (0 if is_early else 1)
+    assert it.run.cancelled is Cancelled.REQUESTED
+    assert "not seen to end" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block
+from sse_bridge.relay import viewer as viewer_module
 from sse_bridge.relay.signal import Signal
 from sse_bridge.relay.viewer import HEARTBEAT, Viewer
 from sse_bridge.wire.dialects import Typed
@@ -252,3 +254,60 @@ async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
         viewer.tick(since + 30)
         assert viewer.gone == "stalled"
         hang.set()
+
+
+# -- the server stops ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("farewell", [b"retry: 5000\n\n", b""])
+async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_last_word(
+    anyio_backend: str, farewell: bytes
+) -> None:
+    """The end itself waits for the run to be done, for however long that takes."""
+    log, sink, done = RunLog(), Sink(), anyio.Event()
+    viewer = viewer_of(log)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(written, viewer, sink)
+            await wait_all_tasks_blocked()
+            log.append(b"data: 1\n\n", 2)
+            log.close()
+            viewer.notify()
+            viewer.stop(farewell, anyio.current_time() + 5, done)
+            await wait_all_tasks_blocked()
+
+            assert sink.bodies == [b"first", b"data: 1\n\n", *([farewell] if farewell else [])]
+            assert not sink.ended
+            assert viewer.scope.deadline == inf
+            done.set()
+
+    assert sink.ended
+    assert viewer.gone is None
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_a_viewer_that_takes_nothing_is_left_at_the_deadline(
+    anyio_backend: str, is_done: bool, monkeypatch: Any
+) -> None:
+    """Whether it is the farewell that hangs, or the very last body."""
+    monkeypatch.setattr(viewer_module, "LAST_SEND", 0.01)
+    log, sink, done = RunLog(), Sink(), anyio.Event()
+    viewer = viewer_of(log)
+    log.close()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            viewer.stop(b"retry: 5000\n\n", anyio.current_time() + 0.05, done)
+            if not is_done:
+                sink.hold = anyio.Event()
+            tasks.start_soon(written, viewer, sink)
+            await wait_all_tasks_blocked()
+            sink.hold = sink.hold or anyio.Event()
+            done.set()
+
+    assert viewer.scope.cancelled_caught
+    assert not sink.ended
+
+
+async def written(viewer: Viewer, sink: Sink) -> None:
+    with viewer.scope:
+        await write(viewer, sink, b"first")

@@ -1,0 +1,461 @@
+"""Stopping a bridge: viewers are told, work is ended, nothing new is taken, and nobody is waited for without end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+from starlette.requests import Request
+
+from sse_bridge import SSEBridge
+from sse_bridge.asgi import app as app_module
+from sse_bridge.asgi import stopping
+from sse_bridge.upstream.base import Cancelled
+from tests.support.asgi import Page
+from tests.support.connections import connected
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+STOPPED = {"type": "error", "code": "server_stopped", "message": "The server is stopping."}
+
+
+class Scene:
+    """A bridge whose requests end by themselves, and the pages that visit it."""
+
+    def __init__(self, tasks: Any, work: ScriptedWork | Callable[[Request], Any], **options: Any) -> None:
+        self.bridge = SSEBridge(None, work if callable(work) else lambda request: work, **options)
+        self._tasks = tasks
+
+    def visit(self, page: Page | None = None) -> Page:
+        page = page or Page()
+        self._tasks.start_soon(self.bridge, page.scope, page.receive, page.send)
+        return page
+
+
+@pytest.fixture
+def short(monkeypatch: Any) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.05)
+    monkeypatch.setattr(app_module, "_SEE", 0.05)
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[int]]:
+    """A server that handles signals: the ones it got."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard: list[int] = []
+    for number in numbers:
+        signal.signal(number, lambda number, frame: heard.append(number))
+    yield heard
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def never(request: Request) -> ScriptedWork:
+    raise AssertionError("this request must not start anything")
+
+
+def retry_of(page: Page) -> int:
+    found = re.search(rb"\n\nretry: (\d+)\n\n\Z", page.content)
+    assert found is not None, page.content
+    return int(found[1])
+
+
+async def test_a_stop_tells_the_viewers_and_ends_the_work(anyio_backend: str) -> None:
+    """What is pending, what happened, when to come back, and a proper end; then no request is left."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            work.feed(stdout("a"))
+            await page.until(lambda: page.events)
+            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
+            await other.until(lambda: other.events)
+            await scene.bridge.shutdown()
+
+            assert work.cancels == 1
+            for viewer in (page, other):
+                assert viewer.objects == [{"type": "stdout", "line": "a"}, STOPPED]
+                assert viewer.ended
+                assert 2000 <= retry_of(viewer) < 7000
+
+
+async def test_a_signal_stops_the_bridge(anyio_backend: str, handlers: list[int]) -> None:
+    """From the first request on, and the server hears of it, too."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            page = Scene(tasks, work).visit()
+            await page.until(lambda: page.content)
+            signal.raise_signal(signal.SIGTERM)
+
+    assert page.objects == [STOPPED]
+    assert page.ended
+    assert work.cancels == 1
+    assert handlers == [signal.SIGTERM]
+
+
+async def test_a_second_ctrl_c_waits_for_nothing(
+    anyio_backend: str, handlers: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for work that is being ended, not for a viewer that takes nothing, not for the application's functions."""
+    work = ScriptedWork(outcome="hangs")
+    waiting = anyio.Event()
+
+    async def resolve(request: Request) -> ScriptedWork:
+        if request.headers.get("hang"):
+            waiting.set()
+            await anyio.sleep_forever()
+        return work
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, resolve, cancel_timeout=1000.0)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            hanging = scene.visit(Page(headers={"hang": "1"}))
+            await waiting.wait()
+            page.stall()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+                await wait_all_tasks_blocked()
+
+    assert work.cancels == 1
+    assert hanging.status == 503
+    assert not page.ended
+    assert "not seen to end" in caplog.text
+    assert handlers == [signal.SIGINT] * 2
+
+
+async def test_the_verbatim_dialect_gets_nothing_of_ours(anyio_backend: str) -> None:
+    """Its response just ends."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work, dialect="verbatim")
+            page = scene.visit()
+            work.feed(stdout("a"))
+            await page.until(lambda: page.events)
+            before = page.content
+            await scene.bridge.shutdown()
+
+    assert page.content == before
+    assert page.ended
+
+
+async def test_viewers_are_spread_also_if_the_browser_decides_otherwise(anyio_backend: str) -> None:
+    """`retry_ms=None` says nothing at the beginning; a stampede would still be one."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work, retry_ms=None)
+            pages = [scene.visit() for _ in range(2)]
+            await pages[1].until(lambda: pages[1].content)
+            assert b"retry" not in pages[1].content
+            await scene.bridge.shutdown()
+
+    assert all(2000 <= retry_of(page) < 7000 for page in pages)
+
+
+async def test_nothing_new_is_taken(anyio_backend: str) -> None:
+    """A browser that comes back too early starts nothing here."""
+    bridge = SSEBridge(None, never)
+    await bridge.shutdown()
+    await bridge.shutdown()
+
+    for page in (Page(), Page("DELETE", "/" + "a" * 16), Page(headers={"last-event-id": "a" * 16 + ".1"})):
+        await bridge(page.scope, page.receive, page.send)
+        assert page.status == 503
+        assert page.headers["retry-after"] == "2"
+        assert page.error["message"] == "The server is stopping."
+
+
+class SlowToEnd(ScriptedWork):
+    """Ends when the test lets it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.let_end = anyio.Event()
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        await self.let_end.wait()
+        return await super().cancel(timeout)
+
+
+async def test_the_end_waits_until_the_work_is_gone(anyio_backend: str, short: None) -> None:
+    """granian ends with its last response, and would leave the script behind."""
+    work = SlowToEnd()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            tasks.start_soon(scene.bridge.shutdown)
+            await page.until(lambda: b"server_stopped" in page.content)
+            await wait_all_tasks_blocked()
+            retry_of(page)
+            await anyio.sleep(3 * stopping.PATIENCE)
+            assert not page.ended
+            work.let_end.set()
+            await page.until(lambda: page.ended)
+
+
+async def test_a_refusal_waits_for_that_as_well(anyio_backend: str) -> None:
+    """What was asked for may have started although nobody has answered."""
+    work = SlowToEnd(answers=False)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            await work.started.wait()
+            tasks.start_soon(scene.bridge.shutdown)
+            await wait_all_tasks_blocked()
+            assert page.sent == []
+            work.let_end.set()
+
+    assert page.status == 503
+
+
+async def test_who_does_not_take_the_end_is_cut_off(anyio_backend: str, short: None) -> None:
+    """After a second, which is shorter here: the connection itself is shut down, and the server sees that."""
+    with connected() as connection, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, ScriptedWork())
+            page = Page()
+            page.scope.update(connection.scope)
+            scene.visit(page)
+            await page.until(lambda: page.content)
+            page.stall()
+            await scene.bridge.shutdown()
+        assert not connection.is_open()
+        assert not page.ended
+
+
+async def test_who_was_given_the_end_but_does_not_read_is_cut_off(anyio_backend: str, short: None) -> None:
+    """What the server holds for it would be waited for without end."""
+    with connected() as connection, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, ScriptedWork())
+            page = Page()
+            page.scope.update(connection.scope)
+            scene.visit(page)
+            await page.until(lambda: page.content)
+            connection.fill()
+            tasks.start_soon(scene.bridge.shutdown)
+            await page.until(lambda: page.ended)
+            await wait_all_tasks_blocked()
+            assert connection.server.fileno() > 0
+        with suppress(BlockingIOError):
+            while connection.client.recv(2**20):
+                pass
+        assert connection.client.recv(1) == b""
+
+
+async def test_who_reads_in_the_end_is_left_alone(anyio_backend: str, monkeypatch: Any) -> None:
+    """Slow is not stalled."""
+    monkeypatch.setattr(stopping, "PATIENCE", 0.5)
+    with connected() as connection, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, ScriptedWork())
+            page = Page()
+            page.scope.update(connection.scope)
+            scene.visit(page)
+            await page.until(lambda: page.content)
+            connection.fill()
+            tasks.start_soon(scene.bridge.shutdown)
+            await page.until(lambda: page.ended)
+            connection.client.settimeout(0.05)
+            with suppress(TimeoutError):
+                while connection.client.recv(2**20):
+                    pass
+        assert connection.is_open()
+
+
+async def test_a_stalled_viewer_is_cut_off_at_any_time(anyio_backend: str) -> None:
+    """The server would keep the connection for as long as the client does."""
+    with connected() as connection, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            work = ScriptedWork()
+            page = Page()
+            page.scope.update(connection.scope)
+            Scene(tasks, work, grace=0, send_timeout=0.05).visit(page)
+            await page.until(lambda: page.content)
+            page.stall()
+            work.feed(stdout("a"))
+        assert not connection.is_open()
+
+
+async def test_before_the_upstreams_answer_a_stop_is_an_error_of_http(anyio_backend: str) -> None:
+    """503, and when to come back."""
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            work = ScriptedWork(answers=False)
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            await work.started.wait()
+            await scene.bridge.shutdown()
+
+    assert page.status == 503
+    assert page.headers["retry-after"] == "2"
+    assert page.error["code"] == "server_stopped"
+    assert work.cancels == 1
+
+
+async def test_a_run_that_was_not_started_is_not(anyio_backend: str, monkeypatch: Any) -> None:
+    """If the stop comes between `resolve` and the upstream."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = Page()
+            real = scene.bridge._store.add
+
+            def add(run: Any, key: str | None) -> None:
+                real(run, key)
+                tasks.start_soon(scene.bridge.shutdown)
+
+            monkeypatch.setattr(scene.bridge._store, "add", add)
+            scene.visit(page)
+
+    assert page.status == 503
+    assert not work.started.is_set()
+
+
+async def test_an_application_that_does_not_answer_is_left_after_a_second(anyio_backend: str, short: None) -> None:
+    """Its function is cancelled, where it can be."""
+
+    async def resolve(request: Request) -> Any:
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, resolve)
+            page = scene.visit()
+            await wait_all_tasks_blocked()
+            await scene.bridge.shutdown()
+
+    assert page.status == 503
+
+
+async def test_an_application_that_answers_in_time_starts_nothing(anyio_backend: str) -> None:
+    """The stop was first."""
+    answer = anyio.Event()
+    work = ScriptedWork()
+
+    async def resolve(request: Request) -> ScriptedWork:
+        await answer.wait()
+        return work
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, resolve)
+            page = scene.visit()
+            await wait_all_tasks_blocked()
+            tasks.start_soon(scene.bridge.shutdown)
+            await wait_all_tasks_blocked()
+            answer.set()
+
+    assert page.status == 503
+    assert not work.started.is_set()
+
+
+async def test_a_viewer_that_comes_in_the_same_moment_is_told(anyio_backend: str, monkeypatch: Any) -> None:
+    """Between a request and its viewer there are awaits."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            here = scene.bridge._open
+            assert here is not None
+            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
+            real = here.viewer
+
+            def stop_first(*arguments: Any) -> Any:
+                here.stop()
+                return real(*arguments)
+
+            monkeypatch.setattr(here, "viewer", stop_first)
+            await other.until(lambda: other.ended)
+
+    assert other.objects == [STOPPED]
+    retry_of(other)
+
+
+async def test_a_run_without_viewers_ends_as_well(anyio_backend: str) -> None:
+    """During its grace period."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work, grace=None)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            page.leave()
+            await wait_all_tasks_blocked()
+            await scene.bridge.shutdown()
+
+            assert work.cancels == 1
+
+
+async def test_work_that_does_not_end_is_not_waited_for(anyio_backend: str, monkeypatch: Any) -> None:
+    """Two seconds and `cancel_timeout` are the bound, also if a `Work` should not keep to its timeout."""
+    monkeypatch.setattr(app_module, "_STOP", 0.05)
+    work = ScriptedWork(outcome="hangs")
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work, cancel_timeout=0.05)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            before = anyio.current_time()
+            await scene.bridge.shutdown()
+
+            assert anyio.current_time() - before < 1
+
+
+async def test_a_run_that_is_over_is_shown_to_its_end(anyio_backend: str) -> None:
+    """Its exit, not ours."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work)
+            page = scene.visit()
+            await page.until(lambda: page.content)
+            page.stall()
+            work.feed(exit_frame(3))
+            await wait_all_tasks_blocked()
+            tasks.start_soon(scene.bridge.shutdown)
+            await wait_all_tasks_blocked()
+            page.resume()
+
+    assert page.objects == [{"type": "exit", "code": 3}]
+    assert page.ended
+    assert work.cancels == 0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_bridge_that_was_stopped_works_in_the_next_event_loop(backend: str) -> None:
+    """One loop after the other is how tests and reloaders use a module's bridge."""
+    bridge = SSEBridge(None, lambda request: work())
+
+    def work() -> ScriptedWork:
+        scripted = ScriptedWork()
+        scripted.feed(exit_frame())
+        scripted.finish()
+        return scripted
+
+    async def visit() -> int | None:
+        page = Page()
+        await bridge(page.scope, page.receive, page.send)
+        await bridge.shutdown()
+        return page.status
+
+    assert [anyio.run(visit, backend=backend) for _ in range(3)] == [200] * 3

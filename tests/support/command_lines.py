@@ -1,0 +1,102 @@
+"""Servers as a user starts them: by their command lines, with default settings, in a process group of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from tests.support.waiting import eventually
+
+__all__ = ["ServerProcess", "server_process"]
+
+ROOT: Final = Path(__file__).parents[2]
+_APP: Final = "tests.support.stopping_app:app"
+_COMMANDS: Final = {
+    "uvicorn": ["uvicorn", _APP, "--host", "127.0.0.1", "--port", "{port}"],
+    "hypercorn": ["hypercorn", _APP, "--bind", "127.0.0.1:{port}"],
+    "granian": ["granian", _APP, "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"],
+}
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def tell(self, number: signal.Signals) -> None:
+        """SIGTERM as a service manager sends it; SIGINT as Ctrl-C does, which reaches every process of the group."""
+        if number is signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def seconds_until_gone(self, since: float, timeout: float = 20.0) -> float:
+        """How long the server, with all of its processes, has taken."""
+        self.process.wait(timeout)
+        eventually(lambda: not self._has_processes(), timeout)
+        return time.monotonic() - since
+
+    def _has_processes(self) -> bool:
+        return any(_is_in_group(process, self.process.pid) for process in psutil.process_iter())
+
+
+def _is_in_group(process: psutil.Process, group: int) -> bool:
+    """Zombies are not: somebody's `init` may take its time."""
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def server_process(server: str, tmp_path: Path, **settings: Any) -> Iterator[ServerProcess]:
+    """Serves `tests.support.stopping_app` until the context ends.
+
+    Args:
+        server: `uvicorn`, `hypercorn` or `granian`.
+        settings: `url`, `key`, `sandbox`, `commands` by their names, `options` of the bridge.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path / f"{server}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *(part.format(port=port) for part in _COMMANDS[server])],
+            cwd=ROOT,
+            env={**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    served = ServerProcess(f"http://127.0.0.1:{port}", port, process, log)
+    try:
+        eventually(lambda: process.poll() is not None or _answers(served.url), 20)
+        assert process.poll() is None, log.read_text()
+        yield served
+    finally:
+        if served._has_processes():
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url + "/health").status_code == 200
+    except httpx.TransportError:
+        return False

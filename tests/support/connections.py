@@ -1,0 +1,48 @@
+"""A TCP connection over loopback, both of its ends, and the request that a server would make of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Connection", "connected"]
+
+
+@dataclass(frozen=True)
+class Connection:
+    server: socket.socket
+    client: socket.socket
+    #: What names it in an ASGI scope, gathered while it was open.
+    scope: dict[str, Any]
+
+    def is_open(self) -> bool:
+        """Whether the client has seen no end of it."""
+        self.client.setblocking(False)
+        try:
+            return self.client.recv(1) != b""
+        except BlockingIOError:
+            return True
+
+    def fill(self) -> None:
+        """Writes until the kernel takes no more."""
+        self.server.setblocking(False)
+        try:
+            while True:
+                self.server.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+
+
+@contextmanager
+def connected(host: str = "127.0.0.1") -> Iterator[Connection]:
+    """Connects to itself at a loopback address; both ends are closed with the context."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        client = socket.create_connection(listener.getsockname()[:2])
+        server, _ = listener.accept()
+    with client, server:
+        scope = {"http_version": "1.1", "client": server.getpeername(), "server": server.getsockname()}
+        yield Connection(server, client, scope)
