@@ -8,7 +8,6 @@ import random
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Final, NamedTuple, cast
 
 import anyio
@@ -17,9 +16,9 @@ import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ..errors import ConfigurationError, UpstreamError
+from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
-from ..flow.policy import Block, Coalesce, Drop, Policy
+from ..flow.policy import Block, Policy
 from ..relay.heartbeat import keep_time
 from ..relay.run import RETRY_AFTER, Run
 from ..relay.statistics import BridgeStatistics, Totals
@@ -31,7 +30,7 @@ from ..wire.dialects import DIALECTS
 from ..wire.events import Event, encode
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from ..wire.ids import FrameIds
-from . import messages
+from . import messages, options, refusals
 from .messages import Receive, Scope, Send
 from .sockets import Sockets, with_own_addresses
 from .stopping import Open
@@ -135,18 +134,20 @@ class SSEBridge:
         if not callable(resolve):
             raise ConfigurationError("resolve must be a function that takes a request and returns an exec.")
         if not callable(policy):
-            _a_policy(policy)
+            options.a_policy(policy)
         if not callable(rate):
-            _a_rate(rate)
-        _positive(heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms)
-        _positive(max_viewers=max_viewers, max_runs=max_runs)
-        _whole(
+            options.a_rate(rate)
+        options.positive(
+            heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms
+        )
+        options.positive(max_viewers=max_viewers, max_runs=max_runs)
+        options.whole(
             max_frame_size=max_frame_size, retry_ms=retry_ms, replay=replay, max_viewers=max_viewers, max_runs=max_runs
         )
         if cancel_timeout is None or replay is None:
             raise ConfigurationError("cancel_timeout and replay have no `None`: ending and keeping are bounded.")
-        _positive(cancel_timeout=cancel_timeout)
-        _not_negative(grace=grace, commit_after=commit_after, replay=replay)
+        options.positive(cancel_timeout=cancel_timeout)
+        options.not_negative(grace=grace, commit_after=commit_after, replay=replay)
         self._upstream = HTTPUpstream() if upstream is None else upstream
         self._resolve = resolve
         self._authorize = authorize
@@ -199,7 +200,7 @@ class SSEBridge:
         here = self._here()
         with here.request():
             if here.stopping:
-                return await _send_http_exception(send, _stopping())
+                return await refusals.send_http_exception(send, _stopping())
             return await self._route(scope, receive, send)
 
     def _here(self, listen: bool = True) -> Open:
@@ -231,7 +232,7 @@ class SSEBridge:
             else:
                 raise HTTPException(405, f"Use {_ALLOWED[bool(token)]}.", {"Allow": _ALLOWED[bool(token)]})
         except HTTPException as refused:
-            await _send_http_exception(send, refused)
+            await refusals.send_http_exception(send, refused)
 
     async def _start_or_resume(self, request: Request, send: Send) -> None:
         seen = _last_event_id(request)
@@ -242,10 +243,12 @@ class SSEBridge:
             raise HTTPException(403, "Pages of other sites may not start a run here.")
         key = request.headers.get("idempotency-key") or None if request.method == "POST" else None
         source = await self._resolved(request)
+        limits = await self._chosen(request)
+        # From here to the store nothing waits: two requests with one key must not both find none.
         run = None if key is None else self._store.started_with(key, anyio.current_time())
         if run is not None:
             return await self._attach(request, run, 1, send)
-        return await self._start(source, seen or None, key, request, send)
+        return await self._start(source, limits, seen or None, key, request, send)
 
     async def _resume(self, request: Request, seen: str, send: Send) -> None:
         """Goes on behind the frame that was seen last. 204 ends an `EventSource` (WHATWG HTML 9.2.3)."""
@@ -274,8 +277,8 @@ class SSEBridge:
         await self._authorized(request, run)
         if run.log.closed and number == run.log.next:  # it has seen the end
             return await messages.send_json(send, 204, None)
-        policy, rate = await self._chosen(request)
-        viewer = self._view(run, policy, rate, run.log.first if number is None else number)
+        limits = await self._chosen(request)
+        viewer = self._view(run, *limits, run.log.first if number is None else number)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._show, run, viewer, request, send)
@@ -300,7 +303,7 @@ class SSEBridge:
         """The policy and the rate of one viewer."""
         policy = await self._ask(self._policy, request) if callable(self._policy) else self._policy
         rate = await self._ask(self._rate, request) if callable(self._rate) else self._rate
-        return _a_policy(policy), _a_rate(rate)
+        return options.a_policy(policy), options.a_rate(rate)
 
     def _view(self, run: Run, policy: Policy, rate: TokenBucket | None, number: int) -> Viewer:
         """One more viewer, if there is room for one."""
@@ -332,13 +335,18 @@ class SSEBridge:
         return answer
 
     async def _start(
-        self, source: Exec, last_event_id: str | None, key: str | None, request: Request, send: Send
+        self,
+        source: Exec,
+        limits: tuple[Policy, TokenBucket | None],
+        last_event_id: str | None,
+        key: str | None,
+        request: Request,
+        send: Send,
     ) -> None:
         """Hosts a run from start to end, within this request, which may outlive its own viewer.
 
         All that needs cleaning up happens in child tasks: the server may cancel this one natively, and repeatedly.
         """
-        policy, rate = await self._chosen(request)
         if self._max_runs is not None:
             self._bound("runs", sum(not other.done.is_set() for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
@@ -354,7 +362,7 @@ class SSEBridge:
             cancel_timeout=self._cancel_timeout,
             totals=self._totals,
         )
-        viewer = self._view(run, policy, rate, 1)
+        viewer = self._view(run, *limits, 1)
         self._store.add(run, key)
         is_read = False
         failures: list[Exception] = []
@@ -445,7 +453,7 @@ class SSEBridge:
         try:
             if run.refused is not None:
                 await viewer.until_done()
-                await _send_upstream_error(send, run.refused)
+                await refusals.send_upstream_error(send, run.refused)
             else:
                 headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
                 await send(messages.start(200, headers))
@@ -512,59 +520,8 @@ def _last_event_id(request: Request) -> str:
     return request.headers.get("last-event-id", "").encode("latin-1").decode("utf-8", "replace")
 
 
-async def _send_error(
-    send: Send, status: int, code: str, message: str, *, request_id: str | None = None, headers: messages.Headers = ()
-) -> None:
-    error = {"code": code, "message": message, "request_id": request_id}
-    await messages.send_json(send, status, {"error": error}, headers)
-
-
-async def _send_upstream_error(send: Send, error: UpstreamError) -> None:
-    wait = [] if error.retry_after is None else [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after)))]
-    await _send_error(send, error.status, error.code, error.message, request_id=error.request_id, headers=wait)
-
-
-async def _send_http_exception(send: Send, refused: HTTPException) -> None:
-    known = refused.status_code in HTTPStatus._value2member_map_
-    code = HTTPStatus(refused.status_code).name.lower() if known else f"http_{refused.status_code}"
-    headers = [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
-    await _send_error(send, refused.status_code, code, str(refused.detail), headers=headers)
-
-
 def _alone(group: BaseException) -> BaseException:
     """The exception in a group that holds no other: what somebody else's `except` can catch."""
     while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
         group = group.exceptions[0]
     return group
-
-
-def _positive(**limits: float | None) -> None:
-    for name, value in limits.items():
-        if value is not None and not value > 0:
-            raise ConfigurationError(f"{name} must be above zero, or None for no limit, not {value}.")
-
-
-def _whole(**limits: float | None) -> None:
-    for name, value in limits.items():
-        if value is not None and not isinstance(value, int):
-            raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
-
-
-def _a_policy(policy: object) -> Policy:
-    if not isinstance(policy, Block | Drop | Coalesce):
-        raise ConfigurationError(
-            f"policy must be Block(), Drop(), Coalesce(), or a function that returns one, not {policy!r}."
-        )
-    return policy
-
-
-def _a_rate(rate: object) -> TokenBucket | None:
-    if rate is not None and not isinstance(rate, TokenBucket):
-        raise ConfigurationError(f"rate must be a TokenBucket, None, or a function that returns one, not {rate!r}.")
-    return rate
-
-
-def _not_negative(**limits: float | None) -> None:
-    for name, value in limits.items():
-        if value is not None and not value >= 0:
-            raise ConfigurationError(f"{name} must not be negative, not {value}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
@@ -88,6 +89,27 @@ async def test_a_function_that_chooses_may_refuse(anyio_backend: str) -> None:
 
     assert (page.status, page.error["message"]) == (402, "Pay first.")
     assert not work.started.is_set()
+
+
+async def test_a_function_that_chooses_leaves_no_gap_for_a_second_run(anyio_backend: str) -> None:
+    """Two requests with one idempotency key at the same time start one run, however long choosing takes."""
+
+    async def choose(request: Request) -> Block:
+        for _ in range(int(request.headers["wait"])):
+            await anyio.lowlevel.checkpoint()
+        return Block()
+
+    work, other = ScriptedWork(), ScriptedWork()
+    async with site(work, other, policy=choose) as it:
+        pages = [it.open("POST", idempotency_key="k", wait=wait) for wait in ("20", "30")]
+        for page in pages:
+            await page.until(lambda: page.content)  # noqa: B023
+        for one in (work, other):
+            one.feed(exit_frame())
+            one.finish()
+
+    assert len({page.headers["sse-bridge-run"] for page in pages}) == 1
+    assert [work.started.is_set(), other.started.is_set()].count(True) == 1
 
 
 @pytest.mark.parametrize("options", [{"policy": "drop"}, {"policy": None}, {"rate": 5}, {"rate": Block()}])
