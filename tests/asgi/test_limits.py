@@ -70,6 +70,7 @@ async def test_each_viewer_may_have_its_own_rate(anyio_backend: str) -> None:
         slow = it.open(path="/" + quick.headers["sse-bridge-run"], slow="yes")
         work.feed(stdout("a", "b", "c", "d"))
         await quick.until(lambda: len(quick.events) == 4)
+        await slow.until(lambda: len(slow.events) == 2)
         await wait_all_tasks_blocked()
         assert lines(slow) == ["a", "b"]
         slow.leave()
