@@ -59,7 +59,8 @@ class HTTPUpstream:
 
     Args:
         client: a client of your own, which stays yours to close. `None` makes one without a limit on connections
-            and without a cookie jar; it honours proxies from the environment.
+            and without a cookie jar; it honours proxies from the environment. With the extra `fast`, on asyncio and
+            without a proxy, it has a transport of its own (`transport.FastTransport`).
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
@@ -212,8 +213,19 @@ def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     if urllib.request.getproxies():  # an explicit transport would switch them off
         return httpx.AsyncClient(verify=ssl_context, limits=limits, cookies=cookies)
-    transport = httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits, socket_options=_KEEPALIVE)
+    transport = _fast_transport(ssl_context) or httpx.AsyncHTTPTransport(
+        verify=ssl_context, limits=limits, socket_options=_KEEPALIVE
+    )
     return httpx.AsyncClient(transport=transport, cookies=cookies)
+
+
+def _fast_transport(ssl_context: ssl.SSLContext) -> httpx.AsyncBaseTransport | None:
+    """The one that `sse_bridge[fast]` brings, if it is installed and can serve the event loop that runs."""
+    try:
+        from .transport import FastTransport, is_usable
+    except ModuleNotFoundError:
+        return None
+    return FastTransport(ssl_context, _KEEPALIVE) if is_usable() else None
 
 
 def _is_event_stream(response: httpx.Response) -> bool:

@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 from sse_bridge import Miosa, SandboxExec, SSEBridge
+from sse_bridge.upstream import client as client_module
 from tests.support.asgi import Page
 from tests.support.servers import serve
+from tests.support.upstreams import open_connections
 from tests.support.waiting import eventually
 from tests.support.work import exit_frame, stdout
 
@@ -88,8 +90,13 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_garbage_collection")
-async def test_two_thousand_viewers_leave_nothing_behind(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("transport", ["fast", "httpx"])
+async def test_two_thousand_viewers_leave_nothing_behind(
+    anyio_backend: str, transport: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some stay to the end, some leave or stall, some requests are cancelled by their server, a few of them twice."""
+    if transport == "httpx":
+        monkeypatch.setattr(client_module, "_fast_transport", lambda context: None)
     rng = random.Random(20261123)
     platform = Platform()
     process = psutil.Process()
@@ -109,13 +116,11 @@ async def test_two_thousand_viewers_leave_nothing_behind(anyio_backend: str, cap
             async with slots:
                 await one_visit(bridge, MOODS[number % len(MOODS)], rng)
 
-        async with miosa._lease() as client:  # one for all of them, so that its pool can be looked at
+        async with miosa._lease() as client:  # one for all of them, so that its connections can be looked at
             await asyncio.gather(*(visit(number) for number in range(VIEWERS)))
 
             assert len(asyncio.all_tasks()) == tasks_before
-            pool = client._transport._pool  # type: ignore[attr-defined]
-            assert not pool._requests
-            assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+            assert all(connection.is_idle() for connection in open_connections(client))
         assert miosa._shared is None
         await anyio.to_thread.run_sync(
             eventually, lambda: not platform.open and len(process.net_connections()) <= sockets_before

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio.to_thread
+import httpx
+
+from sse_bridge.upstream.transport import FastTransport
 
 
 @dataclass(frozen=True)
@@ -182,3 +185,12 @@ def dead_url() -> str:
     """Where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def open_connections(client: httpx.AsyncClient) -> list[Any]:
+    """The connections of a client that nobody closed. No request waits for one."""
+    transport: Any = client._transport
+    if isinstance(transport, FastTransport):
+        return list(transport._open)
+    assert not transport._pool._requests
+    return [connection for connection in transport._pool.connections if not connection.is_closed()]

@@ -29,7 +29,7 @@ from sse_bridge.errors import (
 )
 from sse_bridge.upstream import client as client_module
 from sse_bridge.upstream.client import HTTPUpstream, NotSent, ceil_seconds
-from tests.support.upstreams import Connection, Handler, RawUpstream, dead_url, serve_raw
+from tests.support.upstreams import Connection, Handler, RawUpstream, dead_url, open_connections, serve_raw
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +73,12 @@ async def read(upstream: RawUpstream) -> bytes:
         return b"".join([chunk async for chunk in chunks])
 
 
-def pool_of(client: httpx.AsyncClient) -> Any:
-    return client._transport._pool  # type: ignore[attr-defined]
+@pytest.fixture(params=["fast", "httpx"], autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With `sse_bridge[fast]` and without it. On trio that is the same."""
+    if request.param == "httpx":
+        monkeypatch.setattr(client_module, "_fast_transport", lambda context: None)
+    return str(request.param)
 
 
 async def test_chunks_arrive_and_the_client_goes_with_the_last_request(anyio_backend: str) -> None:
@@ -128,8 +132,9 @@ async def test_a_client_of_your_own_may_not_follow_redirects_or_cut_silence(anyi
     assert [request.extensions["timeout"]["read"] for request in seen] == [None]
 
 
-async def test_a_stream_that_ended_leaves_its_connection_to_the_next(anyio_backend: str) -> None:
-    """As long as somebody needs the client; then it is closed."""
+@pytest.mark.parametrize("transport", ["httpx"], indirect=True)
+async def test_a_stream_that_ended_leaves_its_connection_to_the_next(anyio_backend: str, transport: str) -> None:
+    """As long as somebody needs the client; then it is closed. The fast transport uses no connection twice."""
 
     def stays(connection: Connection) -> None:
         connection.stream()
@@ -297,7 +302,7 @@ async def test_who_leaves_during_the_handshake_leaves_nothing(anyio_backend: str
             await upstream.until_reached()
             tasks.cancel_scope.cancel()
         await upstream.until_left()
-        assert not pool_of(leased).connections
+        assert not open_connections(leased)
 
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200"])
@@ -600,7 +605,7 @@ async def test_leaving_closes_the_connection_wherever_it_happens(
                 tasks = {task.id for task in anyio.get_running_tasks()}
                 await leave(upstream, client)
                 assert {task.id for task in anyio.get_running_tasks()} <= tasks
-                assert not pool_of(leased).connections
+                assert not open_connections(leased)
                 await upstream.until_left()
                 assert upstream.open_connections == 0
             assert client._shared is None
@@ -650,8 +655,7 @@ async def test_a_request_that_is_cancelled_twice_leaks_nothing(anyio_backend: st
                 task.cancel()
             await asyncio.wait(tasks)
             assert asyncio.all_tasks() == before
-            assert not pool_of(leased)._requests
-            assert not pool_of(leased).connections
+            assert not open_connections(leased)
         await upstream.until_left(8)
         assert upstream.open_connections == 0
 
