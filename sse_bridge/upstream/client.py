@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from json import dumps
 from typing import Any, Final
 
 import anyio
@@ -76,7 +77,7 @@ class HTTPUpstream:
             UpstreamError: no answer within `timeout` seconds, or none at all.
         """
         async with self._lease() as client:
-            request = _request(client, method, url, headers, json)
+            request = _request(client, method, url, headers, None if json is None else json_bytes(json))
             give_up = anyio.current_time() + timeout
             try:
                 async with _answer(client, request, timeout) as response:
@@ -87,11 +88,15 @@ class HTTPUpstream:
 
     @asynccontextmanager
     async def open(
-        self, method: str, url: str, *, headers: Mapping[str, str], json: Any = None
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
     ) -> AsyncGenerator[AsyncIterator[bytes]]:
         """Opens an event stream and yields its chunks as they arrive.
 
         Redirects are not followed: a key would go where nobody meant it to go.
+
+        Args:
+            body: JSON, as `json_bytes` makes it, so that what cannot be sent is found before anything is; `None` for
+                none.
 
         Raises:
             UpstreamRefused: the answer is no success; 204 is one, too (there is nothing to follow).
@@ -103,7 +108,7 @@ class HTTPUpstream:
         async with self._lease() as client:
             wanted = httpx.Headers(headers)
             wanted["Accept-Encoding"] = "identity"
-            request = _request(client, method, url, wanted, json)
+            request = _request(client, method, url, wanted, body)
             async with _answer(client, request, ANSWER_TIMEOUT) as response:
                 if response.status_code != httpx.codes.OK:
                     body = await _read_short(response, CLOSE_TIMEOUT)
@@ -147,10 +152,15 @@ class _SharedClient:
     users: int = 0
 
 
-def _request(client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], json: Any) -> httpx.Request:
+def _request(
+    client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+) -> httpx.Request:
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
+    wanted = httpx.Headers(headers)
+    if body is not None:
+        wanted.setdefault("Content-Type", "application/json")
     request = client.build_request(
-        method, url, headers=httpx.Headers(headers), json=json, timeout=timeout, extensions={"trace": _Handshake()}
+        method, url, headers=wanted, content=body, timeout=timeout, extensions={"trace": _Handshake()}
     )
     request.url = _DiscreetURL(request.url)
     return request
@@ -303,6 +313,29 @@ def http_url(text: str) -> httpx.URL | None:
 def is_header_value(value: object) -> bool:
     """Whether a header may hold it (RFC 9110 5.5), of which only ASCII is sure to be understood."""
     return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+
+
+def json_bytes(value: Any) -> bytes:
+    """A request's body.
+
+    Raises:
+        TypeError, ValueError, RecursionError: what `is_json` says no to.
+    """
+    return dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def is_json(value: Any) -> bool:
+    """Whether it can be sent as JSON: no `NaN` or infinity (RFC 8259 6), no lone surrogates (8.1, UTF-8)."""
+    try:
+        json_bytes(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a string that can be sent: UTF-8 has no halves of surrogate pairs."""
+    return isinstance(value, str) and is_json(value)
 
 
 def ceil_seconds(seconds: float) -> int:

@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ConfigurationError
 from .base import Cancelled, Work
-from .client import HTTPUpstream, NotSent, http_url, is_header_value
+from .client import HTTPUpstream, NotSent, http_url, is_header_value, is_json, json_bytes
 
 __all__ = ["EventStream"]
 
@@ -29,7 +29,7 @@ class EventStream:
         json: a JSON body, or `None` for none.
 
     Raises:
-        ConfigurationError: the URL is none that can be followed, or a header none that can be sent.
+        ConfigurationError: the URL is none that can be followed, or a header or the body none that can be sent.
     """
 
     url: str
@@ -43,6 +43,11 @@ class EventStream:
         for name, value in (self.headers or {}).items():
             if not is_header_value(value):
                 raise ConfigurationError(f"EventStream(headers=...): the value of {name!r} cannot be sent in a header.")
+        if not is_json(self.json):
+            raise ConfigurationError(
+                "EventStream(json=...) takes what JSON can say: dicts, lists, strings without lone surrogates, finite "
+                "numbers, True, False and None. Convert everything else first."
+            )
 
     def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
         """See `Exec.work`."""
@@ -67,10 +72,9 @@ class _EventStreamWork:
     @asynccontextmanager
     async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
         source = self._source
+        body = None if source.json is None else json_bytes(source.json)
         try:
-            async with self._upstream.open(
-                source.method, source.url, headers=self._headers, json=source.json
-            ) as chunks:
+            async with self._upstream.open(source.method, source.url, headers=self._headers, body=body) as chunks:
                 yield chunks
         except NotSent as unsent:
             raise unsent.error from unsent

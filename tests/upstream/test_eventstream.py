@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -130,6 +131,39 @@ def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) 
         EventStream("http://h.example/", headers={"X-Key": value})
 
     assert str(value).strip() not in str(caught.value)
+
+
+def endless() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "json",
+    [float("nan"), {"a": [float("-inf")]}, "secret \ud800", {"\udc80": 1}, b"secret", {1, 2}, {(1, 2): 3}, endless()],
+    ids=["nan", "infinity", "surrogate", "key", "bytes", "set", "tuple as key", "endless"],
+)
+def test_a_body_that_is_not_json_is_refused_without_telling_it(json: Any) -> None:
+    """When it is made: a bridge that fails for each viewer is no upstream that cannot be reached."""
+    with pytest.raises(ConfigurationError, match="what JSON can say") as caught:
+        EventStream("http://h.example/", json=json)
+
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("json", [{}, [], "", 0, False, {"a": ["ü\u2028", None, 1.5]}])
+async def test_a_body_is_sent_as_json_whatever_it_is(anyio_backend: str, json: Any) -> None:
+    """Also one that counts as false. Somebody who knows a better content type is left it."""
+    with serve_raw(one_event) as upstream:
+        await read(EventStream(upstream.url, method="POST", json=json))
+        await read(EventStream(upstream.url, method="POST", json=json, headers={"content-type": "application/a+json"}))
+
+    assert [request.json for request in upstream.requests] == [json] * 2
+    assert [request.headers["content-type"] for request in upstream.requests] == [
+        "application/json",
+        "application/a+json",
+    ]
 
 
 @pytest.mark.parametrize(

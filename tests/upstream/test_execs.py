@@ -395,6 +395,37 @@ def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options:
         SandboxExec(*arguments, **options)
 
 
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("sandbox_id", {"sandbox_id": "secret\ud800"}),
+        ("command", {"command": "echo secret\udcff"}),
+        ("cwd", {"cwd": "/secret\udcff"}),
+        ("env", {"env": {"A": "secret\udcff"}}),
+        ("env", {"env": {"secret\udcff": "A"}}),
+    ],
+)
+def test_text_that_cannot_be_sent_is_refused_without_telling_it(argument: str, options: Any) -> None:
+    """When it is made: half a surrogate pair, which file names from elsewhere hold, has no UTF-8."""
+    with pytest.raises(ConfigurationError, match=f"{argument} holds a lone surrogate") as caught:
+        SandboxExec(**{"sandbox_id": "sbx", "command": "ls", **options})
+
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_request_that_cannot_be_built_starts_nothing(anyio_backend: str) -> None:
+    """An environment may be changed after it was looked at; there is nothing to end then."""
+    env: Any = {"A": "1"}
+    with serve_raw(output) as upstream:
+        work = work_on(upstream.url, env=env)
+        env["A"] = object()
+        with pytest.raises(TypeError):
+            await read(work)
+
+    assert not work.may_run
+    assert upstream.requests == []
+
+
 def test_it_needs_the_platform() -> None:
     """And says how to get it."""
     with pytest.raises(ConfigurationError, match="SSEBridge\\(Miosa"):
