@@ -27,6 +27,9 @@ from .refusals import refusal
 
 __all__ = ["HTTPUpstream"]
 
+#: A bare `text/event-stream` is refused with 406 by every route of MIOSA's behind Phoenix's `plug :accepts, ["json"]`,
+#: before the key is even looked at; JSON at a lower weight passes it and is ignored elsewhere (`miosa-wire.md` §1.2).
+SSE_ACCEPT: Final = "text/event-stream, application/json;q=0.9"
 #: Seconds. The SDK's own client waits as long for an answer (`miosa-wire.md` §1.1).
 ANSWER_TIMEOUT: Final = 60.0
 #: Seconds for a TCP and TLS handshake.

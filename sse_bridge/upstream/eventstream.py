@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ConfigurationError
 from .base import Cancelled, Work
-from .client import HTTPUpstream, NotSent, http_url, is_header_value, is_json, json_bytes
+from .client import SSE_ACCEPT, HTTPUpstream, NotSent, http_url, is_header_value, is_json, json_bytes
 
 __all__ = ["EventStream"]
 
@@ -61,7 +61,7 @@ class _EventStreamWork:
         self._source = source
         self._upstream = upstream
         self._headers = httpx.Headers(dict(source.headers or {}))
-        self._headers.setdefault("Accept", "text/event-stream")
+        self._headers.setdefault("Accept", SSE_ACCEPT)
         self._headers.setdefault("Cache-Control", "no-store")
         if last_event_id:
             # Instead of where the caller would begin. Bytes, since an id is UTF-8 (WHATWG HTML 9.2.4) and httpx would

@@ -26,26 +26,26 @@ async def read(source: EventStream, last_event_id: str | None = None) -> bytes:
 
 
 async def test_a_get_like_a_browsers(anyio_backend: str) -> None:
-    """`Accept`, no caching, and no id that nobody has seen."""
+    """An `Accept` that MIOSA's guarded routes take, too (`miosa-wire.md` §1.2), no caching, no id that nobody saw."""
     with serve_raw(one_event) as upstream:
         assert await read(EventStream(upstream.url + "/events?x=1")) == b"data: 1\n\n"
 
     request = upstream.requests[0]
     assert (request.method, request.path) == ("GET", "/events?x=1")
-    assert request.headers["accept"] == "text/event-stream"
+    assert request.headers["accept"] == "text/event-stream, application/json;q=0.9"
     assert request.headers["cache-control"] == "no-store"
     assert "last-event-id" not in request.headers
 
 
 async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> None:
     """What is given is sent, and the caller's mapping stays as it is."""
-    headers = {"Accept": "text/event-stream, application/json;q=0.9", "X-Key": "k"}
+    headers = {"accept": "text/event-stream", "X-Key": "k"}
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url, method="POST", headers=headers, json={"a": [1]}))
 
     request = upstream.requests[0]
     assert (request.method, request.json, request.headers["x-key"]) == ("POST", {"a": [1]}, "k")
-    assert request.headers["accept"] == headers["Accept"]
+    assert request.headers["accept"] == headers["accept"]
     assert len(headers) == 2
 
 

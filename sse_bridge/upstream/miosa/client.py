@@ -15,9 +15,6 @@ from ..client import HTTPUpstream, http_url, is_header_value
 __all__ = ["Miosa"]
 
 DEFAULT_BASE_URL: Final = "https://api.miosa.ai/api/v1"
-#: A bare `text/event-stream` is refused with 406 by every route behind Phoenix's `plug :accepts, ["json"]`, before
-#: the key is even looked at; JSON at a lower weight passes it and is ignored elsewhere (`miosa-wire.md` §1.2).
-SSE_ACCEPT: Final = "text/event-stream, application/json;q=0.9"
 
 
 class Miosa(HTTPUpstream):

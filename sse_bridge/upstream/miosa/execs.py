@@ -14,10 +14,10 @@ import anyio
 
 from ...errors import ConfigurationError, UpstreamError
 from ..base import Cancelled, Work
-from ..client import HTTPUpstream, NotSent, ceil_seconds, is_text, json_bytes
+from ..client import SSE_ACCEPT, HTTPUpstream, NotSent, ceil_seconds, is_text, json_bytes
 from ..refusals import Refusal
 from .cancel import MARKER, Evidence, end_marked
-from .client import SSE_ACCEPT, Miosa
+from .client import Miosa
 
 __all__ = ["SandboxExec"]
 
