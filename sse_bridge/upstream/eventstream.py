@@ -23,7 +23,7 @@ class EventStream:
     Ending it means closing the connection: nothing is known to run behind it. Redirects are not followed.
 
     Args:
-        url: absolute, `http` or `https`.
+        url: absolute, `http` or `https`. Of a user or a query in it, which may let somebody in, `repr` shows nothing.
         method: `GET`, or what the stream asks for.
         headers: sent along; `Accept` is set where it is missing. Their values are not shown by `repr`.
         json: a JSON body, or `None` for none.
@@ -34,8 +34,8 @@ class EventStream:
 
     url: str
     method: str = field(default="GET", kw_only=True)
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
-    json: Any = field(default=None, kw_only=True, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    json: Any = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if http_url(self.url) is None:
@@ -48,6 +48,11 @@ class EventStream:
                 "EventStream(json=...) takes what JSON can say: dicts, lists, strings without lone surrogates, finite "
                 "numbers, True, False and None. Convert everything else first."
             )
+
+    def __repr__(self) -> str:
+        url = httpx.URL(self.url)
+        shown = url.copy_with(username=None, password=None, query=None, fragment=None)
+        return f"{type(self).__name__}({str(shown)!r}, method={self.method!r})"
 
     def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
         """See `Exec.work`."""
