@@ -112,6 +112,16 @@ def _group(pid: int) -> int:
         return 0
 
 
+@pytest.mark.parametrize("timeout", [1, 0.1])
+def test_what_is_dead_when_the_time_is_up_is_gone(shell: list[str], token: str, timeout: float) -> None:
+    """However short the time: the end gets its look, too, and who was only asked so far is made to end."""
+    started = start(COMMANDS["one that will not be asked"], token)
+    eventually(lambda: marked(token))
+
+    assert end(shell, token, timeout=timeout) == ("sse-bridge:gone", 0)
+    started.wait(5)
+
+
 def test_a_command_that_starts_late_is_caught(shell: list[str], token: str) -> None:
     """Without an answer from the platform there is no telling when it starts: the loop looks as long as it may."""
     looking = subprocess.Popen([*shell, "-c", script(token, Evidence.NONE, 4)], stdout=subprocess.PIPE, text=True)

@@ -29,8 +29,10 @@ __all__ = ["MARKER", "Evidence", "end_marked"]
 #: The variable that every command gets.
 MARKER: Final = "SSE_BRIDGE_EXEC"
 
-#: Seconds between two looks, and seconds kept back for the call itself.
+#: Seconds between two looks, the same when the time is up, and seconds kept back for these and for the call itself
+#: (half of the time, if there is no more than a second).
 _INTERVAL: Final = 0.1
+_SHORT_INTERVAL: Final = 0.05
 _OVERHEAD: Final = 0.5
 
 
@@ -52,9 +54,10 @@ class Evidence(IntEnum):
 # A process group counts as ours once its leader carries the marker, so `env -i` in a script does not escape. Looking at
 # every process is what costs (a shell reads a byte a system call), so that waits until one was found. Time is what
 # /proc/uptime says, in hundredths of a second; where there is none, a look counts as a tenth. Where there is nothing to
-# look at or to look with, nothing is said to be gone.
+# look at or to look with, nothing is said to be gone. When the time is up, what was seen gets its SIGKILL and two more
+# looks: it takes two without a process to be sure, and to say `left` of what is dead would be a false alarm.
 _SCRIPT: Final = Template(r"""
-marker='$marker=$token' quiet=0 now=0 seen= told=' ' groups=' '
+marker='$marker=$token' quiet=0 now=0 late=0 pause=$interval seen= told=' ' groups=' '
 look_at_clock() {
   if { read -r up rest < /proc/uptime; } 2>/dev/null
   then now=$$(($${up%.*} * 100 + 1$${up#*.} - 100))  # the 1 keeps "0.08" from being octal
@@ -64,7 +67,7 @@ look_at_clock() {
 grep -q . /proc/$$$$/stat 2>/dev/null || { echo sse-bridge:left; exit 1; }
 look_at_clock
 end=$$((now + $limit)) patience=$$((now + $patience))
-while [ $$now -lt $$end ]; do
+while :; do
   alive= marked=' '
   for file in $$(grep -lsF -- "$$marker" /proc/[0-9]*/environ); do
     pid=$${file#/proc/}; marked="$$marked$${pid%/environ} "
@@ -95,7 +98,11 @@ while [ $$now -lt $$end ]; do
     quiet=$$((quiet + 1))
     if [ $$quiet -ge $quiet ] || { [ -n "$$seen" ] && [ $$quiet -ge 2 ]; }; then echo sse-bridge:gone; exit 0; fi
   fi
-  sleep $interval 2>/dev/null || sleep 1
+  if [ $$now -ge $$end ]; then
+    late=$$((late + 1)) pause=$short_interval
+    if [ -z "$$seen" ] || [ $$late -ge 3 ]; then break; fi
+  fi
+  sleep $$pause 2>/dev/null || [ $$late -gt 0 ] || sleep 1
   look_at_clock
 done
 echo sse-bridge:left; exit 1
@@ -122,9 +129,15 @@ async def end_marked(miosa: Miosa, sandbox: str, token: str, evidence: Evidence,
 
 def script(token: str, evidence: Evidence, timeout: float) -> str:
     """The loop, for a POSIX shell. Half of its time is for those who end when they are asked to."""
-    limit = int(100 * max(_OVERHEAD, timeout - _OVERHEAD))
+    limit = int(100 * max(timeout / 2, timeout - _OVERHEAD))
     return _SCRIPT.substitute(
-        marker=MARKER, token=token, limit=limit, patience=limit // 2, quiet=int(evidence), interval=_INTERVAL
+        marker=MARKER,
+        token=token,
+        limit=limit,
+        patience=limit // 2,
+        quiet=int(evidence),
+        interval=_INTERVAL,
+        short_interval=_SHORT_INTERVAL,
     )
 
 
