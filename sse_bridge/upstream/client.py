@@ -79,13 +79,31 @@ class HTTPUpstream:
         Raises:
             UpstreamError: no answer within `timeout` seconds, or none at all.
         """
+        response, body = await self._exchange(method, url, headers, json, timeout)
+        return response.status_code, body
+
+    async def ask(self, method: str, url: str, *, headers: Mapping[str, str], json: Any, timeout: float) -> bytes:
+        """One request whose answer is short, and of which only 200 will do: its body.
+
+        Raises:
+            UpstreamRefused: the answer is another one.
+            UpstreamError: no answer within `timeout` seconds, or none at all.
+        """
+        response, body = await self._exchange(method, url, headers, json, timeout)
+        if response.status_code != httpx.codes.OK:
+            raise refusal(response.status_code, response.headers, body)
+        return body
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], json: Any, timeout: float
+    ) -> tuple[httpx.Response, bytes]:
         async with self._lease() as client:
             request = _request(client, method, url, headers, None if json is None else json_bytes(json))
             give_up = anyio.current_time() + timeout
             try:
                 async with _answer(client, request, timeout) as response:
                     # A server may send the head at once, and the body when the work is done.
-                    return response.status_code, await _read_short(response, give_up - anyio.current_time())
+                    return response, await _read_short(response, give_up - anyio.current_time())
             except NotSent as unsent:
                 raise unsent.error from unsent
 

@@ -15,6 +15,7 @@ from sse_bridge import ConfigurationError, Miosa, SandboxExec
 from sse_bridge.errors import UpstreamError, UpstreamLost
 from sse_bridge.upstream.base import Cancelled, Work
 from sse_bridge.upstream.client import HTTPUpstream
+from sse_bridge.upstream.miosa import cancel as cancel_module
 from sse_bridge.upstream.miosa import execs as execs_module
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
 from tests.support.upstreams import Connection, dead_url, serve_raw
@@ -338,10 +339,10 @@ def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
         (lambda connection: connection.answer(200, b"[1]"), Cancelled.ACKNOWLEDGED),
         (lambda connection: connection.answer(200, b"<html>"), Cancelled.ACKNOWLEDGED),
         (result("", 404), Cancelled.CONFIRMED),
-        (result("sse-bridge:gone\n", 500), Cancelled.REQUESTED),
-        (result("sse-bridge:gone\n", 429), Cancelled.REQUESTED),
+        (result("sse-bridge:gone\n", 201), Cancelled.REQUESTED),
         (refusing(401), Cancelled.REQUESTED),
-        (refusing(409, "SANDBOX_STARTING"), Cancelled.REQUESTED),
+        (refusing(409, "COMPUTER_NOT_RUNNING"), Cancelled.REQUESTED),
+        (refusing(429, retry_after="1"), Cancelled.REQUESTED),
         (breaks, Cancelled.REQUESTED),
         (mute, Cancelled.REQUESTED),
         (never_ends, Cancelled.REQUESTED),
@@ -366,6 +367,65 @@ async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
     assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
     assert MARKER not in cancel.json.get("env", {})
     assert f"-ge {int(Evidence.OUTPUT)} ]" in cancel.json["command"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusing(408),
+        refusing(409, "SANDBOX_STARTING"),
+        refusing(429),
+        refusing(429, retry_after="0"),
+        refusing(500),
+        refusing(503, "NO_READY_MACHINE", retry_after="0.01"),
+        result("sse-bridge:gone\n", 504),
+    ],
+)
+async def test_a_platform_that_is_busy_is_asked_to_cancel_again(
+    anyio_backend: str, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other than the command, the loop may run twice; what the last answer says counts."""
+    monkeypatch.setattr(cancel_module, "_FIRST_DELAY", 0.01)
+    with serve_raw(answer, answer, result("sse-bridge:gone\n")) as upstream:
+        assert await work_on(upstream.url).cancel(5) is Cancelled.CONFIRMED
+
+    assert [request.path for request in upstream.requests] == ["/api/v1/sandboxes/sbx_1/exec"] * 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected", "timeouts"),
+    [
+        ({}, [0.25, 0.5, 1, 2], [5, 5, 5, 4, 2]),
+        ({"retry_after": "2"}, [2, 2], [5, 3, 1]),
+        ({"retry_after": "6"}, [], [5]),
+    ],
+)
+async def test_the_waits_for_a_busy_platform_grow_and_keep_to_the_time(
+    anyio_backend: str, headers: Any, expected: list[float], timeouts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a second at first, two at most, never shorter than asked; a wait that is too long is no wait.
+
+    The loop in the sandbox gets what is left of the time.
+    """
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(cancel_module, "anyio", SimpleNamespace(sleep=sleep, current_time=lambda: sum(waits)))
+    with serve_raw(refusing(503, **headers)) as upstream:
+        assert await work_on(upstream.url).cancel(5) is Cancelled.REQUESTED
+
+    assert waits == expected
+    assert [request.json["timeout"] for request in upstream.requests] == timeouts
+
+
+async def test_a_platform_that_stays_busy_does_not_make_it_longer(anyio_backend: str) -> None:
+    """The time is for all calls together."""
+    with serve_raw(refusing(503)) as upstream:
+        started = anyio.current_time()
+        assert await work_on(upstream.url).cancel(0.5) is Cancelled.REQUESTED
+        assert anyio.current_time() - started < 1
 
 
 async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) -> None:

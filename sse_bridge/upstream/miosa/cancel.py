@@ -18,8 +18,11 @@ from enum import IntEnum
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from ..base import Cancelled
 from ..client import ceil_seconds
+from ..refusals import Refusal
 
 if TYPE_CHECKING:
     from .client import Miosa
@@ -34,6 +37,11 @@ MARKER: Final = "SSE_BRIDGE_EXEC"
 _INTERVAL: Final = 0.1
 _SHORT_INTERVAL: Final = 0.05
 _OVERHEAD: Final = 0.5
+
+#: Seconds before the call is made a second time, doubled up to the limit: five calls in five seconds, since keys may be
+#: held to 60 requests a minute (`miosa-wire.md` §1.5).
+_FIRST_DELAY: Final = 0.25
+_MAX_DELAY: Final = 2.0
 
 
 class Evidence(IntEnum):
@@ -112,19 +120,38 @@ echo sse-bridge:left; exit 1
 async def end_marked(miosa: Miosa, sandbox: str, token: str, evidence: Evidence, timeout: float) -> Cancelled:
     """Ends what carries the marker, within `timeout` seconds.
 
+    A platform that is busy or broken is asked again as long as there is time: a second loop does no harm.
+
     Args:
         sandbox: the sandbox's path below the base URL.
 
     Raises:
         UpstreamError: the platform could not be asked, or did not answer.
     """
+    give_up = anyio.current_time() + timeout
+    delay = _FIRST_DELAY
+    while True:
+        try:
+            return await _call(miosa, sandbox, token, evidence, give_up - anyio.current_time())
+        except Refusal as refused:
+            if refused.upstream_status == 404:  # no sandbox, no command
+                return Cancelled.CONFIRMED
+            wait = max(delay, refused.wait or 0)
+            if not _is_passing(refused) or anyio.current_time() + wait >= give_up:
+                return Cancelled.REQUESTED
+        await anyio.sleep(wait)
+        delay = min(2 * delay, _MAX_DELAY)
+
+
+async def _call(miosa: Miosa, sandbox: str, token: str, evidence: Evidence, timeout: float) -> Cancelled:
     body = {"command": script(token, evidence, timeout), "timeout": ceil_seconds(timeout)}
-    status, answer = await miosa.post(f"{sandbox}/exec", body, timeout)
-    if status == 404:  # no sandbox, no command
-        return Cancelled.CONFIRMED
-    if status != 200:
-        return Cancelled.REQUESTED
+    answer = await miosa.post(f"{sandbox}/exec", body, timeout)
     return Cancelled.CONFIRMED if "sse-bridge:gone" in _stdout(answer) else Cancelled.ACKNOWLEDGED
+
+
+def _is_passing(refused: Refusal) -> bool:
+    """Whether the answer may be another one in a moment, whatever became of the call."""
+    return refused.is_temporary or refused.upstream_status == 408 or (refused.upstream_status or 0) >= 500
 
 
 def script(token: str, evidence: Evidence, timeout: float) -> str:

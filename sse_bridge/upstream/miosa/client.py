@@ -61,14 +61,15 @@ class Miosa(HTTPUpstream):
         """The headers that every request carries. They hold the key: never to be logged or handed on."""
         return {**self._headers, "Accept": accept}
 
-    async def post(self, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
-        """One short JSON call: its status and the answer's body.
+    async def post(self, path: str, body: Any, timeout: float) -> bytes:
+        """One short JSON call: the answer's body.
 
         Raises:
+            UpstreamRefused: the answer is not 200.
             UpstreamError: no answer within `timeout` seconds, or none at all.
         """
         headers = self.headers("application/json")
-        return await self.call("POST", self.address(path), headers=headers, json=body, timeout=timeout)
+        return await self.ask("POST", self.address(path), headers=headers, json=body, timeout=timeout)
 
 
 def _normalised(url: str) -> str:
