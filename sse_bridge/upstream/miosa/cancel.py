@@ -9,6 +9,11 @@ call, since keys have rate limits; the loop runs in the sandbox.
 What it cannot see: a process that dropped the marker from its environment, unless the leader of its process group
 still has it; processes of another user that it may not look at; and a chain of processes of which each has started the
 next and is gone before the look gets to it (a fork every millisecond, and no parent that stays).
+
+What stays expensive is a viewer that leaves before the platform has answered. The request is out, the command may start
+at any time, and one that has not started yet leaves nothing to look for. So the loop looks until its time is up, and
+where nothing ever starts the ending stays unconfirmed. Only the platform's answer could tell (the connection is closed
+by then), or a command that looks first whether it is still wanted; what we are given to run we do not change.
 """
 
 from __future__ import annotations
