@@ -356,7 +356,7 @@ async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
         work = work_on(upstream.url)
         await read(work)
         started = anyio.current_time()
-        assert await work.cancel(0.5) is outcome
+        assert await work.cancel(0.3) is outcome
         assert anyio.current_time() - started < 1
 
     stream, cancel = upstream.requests
