@@ -40,7 +40,7 @@ MARKER: Final = "SSE_BRIDGE_EXEC"
 #: Seconds between two looks, the same when the time is up, and seconds kept back for these and for the call itself
 #: (half of the time, if there is no more than a second).
 _INTERVAL: Final = 0.1
-_SHORT_INTERVAL: Final = 0.05
+_SHORT_INTERVAL: Final = 0.03
 _OVERHEAD: Final = 0.5
 
 #: Seconds before the call is made a second time, doubled up to the limit: five calls in five seconds, since keys may be
@@ -67,7 +67,7 @@ class Evidence(IntEnum):
 # A process group counts as ours once its leader carries the marker, so `env -i` in a script does not escape. Looking at
 # every process is what costs (a shell reads a byte a system call), so that waits until one was found. Time is what
 # /proc/uptime says, in hundredths of a second; where there is none, a look counts as a tenth. Where there is nothing to
-# look at or to look with, nothing is said to be gone. When the time is up, what was seen gets its SIGKILL and two more
+# look at or to look with, nothing is said to be gone. When the time is up, what was seen gets its SIGKILL and a few more
 # looks: it takes two without a process to be sure, and to say `left` of what is dead would be a false alarm.
 _SCRIPT: Final = Template(r"""
 marker='$marker=$token' quiet=0 now=0 late=0 pause=$interval seen= told=' ' groups=' '
@@ -113,7 +113,7 @@ while :; do
   fi
   if [ $$now -ge $$end ]; then
     late=$$((late + 1)) pause=$short_interval
-    if [ -z "$$seen" ] || [ $$late -ge 3 ]; then break; fi
+    if [ -z "$$seen" ] || [ $$late -ge 5 ]; then break; fi
   fi
   sleep $$pause 2>/dev/null || [ $$late -gt 0 ] || sleep 1
   look_at_clock
