@@ -33,6 +33,10 @@ _TABLE: Final = {
 }
 _REJECTED: Final = (502, "upstream_rejected", "The upstream does not take the server's request.")
 _FAILED: Final = (502, "upstream_failed", "The upstream failed.")
+#: Answers that are given instead of doing what was asked: the request was looked at and refused (RFC 9110 15.5; 423:
+#: RFC 4918, 425: RFC 8470, 428 to 431: RFC 6585, 451: RFC 7725). Nothing else is a proof. Proxies answer 408 when what
+#: they passed the request to takes too long, and 460 or 499 when somebody left; a 424 tells of a failure on the way.
+_PROOFS: Final = frozenset({*range(400, 408), *range(409, 418), 421, 422, 423, 425, 426, 428, 429, 431, 451})
 #: Seconds that a viewer is told to wait when the upstream names no time.
 _RETRY_AFTER: Final = 2.0
 
@@ -65,7 +69,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
     error.is_temporary = status == 429 or (
         status == 409 and (envelope.get("retryable") is True or upstream_code.endswith(_BECOMES_READY))
     )
-    error.started_nothing = 400 <= status < 500  # a 202 is no stream, but no refusal either
+    error.started_nothing = status in _PROOFS
     error.wait = wait
     return error
 

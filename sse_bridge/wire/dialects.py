@@ -50,6 +50,11 @@ _SIMPLE: Final = re.compile(
 _STREAMS: Final = frozenset({"stdout", "stderr"})
 _TEXT_KEYS: Final = ("line", "data", "output")
 _EXIT_KEYS: Final = ("exit_code", "exitCode", "code", "exit")
+#: Those that mean an exit whatever they hold. `code` and `exit` may be anything (an error's word, a way out): of these
+#: only a number does.
+_SURE_EXIT_KEYS: Final = ("exit_code", "exitCode")
+#: What a snapshot of something that still runs has under `state` or `status`; its exit code is null until then.
+_NOT_OVER: Final = ("queued", "pending", "starting", "running")
 _HEARTBEATS: Final = frozenset({"heartbeat", "ping", "keepalive"})
 _ALIASES: Final = {"output": "stdout", "timed_out": "timeout", **dict.fromkeys(_HEARTBEATS, "heartbeat")}
 _KINDS: Final = frozenset({*_STREAMS, *_ALIASES, "exit", "error", "timeout"})
@@ -337,7 +342,19 @@ def _kind(name: str, body: _Body) -> str:
         return "stderr" if body.get("stream") == "stderr" else "stdout"
     if name not in ("", "message"):
         return name
-    return "exit" if any(_integer(body.get(key)) is not None for key in _EXIT_KEYS) else "stdout"
+    return "exit" if _is_exit(body) else "stdout"
+
+
+def _is_exit(body: _Body) -> bool:
+    """Whether an object that nobody named tells of an exit, perhaps one without a number (killed by a signal, say).
+
+    An exit ends the run, so without a number it takes more: no text, not even one that is no string, and nothing that
+    is said to go on.
+    """
+    if any(_integer(body.get(key)) is not None for key in _EXIT_KEYS):
+        return True
+    goes_on = body.get("state") in _NOT_OVER or body.get("status") in _NOT_OVER
+    return not goes_on and not body.keys() & {*_TEXT_KEYS} and any(key in body for key in _SURE_EXIT_KEYS)
 
 
 def _text_key(body: _Body) -> str | None:

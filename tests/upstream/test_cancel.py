@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
 
+from sse_bridge.upstream.miosa import cancel
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, script
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
@@ -37,6 +40,41 @@ def token() -> Iterator[str]:
         process.kill()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow one another faster, where it is their number that counts."""
+    monkeypatch.setattr(cancel, "_INTERVAL", 0.02)
+
+
+Start = Callable[[str, str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Runs a command as a sandbox does: a shell in a session of its own, the marker in its environment.
+
+    When the test is over, nothing is left of its process group, whoever was to end it.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(command: str, token: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            env={**os.environ, MARKER: token},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)
+
+
 def marked(token: str) -> list[psutil.Process]:
     """The living processes that carry the marker."""
     found = []
@@ -49,18 +87,7 @@ def marked(token: str) -> list[psutil.Process]:
     return found
 
 
-def start(command: str, token: str) -> subprocess.Popen[bytes]:
-    """Runs a command as a sandbox does: a shell in a session of its own, the marker in its environment."""
-    return subprocess.Popen(
-        ["bash", "-c", command],
-        env={**os.environ, MARKER: token},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def end(shell: list[str], token: str, evidence: Evidence = Evidence.OUTPUT, timeout: float = 5) -> tuple[str, int]:
+def end(shell: list[str], token: str, evidence: Evidence = Evidence.OUTPUT, timeout: float = 1) -> tuple[str, int]:
     """Runs the loop, and gives its output and exit code. It must keep to its time."""
     started = time.monotonic()
     done = subprocess.run(
@@ -84,17 +111,33 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_everything_that_carries_the_marker_is_ended(shell: list[str], token: str, name: str) -> None:
+@pytest.mark.usefixtures("quick")
+def test_everything_that_carries_the_marker_is_ended(start: Start, token: str, name: str) -> None:
     """Whatever it does against it."""
     started = start(COMMANDS[name], token)
     eventually(lambda: marked(token))
-    group = started.pid
     time.sleep(0.1)  # children come and go; more of them makes it harder, not easier
 
-    assert end(shell, token) == ("sse-bridge:gone", 0)
-    started.wait(5)
+    assert end(["sh"], token) == ("sse-bridge:gone", 0)
+    _assert_over(started)
     assert not marked(token)
-    assert not [process.pid for process in psutil.process_iter() if _lives_in(process, group)]
+
+
+def test_everything_is_ended_by_one_loop_in_every_shell(start: Start, shell: list[str], token: str) -> None:
+    """All of it at the same time."""
+    started = [start(command, token) for command in COMMANDS.values()]
+    eventually(lambda: len(marked(token)) > len(COMMANDS))
+    time.sleep(0.1)
+
+    assert end(shell, token, timeout=1.5) == ("sse-bridge:gone", 0)
+    for process in started:
+        _assert_over(process)
+    assert not marked(token)
+
+
+def _assert_over(started: subprocess.Popen[bytes]) -> None:
+    started.wait(5)
+    assert not [process.pid for process in psutil.process_iter() if _lives_in(process, started.pid)]
 
 
 def _lives_in(process: psutil.Process, group: int) -> bool:
@@ -112,10 +155,20 @@ def _group(pid: int) -> int:
         return 0
 
 
-def test_a_command_that_starts_late_is_caught(shell: list[str], token: str) -> None:
+def test_what_is_dead_when_the_time_is_up_is_gone(start: Start, shell: list[str], token: str) -> None:
+    """However short the time: the end gets its look, too, and who was only asked so far is made to end."""
+    started = start(COMMANDS["one that will not be asked"], token)
+    eventually(lambda: marked(token))
+
+    assert end(shell, token, timeout=0.1) == ("sse-bridge:gone", 0)
+    started.wait(5)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_command_that_starts_late_is_caught(start: Start, shell: list[str], token: str) -> None:
     """Without an answer from the platform there is no telling when it starts: the loop looks as long as it may."""
-    looking = subprocess.Popen([*shell, "-c", script(token, Evidence.NONE, 4)], stdout=subprocess.PIPE, text=True)
-    time.sleep(0.7)
+    looking = subprocess.Popen([*shell, "-c", script(token, Evidence.NONE, 5)], stdout=subprocess.PIPE, text=True)
+    time.sleep(0.2)
     late = start("exec sleep 300", token)
     output, _ = looking.communicate(timeout=30)
 
@@ -127,56 +180,52 @@ def test_a_command_that_starts_late_is_caught(shell: list[str], token: str) -> N
     ("evidence", "expected"),
     [(Evidence.OUTPUT, "gone"), (Evidence.ANSWERED, "gone"), (Evidence.NONE, "left")],
 )
+@pytest.mark.usefixtures("quick")
 def test_a_command_that_is_over_is_gone_only_if_it_is_known_to_have_started(
     shell: list[str], token: str, evidence: Evidence, expected: str
 ) -> None:
     """What was never seen may still come."""
-    assert end(shell, token, evidence, timeout=2)[0] == f"sse-bridge:{expected}"
+    assert end(shell, token, evidence, timeout=0.4 if expected == "left" else 2)[0] == f"sse-bridge:{expected}"
 
 
-def test_nobody_else_is_touched(shell: list[str], token: str) -> None:
+@pytest.mark.usefixtures("quick")
+def test_nobody_else_is_touched(start: Start, shell: list[str], token: str) -> None:
     """Not those with another marker, nor those that only speak of it."""
-    other = secrets.token_hex(12)
     bystanders = [
-        start("exec sleep 300", other),
-        subprocess.Popen(["sleep", "300"]),
-        subprocess.Popen(["bash", "-c", f"sleep 300; echo {MARKER}={token}"]),
-        subprocess.Popen(["sleep", "300"], env={**os.environ, MARKER: token[:-1]}),
+        start("exec sleep 300", secrets.token_hex(12)),
+        start("exec sleep 300", token[:-1]),
+        start(f"unset {MARKER}; exec sleep 300", ""),
+        start(f"sleep 300; echo {MARKER}={token}", ""),
     ]
-    try:
-        target = start("exec sleep 300", token)
-        eventually(lambda: marked(token))
-        assert end(shell, token) == ("sse-bridge:gone", 0)
-        target.wait(5)
-        assert [process.poll() for process in bystanders] == [None] * 4
-    finally:
-        for process in bystanders:
-            psutil.Process(process.pid).kill()
-            process.wait()
+    target = start("exec sleep 300", token)
+    eventually(lambda: marked(token))
+
+    assert end(shell, token) == ("sse-bridge:gone", 0)
+    target.wait(5)
+    assert [process.poll() for process in bystanders] == [None] * 4
 
 
-def test_what_cannot_be_ended_is_not_said_to_be_gone(shell: list[str], token: str) -> None:
+def test_what_cannot_be_ended_is_not_said_to_be_gone(start: Start, shell: list[str], token: str) -> None:
     """`gone` is said of what was seen to be gone; here the loop's `kill` does nothing."""
     sleeper = start("exec sleep 300", token)
     eventually(lambda: marked(token))
-    powerless = "kill() { :; }; " + script(token, Evidence.OUTPUT, 2)
+    powerless = "kill() { :; }; " + script(token, Evidence.OUTPUT, 0.3)
     done = subprocess.run([*shell, "-c", powerless], capture_output=True, text=True, timeout=30, check=False)
 
     assert (done.stdout.strip(), done.returncode) == ("sse-bridge:left", 1)
     assert sleeper.poll() is None
-    sleeper.kill()
-    sleeper.wait()
 
 
+@pytest.mark.usefixtures("quick")
 def test_without_a_clock_looks_are_counted(shell: list[str], token: str) -> None:
     """Some sandboxes hide /proc/uptime."""
-    clockless = script(token, Evidence.NONE, 2).replace("/proc/uptime", "/proc/no-such-file")
+    clockless = script(token, Evidence.NONE, 1).replace("/proc/uptime", "/proc/no-such-file")
     done = subprocess.run([*shell, "-c", clockless], capture_output=True, text=True, timeout=30, check=False)
 
     assert (done.stdout.strip(), done.returncode, done.stderr) == ("sse-bridge:left", 1, "")
 
 
-def test_a_zombie_counts_as_gone(shell: list[str], token: str) -> None:
+def test_a_zombie_counts_as_gone(start: Start, shell: list[str], token: str) -> None:
     """An agent that is slow to reap its children does not make us wait."""
     zombie = start("exit 0", token)
     eventually(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)

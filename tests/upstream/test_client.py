@@ -196,7 +196,7 @@ async def test_what_is_not_read_is_closed_although_others_need_the_client(anyio_
 
 async def test_a_refusal_is_read_and_bounded(anyio_backend: str, monkeypatch: Any) -> None:
     """Its body may be huge, or stop, or never end."""
-    monkeypatch.setattr(client_module, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(client_module, "CLOSE_TIMEOUT", 0.1)
 
     def whole(connection: Connection) -> None:
         connection.answer(404, b'{"request_id":"req_1"}')
@@ -334,7 +334,7 @@ async def test_a_short_call_waits_for_a_body_that_comes_late(
 
     def slow(connection: Connection) -> None:
         connection.head(200, content_length="4")
-        threading.Event().wait(0.3)
+        threading.Event().wait(0.15)
         connection.send(b"late")
 
     def endless(connection: Connection) -> None:
@@ -342,7 +342,7 @@ async def test_a_short_call_waits_for_a_body_that_comes_late(
         connection.send(b"part")
         connection.wait_until_left()
 
-    for handler, timeout, body in ((slow, 5.0, b"late"), (endless, 0.2, b"part")):
+    for handler, timeout, body in ((slow, 5.0, b"late"), (endless, 0.1, b"part")):
         with serve_raw(handler) as upstream:
             assert await HTTPUpstream().call("GET", upstream.url, headers={}, json=None, timeout=timeout) == (200, body)
             await upstream.until_left()
@@ -576,6 +576,7 @@ def nothing_left_to_the_collector() -> Iterator[None]:
             hooks.finalizer(generator)
 
     gc.collect()
+    gc.freeze()  # what is there already is not looked through a second time
     gc.disable()
     sys.set_asyncgen_hooks(hooks.firstiter, finalizer)
     try:
@@ -586,6 +587,7 @@ def nothing_left_to_the_collector() -> Iterator[None]:
     finally:
         sys.set_asyncgen_hooks(*hooks)
         gc.enable()
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -25,26 +26,26 @@ async def read(source: EventStream, last_event_id: str | None = None) -> bytes:
 
 
 async def test_a_get_like_a_browsers(anyio_backend: str) -> None:
-    """`Accept`, no caching, and no id that nobody has seen."""
+    """An `Accept` that MIOSA's guarded routes take, too (`miosa-wire.md` §1.2), no caching, no id that nobody saw."""
     with serve_raw(one_event) as upstream:
         assert await read(EventStream(upstream.url + "/events?x=1")) == b"data: 1\n\n"
 
     request = upstream.requests[0]
     assert (request.method, request.path) == ("GET", "/events?x=1")
-    assert request.headers["accept"] == "text/event-stream"
+    assert request.headers["accept"] == "text/event-stream, application/json;q=0.9"
     assert request.headers["cache-control"] == "no-store"
     assert "last-event-id" not in request.headers
 
 
 async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> None:
     """What is given is sent, and the caller's mapping stays as it is."""
-    headers = {"Accept": "text/event-stream, application/json;q=0.9", "X-Key": "k"}
+    headers = {"accept": "text/event-stream", "X-Key": "k"}
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url, method="POST", headers=headers, json={"a": [1]}))
 
     request = upstream.requests[0]
     assert (request.method, request.json, request.headers["x-key"]) == ("POST", {"a": [1]}, "k")
-    assert request.headers["accept"] == headers["Accept"]
+    assert request.headers["accept"] == headers["accept"]
     assert len(headers) == 2
 
 
@@ -132,6 +133,39 @@ def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) 
     assert str(value).strip() not in str(caught.value)
 
 
+def endless() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "json",
+    [float("nan"), {"a": [float("-inf")]}, "secret \ud800", {"\udc80": 1}, b"secret", {1, 2}, {(1, 2): 3}, endless()],
+    ids=["nan", "infinity", "surrogate", "key", "bytes", "set", "tuple as key", "endless"],
+)
+def test_a_body_that_is_not_json_is_refused_without_telling_it(json: Any) -> None:
+    """When it is made: a bridge that fails for each viewer is no upstream that cannot be reached."""
+    with pytest.raises(ConfigurationError, match="what JSON can say") as caught:
+        EventStream("http://h.example/", json=json)
+
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("json", [{}, [], "", 0, False, {"a": ["ü\u2028", None, 1.5]}])
+async def test_a_body_is_sent_as_json_whatever_it_is(anyio_backend: str, json: Any) -> None:
+    """Also one that counts as false. Somebody who knows a better content type is left it."""
+    with serve_raw(one_event) as upstream:
+        await read(EventStream(upstream.url, method="POST", json=json))
+        await read(EventStream(upstream.url, method="POST", json=json, headers={"content-type": "application/a+json"}))
+
+    assert [request.json for request in upstream.requests] == [json] * 2
+    assert [request.headers["content-type"] for request in upstream.requests] == [
+        "application/json",
+        "application/a+json",
+    ]
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://h", "HTTPS://h.example:8443/x?y#z", "http://127.0.0.1/", "http://[::1]:80/", "http://bücher.example."],
@@ -141,6 +175,16 @@ def test_a_url_that_can_be_followed_is_taken_as_it_is(url: str) -> None:
     assert EventStream(url).url == url
 
 
-def test_it_does_not_show_what_it_takes_to_get_in() -> None:
-    """Headers and bodies hold secrets."""
-    assert "secret" not in repr(EventStream("http://h.example/", headers={"X-Key": "secret"}, json={"key": "secret"}))
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://secret:secret@h.example:8443/runs/7?ticket=secret#secret", "https://h.example:8443/runs/7"),
+        ("http://secret@[::1]/a%3Fb", "http://[::1]/a%3Fb"),
+        ("http://h.example", "http://h.example"),
+    ],
+)
+def test_it_does_not_show_what_it_takes_to_get_in(url: str, shown: str) -> None:
+    """Headers and bodies hold secrets, and so do users and queries (tickets) of URLs."""
+    source = EventStream(url, method="POST", headers={"X-Key": "secret"}, json={"key": "secret"})
+
+    assert repr(source) == f"EventStream('{shown}', method='POST')"

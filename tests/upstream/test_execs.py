@@ -15,6 +15,7 @@ from sse_bridge import ConfigurationError, Miosa, SandboxExec
 from sse_bridge.errors import UpstreamError, UpstreamLost
 from sse_bridge.upstream.base import Cancelled, Work
 from sse_bridge.upstream.client import HTTPUpstream
+from sse_bridge.upstream.miosa import cancel as cancel_module
 from sse_bridge.upstream.miosa import execs as execs_module
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
 from tests.support.upstreams import Connection, dead_url, serve_raw
@@ -224,8 +225,10 @@ def mute(connection: Connection) -> None:
         (refusing(403), False),
         (refusing(404), False),
         (refusing(406), False),
+        (refusing(408), True),
         (refusing(409, "COMPUTER_NOT_RUNNING"), False),
         (refusing(422), False),
+        (refusing(499), True),
         (refusing(500), True),
         (refusing(502), True),
         (refusing(503, "NO_READY_MACHINE"), True),
@@ -336,10 +339,10 @@ def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
         (lambda connection: connection.answer(200, b"[1]"), Cancelled.ACKNOWLEDGED),
         (lambda connection: connection.answer(200, b"<html>"), Cancelled.ACKNOWLEDGED),
         (result("", 404), Cancelled.CONFIRMED),
-        (result("sse-bridge:gone\n", 500), Cancelled.REQUESTED),
-        (result("sse-bridge:gone\n", 429), Cancelled.REQUESTED),
+        (result("sse-bridge:gone\n", 201), Cancelled.REQUESTED),
         (refusing(401), Cancelled.REQUESTED),
-        (refusing(409, "SANDBOX_STARTING"), Cancelled.REQUESTED),
+        (refusing(409, "COMPUTER_NOT_RUNNING"), Cancelled.REQUESTED),
+        (refusing(429, retry_after="1"), Cancelled.REQUESTED),
         (breaks, Cancelled.REQUESTED),
         (mute, Cancelled.REQUESTED),
         (never_ends, Cancelled.REQUESTED),
@@ -353,7 +356,7 @@ async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
         work = work_on(upstream.url)
         await read(work)
         started = anyio.current_time()
-        assert await work.cancel(0.5) is outcome
+        assert await work.cancel(0.3) is outcome
         assert anyio.current_time() - started < 1
 
     stream, cancel = upstream.requests
@@ -364,6 +367,65 @@ async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
     assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
     assert MARKER not in cancel.json.get("env", {})
     assert f"-ge {int(Evidence.OUTPUT)} ]" in cancel.json["command"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusing(408),
+        refusing(409, "SANDBOX_STARTING"),
+        refusing(429),
+        refusing(429, retry_after="0"),
+        refusing(500),
+        refusing(503, "NO_READY_MACHINE", retry_after="0.01"),
+        result("sse-bridge:gone\n", 504),
+    ],
+)
+async def test_a_platform_that_is_busy_is_asked_to_cancel_again(
+    anyio_backend: str, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other than the command, the loop may run twice; what the last answer says counts."""
+    monkeypatch.setattr(cancel_module, "_FIRST_DELAY", 0.01)
+    with serve_raw(answer, answer, result("sse-bridge:gone\n")) as upstream:
+        assert await work_on(upstream.url).cancel(5) is Cancelled.CONFIRMED
+
+    assert [request.path for request in upstream.requests] == ["/api/v1/sandboxes/sbx_1/exec"] * 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected", "timeouts"),
+    [
+        ({}, [0.25, 0.5, 1, 2], [5, 5, 5, 4, 2]),
+        ({"retry_after": "2"}, [2, 2], [5, 3, 1]),
+        ({"retry_after": "6"}, [], [5]),
+    ],
+)
+async def test_the_waits_for_a_busy_platform_grow_and_keep_to_the_time(
+    anyio_backend: str, headers: Any, expected: list[float], timeouts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a second at first, two at most, never shorter than asked; a wait that is too long is no wait.
+
+    The loop in the sandbox gets what is left of the time.
+    """
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(cancel_module, "anyio", SimpleNamespace(sleep=sleep, current_time=lambda: sum(waits)))
+    with serve_raw(refusing(503, **headers)) as upstream:
+        assert await work_on(upstream.url).cancel(5) is Cancelled.REQUESTED
+
+    assert waits == expected
+    assert [request.json["timeout"] for request in upstream.requests] == timeouts
+
+
+async def test_a_platform_that_stays_busy_does_not_make_it_longer(anyio_backend: str) -> None:
+    """The time is for all calls together."""
+    with serve_raw(refusing(503)) as upstream:
+        started = anyio.current_time()
+        assert await work_on(upstream.url).cancel(0.5) is Cancelled.REQUESTED
+        assert anyio.current_time() - started < 1
 
 
 async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) -> None:
@@ -393,6 +455,37 @@ def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options:
     """With what to do instead."""
     with pytest.raises(ConfigurationError, match=message):
         SandboxExec(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("argument", "options"),
+    [
+        ("sandbox_id", {"sandbox_id": "secret\ud800"}),
+        ("command", {"command": "echo secret\udcff"}),
+        ("cwd", {"cwd": "/secret\udcff"}),
+        ("env", {"env": {"A": "secret\udcff"}}),
+        ("env", {"env": {"secret\udcff": "A"}}),
+    ],
+)
+def test_text_that_cannot_be_sent_is_refused_without_telling_it(argument: str, options: Any) -> None:
+    """When it is made: half a surrogate pair, which file names from elsewhere hold, has no UTF-8."""
+    with pytest.raises(ConfigurationError, match=f"{argument} holds a lone surrogate") as caught:
+        SandboxExec(**{"sandbox_id": "sbx", "command": "ls", **options})
+
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_request_that_cannot_be_built_starts_nothing(anyio_backend: str) -> None:
+    """An environment may be changed after it was looked at; there is nothing to end then."""
+    env: Any = {"A": "1"}
+    with serve_raw(output) as upstream:
+        work = work_on(upstream.url, env=env)
+        env["A"] = object()
+        with pytest.raises(TypeError):
+            await read(work)
+
+    assert not work.may_run
+    assert upstream.requests == []
 
 
 def test_it_needs_the_platform() -> None:

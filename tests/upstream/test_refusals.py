@@ -28,6 +28,7 @@ SECRET = "the upstream's own words"
         (403, 502, "upstream_unauthorized"),
         (404, 404, "not_found"),
         (406, 502, "upstream_rejected"),
+        (408, 502, "upstream_rejected"),
         (409, 503, "not_ready"),
         (422, 502, "upstream_rejected"),
         (429, 503, "rate_limited"),
@@ -38,13 +39,20 @@ SECRET = "the upstream's own words"
     ],
 )
 def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
-    """`design.md` §6; only a refusal proper is sure to have started nothing."""
+    """`design.md` §6."""
     error = refusal(status, {}, SECRET.encode())
 
     assert (error.status, error.code, error.upstream_status) == (ours, code, status)
-    assert error.started_nothing == (400 <= status < 500)
     assert (error.retry_after is not None) == (ours == 503)
     assert SECRET not in str(error)
+
+
+def test_only_who_was_refused_has_started_nothing() -> None:
+    """A 202 is no stream, but no refusal either; proxies answer 408, 460 and 499 for what they have passed on."""
+    refused = {status for status in range(100, 1000) if refusal(status, {}, b"").started_nothing}
+
+    assert refused >= {400, 401, 402, 403, 404, 406, 409, 413, 422, 429}  # `miosa-wire.md` §1.5
+    assert refused <= set(range(400, 452)) - {408, 418, 419, 420, 424, 427}
 
 
 @pytest.mark.parametrize(

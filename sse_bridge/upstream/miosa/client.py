@@ -15,9 +15,6 @@ from ..client import HTTPUpstream, http_url, is_header_value
 __all__ = ["Miosa"]
 
 DEFAULT_BASE_URL: Final = "https://api.miosa.ai/api/v1"
-#: A bare `text/event-stream` is refused with 406 by every route behind Phoenix's `plug :accepts, ["json"]`, before
-#: the key is even looked at; JSON at a lower weight passes it and is ignored elsewhere (`miosa-wire.md` §1.2).
-SSE_ACCEPT: Final = "text/event-stream, application/json;q=0.9"
 
 
 class Miosa(HTTPUpstream):
@@ -64,14 +61,15 @@ class Miosa(HTTPUpstream):
         """The headers that every request carries. They hold the key: never to be logged or handed on."""
         return {**self._headers, "Accept": accept}
 
-    async def post(self, path: str, body: Any, timeout: float) -> tuple[int, bytes]:
-        """One short JSON call: its status and the answer's body.
+    async def post(self, path: str, body: Any, timeout: float) -> bytes:
+        """One short JSON call: the answer's body.
 
         Raises:
+            UpstreamRefused: the answer is not 200.
             UpstreamError: no answer within `timeout` seconds, or none at all.
         """
         headers = self.headers("application/json")
-        return await self.call("POST", self.address(path), headers=headers, json=body, timeout=timeout)
+        return await self.ask("POST", self.address(path), headers=headers, json=body, timeout=timeout)
 
 
 def _normalised(url: str) -> str:

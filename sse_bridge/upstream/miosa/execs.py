@@ -14,10 +14,10 @@ import anyio
 
 from ...errors import ConfigurationError, UpstreamError
 from ..base import Cancelled, Work
-from ..client import HTTPUpstream, NotSent, ceil_seconds
+from ..client import SSE_ACCEPT, HTTPUpstream, NotSent, ceil_seconds, is_text, json_bytes
 from ..refusals import Refusal
 from .cancel import MARKER, Evidence, end_marked
-from .client import SSE_ACCEPT, Miosa
+from .client import Miosa
 
 __all__ = ["SandboxExec"]
 
@@ -43,7 +43,7 @@ class SandboxExec:
         timeout: seconds after which the platform ends it, rounded up to whole ones; `None` is the platform's default.
 
     Raises:
-        ConfigurationError: an argument that the platform would refuse.
+        ConfigurationError: an argument that cannot be sent, or that the platform would refuse.
     """
 
     sandbox_id: str
@@ -65,6 +65,17 @@ class SandboxExec:
             raise ConfigurationError(f"SandboxExec(timeout=...) takes seconds above zero or None, not {self.timeout}.")
         if self.env is not None and not all(isinstance(part, str) for item in self.env.items() for part in item):
             raise ConfigurationError("SandboxExec(env=...) maps strings to strings.")
+        for name, texts in self._texts().items():
+            if not all(map(is_text, texts)):
+                raise ConfigurationError(
+                    f"SandboxExec: {name} holds a lone surrogate, which cannot be sent. Decode what it was made of "
+                    "with errors='replace' rather than 'surrogateescape'."
+                )
+
+    def _texts(self) -> dict[str, list[str]]:
+        """Everything that goes to the platform as text, by the argument's name."""
+        env = [part for item in (self.env or {}).items() for part in item]
+        return {"sandbox_id": [self.sandbox_id], "command": [self.command], "cwd": [self.cwd or ""], "env": env}
 
     def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
         """See `Exec.work`."""
@@ -100,12 +111,11 @@ class _SandboxWork:
 
     @asynccontextmanager
     async def _start(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        url, headers = self._miosa.address(self._path + "/exec/stream"), self._miosa.headers(SSE_ACCEPT)
+        body = json_bytes(self._body())  # may fail, if somebody changed `env`: nothing was started then
         self.may_run = True
-        headers = self._miosa.headers(SSE_ACCEPT)
         try:
-            async with self._miosa.open(
-                "POST", self._miosa.address(self._path + "/exec/stream"), headers=headers, json=self._body()
-            ) as chunks:
+            async with self._miosa.open("POST", url, headers=headers, body=body) as chunks:
                 self._evidence = Evidence.ANSWERED
                 async with aclosing(self._watched(chunks)) as watched:
                     yield watched
