@@ -67,8 +67,8 @@ class Evidence(IntEnum):
 # A process group counts as ours once its leader carries the marker, so `env -i` in a script does not escape. Looking at
 # every process is what costs (a shell reads a byte a system call), so that waits until one was found. Time is what
 # /proc/uptime says, in hundredths of a second; where there is none, a look counts as a tenth. Where there is nothing to
-# look at or to look with, nothing is said to be gone. When the time is up, what was seen gets its SIGKILL and a few more
-# looks: it takes two without a process to be sure, and to say `left` of what is dead would be a false alarm.
+# look at or to look with, nothing is said to be gone. When the time is up, what was seen gets its SIGKILL and a few
+# more looks: it takes two without a process to be sure, and to say `left` of what is dead would be a false alarm.
 _SCRIPT: Final = Template(r"""
 marker='$marker=$token' quiet=0 now=0 late=0 pause=$interval seen= told=' ' groups=' '
 look_at_clock() {
