@@ -7,6 +7,7 @@ kept. Its pool is never what limits the number of streams. What it raises stays 
 from __future__ import annotations
 
 import math
+import re
 import socket
 import ssl
 import urllib.request
@@ -42,6 +43,7 @@ _MAX_SHORT_BODY: Final = 64 * 1024
 _ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
 _ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
 _MAX_UNPACKED: Final = 64 * 1024
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 # A stream may be silent for hours, so there is no read timeout. Keep-alive probes find out, within two minutes, that
 # the other side is gone.
@@ -346,6 +348,11 @@ def http_url(text: str) -> httpx.URL | None:
 def is_header_value(value: object) -> bool:
     """Whether a header may hold it (RFC 9110 5.5), of which only ASCII is sure to be understood."""
     return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+
+
+def is_token(value: object) -> bool:
+    """Whether it can be a method or a header's name (RFC 9110 5.6.2)."""
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
 def json_bytes(value: Any) -> bytes:

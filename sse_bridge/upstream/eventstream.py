@@ -11,7 +11,7 @@ import httpx
 
 from ..errors import ConfigurationError
 from .base import Cancelled, Work
-from .client import SSE_ACCEPT, HTTPUpstream, NotSent, http_url, is_header_value, is_json, json_bytes
+from .client import SSE_ACCEPT, HTTPUpstream, NotSent, http_url, is_header_value, is_json, is_token, json_bytes
 
 __all__ = ["EventStream"]
 
@@ -29,7 +29,7 @@ class EventStream:
         json: a JSON body, or `None` for none.
 
     Raises:
-        ConfigurationError: the URL is none that can be followed, or a header or the body none that can be sent.
+        ConfigurationError: the URL is none that can be followed, or something else none that can be sent.
     """
 
     url: str
@@ -40,7 +40,11 @@ class EventStream:
     def __post_init__(self) -> None:
         if http_url(self.url) is None:
             raise ConfigurationError("EventStream needs an absolute http or https URL.")
+        if not is_token(self.method):
+            raise ConfigurationError("EventStream(method=...) takes the name of an HTTP method.")
         for name, value in (self.headers or {}).items():
+            if not is_token(name):
+                raise ConfigurationError("EventStream(headers=...): a name is none that a header can have.")
             if not is_header_value(value):
                 raise ConfigurationError(f"EventStream(headers=...): the value of {name!r} cannot be sent in a header.")
         if not is_json(self.json):

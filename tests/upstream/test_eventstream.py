@@ -124,6 +124,15 @@ def test_a_url_that_cannot_be_followed_is_refused(url: Any) -> None:
         EventStream(url)
 
 
+@pytest.mark.parametrize("name", ["", "X-Kéy", "X Key", "X-Key:", "X-Key\r\nX-More", "\ud800", 7, None])
+def test_a_name_that_no_header_and_no_method_has_is_refused(name: Any) -> None:
+    """It would look like an upstream that cannot be reached, or fail for each viewer."""
+    with pytest.raises(ConfigurationError, match="a name is none"):
+        EventStream("http://h.example/", headers={name: "secret"})
+    with pytest.raises(ConfigurationError, match="HTTP method"):
+        EventStream("http://h.example/", method=name)
+
+
 @pytest.mark.parametrize("value", ["secret\n", "secret\r\nX-More: 1", "sécret", " secret", 7, None])
 def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) -> None:
     """A key read from a file often ends with a newline: that is no upstream that cannot be reached."""
