@@ -445,8 +445,8 @@ class SSEBridge:
     async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
         send = viewer.timed(send)
 
-        async def send_body(content: bytes, more: bool) -> None:
-            await send(messages.body(content, more))
+        def send_body(content: bytes, more: bool) -> Awaitable[None]:
+            return send(messages.body(content, more))
 
         with anyio.move_on_after(self._commit_after):
             await run.answered.wait()

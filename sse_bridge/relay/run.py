@@ -271,7 +271,11 @@ class Run:
     def _must_wait(self) -> bool:
         """Whether somebody is too far behind."""
         was_held = self._held
-        self._held = any(viewer.delivery.holds(was_held) for viewer in self._counted)
+        self._held = False
+        for viewer in self._counted:
+            if viewer.delivery.holds(was_held):
+                self._held = True
+                break
         if self._held and not was_held:
             self._stalls += 1
             self._held_since = anyio.current_time()

@@ -10,6 +10,7 @@ import anyio
 
 from ..flow.delivery import Delivery
 from ..wire.events import comment
+from .heartbeat import clock
 from .signal import Signal
 
 __all__ = ["HEARTBEAT", "Viewer"]
@@ -47,8 +48,9 @@ class Viewer:
         self._send_timeout = inf if send_timeout is None else send_timeout
         self._wake = Signal()
         self._paced = False  # it waits for its pace, and news changes nothing
+        self._clock = clock()
         self._sending_since: float | None = None
-        self._sent_at = anyio.current_time()
+        self._sent_at = self._clock()  # when the last `send` began
         self._heartbeat_due = False
         self._last_words = b""
         self._done: anyio.Event | None = None
@@ -56,7 +58,7 @@ class Viewer:
     @property
     def took_at(self) -> float:
         """When it last took something, or could."""
-        return self._sent_at if self._sending_since is None else self._sending_since
+        return self._sent_at
 
     def notify(self) -> None:
         """There is something new in the log, or its end."""
@@ -91,7 +93,7 @@ class Viewer:
         await send_body(first, True)
         delivery = self.delivery
         while True:
-            now = anyio.current_time() if delivery.is_paced else 0.0
+            now = self._clock() if delivery.is_paced else 0.0
             if frames := delivery.take(now):
                 self._took.notify()
                 await send_body(frames, True)
@@ -130,9 +132,8 @@ class Viewer:
         """The same `send`, but this viewer knows how long it hangs and when it last went through."""
 
         async def timed(message: T) -> None:
-            self._sending_since = anyio.current_time()
+            self._sent_at = self._sending_since = self._clock()
             await send(message)
-            self._sent_at = anyio.current_time()
             self._sending_since = None
             self._heartbeat_due = False
 

@@ -23,6 +23,8 @@ import anyio
 import httptools
 import httpx
 
+from .client import READ
+
 __all__ = ["FastTransport", "is_usable"]
 
 #: Bytes that may wait for the reader; then reading from the socket stops. One read of asyncio's (256 KiB) may overstep
@@ -71,7 +73,11 @@ class FastTransport(httpx.AsyncBaseTransport):
             connection.status,
             headers=connection.headers,
             stream=_Body(connection, timeouts.get("read")),
-            extensions={"http_version": connection.http_version, "reason_phrase": connection.reason},
+            extensions={
+                "http_version": connection.http_version,
+                "reason_phrase": connection.reason,
+                READ: connection.read,
+            },
         )
 
     async def _connect(self, request: httpx.Request, timeout: float | None) -> _Connection:

@@ -355,7 +355,7 @@ async def test_who_takes_something_now_and_then_is_slow_and_not_stalled(anyio_ba
     async with scene(policy=Block(100, stall_timeout=7.0)) as it:
         it.work.feed(*[stdout("x" * 50)] * 5)
         await wait_all_tasks_blocked()
-        it.viewer._sending_since = it.run._held_since + 5
+        it.viewer._sent_at = it.run._held_since + 5
         assert it.run.tick(it.run._held_since + 8) == it.run._held_since + 12
         assert it.viewer.gone is None
         it.take()

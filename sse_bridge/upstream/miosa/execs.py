@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -117,8 +117,7 @@ class _SandboxWork:
         try:
             async with self._miosa.open("POST", url, headers=headers, body=body) as chunks:
                 self._evidence = Evidence.ANSWERED
-                async with aclosing(self._watched(chunks)) as watched:
-                    yield watched
+                yield _Watched(chunks, self._has_output)
         except NotSent as unsent:
             self.may_run = False
             raise unsent.error from unsent
@@ -126,11 +125,8 @@ class _SandboxWork:
             self.may_run = not refused.started_nothing
             raise
 
-    async def _watched(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-        async for chunk in chunks:
-            if b"data" in chunk:  # comments may come before the command has started
-                self._evidence = Evidence.OUTPUT
-            yield chunk
+    def _has_output(self) -> None:
+        self._evidence = Evidence.OUTPUT
 
     def _body(self) -> dict[str, Any]:
         """Only the four keys that are documented; others are refused or ignored (`miosa-wire.md` §4)."""
@@ -150,3 +146,24 @@ class _SandboxWork:
             except UpstreamError:
                 pass
         return Cancelled.REQUESTED
+
+
+class _Watched:
+    """Chunks on their way, and the news that there is output. From then on it is out of the way."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], has_output: Callable[[], None]) -> None:
+        self._next = chunks.__anext__
+        self._has_output: Callable[[], None] | None = has_output
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __anext__(self) -> Awaitable[bytes]:
+        return self._next() if self._has_output is None else self._look(self._has_output)
+
+    async def _look(self, has_output: Callable[[], None]) -> bytes:
+        chunk = await self._next()
+        if b"data" in chunk:  # comments may come before the command has started
+            self._has_output = None
+            has_output()
+        return chunk
