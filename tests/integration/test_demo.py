@@ -241,11 +241,11 @@ def test_a_second_tab_watches_by_the_link_and_either_may_go(demo: Demo, page: Pa
     assert second.inner_text("#state .badge") == "watching"
 
     (script,) = scripts(demo[1])
-    leave(second)
+    second.close()
     wait_for_more_lines(page)
     third = open_second(page)
     third.get_by_text("Starting data pipeline...").wait_for()
-    leave(page)
+    page.close()
     wait_for_more_lines(third)
     assert scripts(demo[1]) == [script]
     third.click("#stop")
@@ -331,12 +331,6 @@ def open_second(page: Page) -> Page:
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="second tab").click()
     return opened.value
-
-
-def leave(page: Page) -> None:
-    """By way of another page, since closing a tab through the driver tells the page nothing."""
-    page.goto("about:blank")
-    page.close()
 
 
 def wait_for_more_lines(page: Page) -> None:
