@@ -1,18 +1,24 @@
-"""The demo's application: `GET /` is the page, `GET /run-sse` is the bridge, mounted as anybody would mount it."""
+"""The demo's application: `GET /` is the page, `GET /run-sse` is the bridge, mounted as anybody would mount it.
+
+The page chooses a script, a policy and a pace by their names, in the query. It never says what runs.
+"""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
+
+from sse_bridge import Block, Coalesce, Drop, TokenBucket
 
 from ..asgi.app import SSEBridge
 from ..asgi.messages import ASGIApp
@@ -27,6 +33,28 @@ _HERE: Final = Path(__file__).parent
 _GRACE: Final = 5.0
 #: Seconds for each of the calls that set the sandbox up.
 _TIMEOUT: Final = 30.0
+#: What is written into the sandbox.
+_SCRIPTS: Final = ("pipeline.py", "lines.py")
+
+# What the page may choose: the name in the query, and what it stands for. The first one is the default.
+
+_COMMANDS: Final = {
+    "pipeline": "python3 -u /workspace/pipeline.py",
+    "lines": "python3 /workspace/lines.py",  # without `-u`: one system call a line would be what takes the time
+}
+_POLICIES: Final[Mapping[str, Block | Drop | Coalesce]] = {
+    "block": Block(),
+    # A quarter of the usual mark: the thousands of lines that wait in it come without a gap when the script is over,
+    # and would push the notices out of what the page keeps.
+    "drop": Drop(high_water=256 * 1024),
+    # 200,000 lines are 29 MB within a second: more than sixty events of 256 KiB hold, and far more than the usual mark.
+    # With this one it shows how it merges, and not how it drops.
+    "coalesce": Coalesce(high_water=32 * 1024 * 1024),
+}
+#: On loopback nobody is ever behind. At this rate the 200,000 lines take more than three minutes, if none is left out.
+_RATES: Final[Mapping[str, TokenBucket | None]] = {"full": None, "slow": TokenBucket(1000)}
+
+T = TypeVar("T")
 
 
 def create_app(miosa: Miosa) -> ASGIApp:
@@ -49,14 +77,28 @@ def create_app(miosa: Miosa) -> ASGIApp:
         return FileResponse(_HERE / "index.html", headers={"Cache-Control": "no-cache"})
 
     async def pipeline(request: Request) -> SandboxExec:
-        return SandboxExec(sandbox.id, "python3 -u /workspace/pipeline.py", cwd="/workspace", timeout=600)
+        return SandboxExec(sandbox.id, _choice(request, "script", _COMMANDS), cwd="/workspace", timeout=600)
+
+    async def policy(request: Request) -> Block | Drop | Coalesce:
+        return _choice(request, "policy", _POLICIES)
+
+    async def rate(request: Request) -> TokenBucket | None:
+        return _choice(request, "rate", _RATES)
 
     app = Starlette(routes=[Route("/", page)], lifespan=lifespan)
-    return SSEBridgeMiddleware(app, "/run-sse", SSEBridge(miosa, pipeline, grace=_GRACE))
+    return SSEBridgeMiddleware(app, "/run-sse", SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE))
+
+
+def _choice(request: Request, name: str, choices: Mapping[str, T]) -> T:
+    """What the query parameter `name` stands for; the first of the choices if it is not there."""
+    chosen = request.query_params.get(name, next(iter(choices)))
+    if chosen not in choices:
+        raise HTTPException(400, f"{name} is one of {', '.join(choices)}.")
+    return choices[chosen]
 
 
 class _Sandbox:
-    """A sandbox with the script in it."""
+    """A sandbox with the scripts in it."""
 
     def __init__(self, miosa: Miosa) -> None:
         self._miosa = miosa
@@ -65,9 +107,10 @@ class _Sandbox:
     async def create(self) -> None:
         body = await self._call("POST", "/sandboxes", {"name": "sse-bridge-demo"})
         self.id = body["data"]["id"]
-        content = b64encode((_HERE / "pipeline.py").read_bytes()).decode()
-        file = {"path": "/workspace/pipeline.py", "content_base64": content}
-        await self._call("POST", f"/sandboxes/{self.id}/fs/write", file)
+        for script in _SCRIPTS:
+            content = b64encode((_HERE / script).read_bytes()).decode()
+            file = {"path": f"/workspace/{script}", "content_base64": content}
+            await self._call("POST", f"/sandboxes/{self.id}/fs/write", file)
 
     async def destroy(self) -> None:
         await self._call("DELETE", f"/sandboxes/{self.id}", None, gone=404)

@@ -10,18 +10,47 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import cast
 
 import httpx
 import psutil
 import pytest
+from playwright.sync_api import Browser, Page
 
+from sse_bridge.console.app import create_app
 from tests.support.browser import chromium
-from tests.support.sandboxes import running
+from tests.support.sandboxes import local_sandbox, running
+from tests.support.servers import serve
 from tests.support.waiting import eventually
+
+Demo = tuple[str, psutil.Popen]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture
-def demo() -> Iterator[tuple[str, psutil.Popen]]:
+def problems() -> list[str]:
+    """What the tab complains about. Whoever expects it takes it out."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
+    """A tab that has nothing left to complain about when the test is over."""
+    with browser.new_context() as context:
+        opened = context.new_page()
+        opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        yield opened
+        assert problems == []
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Demo]:
     process = psutil.Popen(
         [sys.executable, "-m", "sse_bridge", "demo", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -50,9 +79,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def scripts(demo: psutil.Popen) -> list[psutil.Process]:
-    """The pipelines that run. Zombies, and processes that end while we ask, do not."""
-    return [process for process in running("pipeline.py") if demo.pid in _ancestors(process)]
+def scripts(demo: psutil.Popen, name: str = "pipeline.py") -> list[psutil.Process]:
+    """Those of that name that run. Zombies, and processes that end while we ask, do not."""
+    return [process for process in running(name) if demo.pid in _ancestors(process)]
 
 
 def _ancestors(process: psutil.Process) -> list[int]:
@@ -62,7 +91,7 @@ def _ancestors(process: psutil.Process) -> list[int]:
         return []
 
 
-def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: tuple[str, psutil.Popen]) -> None:
+def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: Demo) -> None:
     """As `curl -N` sees it: no redirect, a first byte at once, a steady stream, the exit."""
     arrivals = [time.monotonic()]
     with httpx.stream("GET", demo[0] + "/run-sse", timeout=30) as response:
@@ -78,28 +107,236 @@ def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: tuple[str,
     assert 8 < arrivals[-1] - arrivals[0] < 15
 
 
-def test_the_page_runs_shows_and_stops(demo: tuple[str, psutil.Popen]) -> None:
+def test_the_page_runs_shows_and_stops(demo: Demo, page: Page) -> None:
     """Run, live lines with stderr told apart, Stop, which really ends the script; then a whole run to its exit."""
     url, process = demo
-    with chromium() as browser:
-        page = browser.new_page()
-        problems: list[str] = []
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(url)
-        page.click("#run")
-        page.get_by_text("Batch 1/10").wait_for()
-        assert page.inner_text("#state .badge") == "running"
-        assert len(scripts(process)) == 1
-        page.click("#stop")
-        eventually(lambda: not scripts(process))
-        assert page.inner_text("#state .badge") == "stopped"
+    page.goto(url)
+    page.click("#run")
+    page.get_by_text("Batch 1/10").wait_for()
+    assert page.inner_text("#state .badge") == "running"
+    assert len(scripts(process)) == 1
+    page.click("#stop")
+    eventually(lambda: not scripts(process))
+    assert page.inner_text("#state .badge") == "stopped"
 
-        page.click("#run")
-        page.get_by_text("Pipeline finished.").wait_for(timeout=30_000)
-        page.wait_for_function("document.getElementById('state').textContent.includes('exit')")
-        assert page.inner_text("#state .badge") == "exit code 0"
-        assert "missing value" in page.inner_text("#output .stderr >> nth=0")
-        assert page.is_enabled("#run")
-        assert page.is_disabled("#stop")
-        assert problems == []
+    page.click("#run")
+    wait_for_exit(page)
+    assert page.inner_text("#state .badge") == "exit code 0"
+    assert "missing value" in page.inner_text("#output .stderr >> nth=0")
+    assert rows(page)[-4][1] == "Pipeline finished."
+    assert page.is_enabled("#run")
+    assert page.is_disabled("#stop")
+
+
+# -- policies
+
+
+def test_only_known_names_can_be_chosen(demo: Demo) -> None:
+    """Whatever else the query holds is refused before anything runs."""
+    for wrong in ("script=rm", "script=pipeline.py", "policy=Block", "policy=", "rate=1"):
+        answer = httpx.get(f"{demo[0]}/run-sse?{wrong}")
+        assert (wrong, answer.status_code) == (wrong, 400)
+    assert not scripts(demo[1])
+
+
+def test_the_policy_is_chosen_with_the_keyboard_and_kept_while_a_run_goes_on(demo: Demo, page: Page) -> None:
+    """Each control has a name, and the hint says what the policy does."""
+    page.goto(demo[0])
+    page.get_by_label("Slow").focus()
+    page.keyboard.press("Space")
+    assert page.get_by_label("Slow").is_checked()
+    assert "Nothing is lost" in page.inner_text("#hint")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_label("Drop").is_checked()
+    assert "left out" in page.inner_text("#hint")
+
+    page.click("#run")
+    page.get_by_text("Batch 1/10").wait_for()
+    assert page.url.endswith("&script=pipeline&rate=slow&policy=drop")
+    assert page.get_by_label("Script").is_disabled()
+    assert page.get_by_label("Coalesce").is_disabled()
+    page.click("#stop")
+    assert page.get_by_label("Coalesce").is_enabled()
+
+
+@pytest.mark.parametrize("policy", ["block", "coalesce"])
+def test_200_000_lines_arrive_and_are_counted(demo: Demo, page: Page, policy: str) -> None:
+    """Every one of them, as an event of its own, or merged into few."""
+    run_lines(page, demo[0], policy)
+    wait_for_exit(page)
+
+    shown = figures(page)
+    events = shown.pop("Events")
+    assert shown == {"Lines": 200_000}
+    assert page.inner_text("#state .badge") == "exit code 0"
+    assert events == 200_001 if policy == "block" else events < 2_000
+    numbers = [number for number, _ in rows(page)]
+    assert numbers == list(range(200_001 - len(numbers), 200_001))
+    assert all(text.startswith(f"{number:>7,}  station") for number, text in rows(page))
+
+
+def test_drop_thins_what_a_slow_connection_gets_and_counts_the_rest(demo: Demo, page: Page) -> None:
+    """The notices stand where lines are missing, and the lines behind them keep their numbers."""
+    run_lines(page, demo[0], "drop", slow=True)
+    wait_for_exit(page)
+
+    shown = figures(page)
+    assert shown["Lines"] + shown["Missing"] == 200_000
+    assert shown["Missing"] > 100_000
+    assert page.inner_text("#state .badge") == "exit code 0"
+    found = rows(page)
+    assert all(text.startswith(f"{number:>7,}  station") for number, text in found)
+    assert found[-1][0] == 200_000
+    notices = page.locator("#output > .notice").all_inner_texts()
+    jumps = [later - earlier - 1 for (earlier, _), (later, _) in pairwise(found) if later != earlier + 1]
+    assert notices == [notice for notice in notices if "left out here" in notice]
+    assert [int(notice.split()[0].replace(",", "")) for notice in notices] == jumps
+    assert sum(jumps) == shown["Missing"]
+
+
+def test_block_holds_the_script_back_on_a_slow_connection(demo: Demo, page: Page) -> None:
+    """It is still there, in its `print`, when the page has the first thousands of lines."""
+    run_lines(page, demo[0], "block", slow=True)
+    page.wait_for_function(
+        "lines => Number(lines.textContent.replace(',', '')) > 1000", arg=page.query_selector("#lines")
+    )
+    assert len(scripts(demo[1], "lines.py")) == 1
+    page.click("#stop")
+    eventually(lambda: not scripts(demo[1], "lines.py"))
+
+    assert figures(page)["Lines"] < 20_000
+
+
+# -- coming back, and watching together
+
+
+def test_a_cut_connection_is_counted_and_nothing_is_missing(page: Page, problems: list[str]) -> None:
+    """The browser comes back by itself in the middle of 200,000 lines, and the figures say that it did."""
+    with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
+        run_lines(page, served.url, "block")
+        page.wait_for_function("lines => lines.textContent.length > 5", arg=page.query_selector("#lines"))
+        for connection in list(served.server.server_state.connections):
+            connection.loop.call_soon_threadsafe(connection.transport.abort)  # in its own thread
+        page.get_by_text("reconnecting").wait_for()
+        wait_for_exit(page)
+
+    shown = figures(page)
+    del shown["Events"]
+    assert shown == {"Lines": 200_000, "Reconnects": 1}
+    assert "Failed to load resource" in problems.pop()
+    assert page.inner_text("#state .badge") == "exit code 0"
+
+
+def test_a_second_tab_watches_by_the_link_and_either_may_go(demo: Demo, page: Page) -> None:
+    """It shows the run from its beginning. The run goes on when one of them leaves, even the one that started it."""
+    page.goto(demo[0])
+    page.click("#run")
+    page.get_by_text("Batch 1/10").wait_for()
+    second = open_second(page)
+    second.get_by_text("Batch 2/10").wait_for()
+    page.get_by_text("Batch 2/10").wait_for()
+    assert rows(second)[:6] == rows(page)[:6]
+    assert rows(second)[0] == (1, "Starting data pipeline...")
+    assert second.inner_text("#state .badge") == "watching"
+
+    (script,) = scripts(demo[1])
+    second.close()
+    wait_for_more_lines(page)
+    third = open_second(page)
+    third.get_by_text("Starting data pipeline...").wait_for()
+    page.close()
+    wait_for_more_lines(third)
+    assert scripts(demo[1]) == [script]
+    third.click("#stop")
+    eventually(lambda: not scripts(demo[1]))
+
+
+def test_a_reload_comes_back_to_the_run_and_its_address_ends_with_it(demo: Demo, page: Page) -> None:
+    """Also what was chosen is in the address. Later, the address says how the run ended, or that it is unknown."""
+    page.goto(demo[0])
+    page.get_by_label("Coalesce").check()
+    page.click("#run")
+    page.get_by_text("Batch 1/10").wait_for()
+    (script,) = scripts(demo[1])
+    address = page.url
+    page.reload()
+    page.get_by_text("Starting data pipeline...").wait_for()
+    wait_for_more_lines(page)
+    assert page.url == address
+    assert page.get_by_label("Coalesce").is_checked()
+    assert scripts(demo[1]) == [script]
+
+    page.click("#stop")
+    eventually(lambda: not scripts(demo[1]))
+    assert "#" not in page.url
+    page.goto(address)
+    page.get_by_text("Another tab stopped it.").wait_for()
+    assert rows(page)[0] == (1, "Starting data pipeline...")
+    page.goto(f"{demo[0]}/#run={'A' * 16}")
+    page.get_by_text("The run is over, or is not known any more.").wait_for()
+    assert rows(page) == []
+    assert page.is_enabled("#run")
+
+
+def test_who_watches_too_late_is_told_how_many_lines_are_not_kept(demo: Demo, page: Page) -> None:
+    """A run that is over can be watched for another minute, but the bridge keeps only megabytes of it."""
+    run_lines(page, demo[0], "coalesce")
+    page.wait_for_url(re.compile("#run="))
+    address = page.url
+    wait_for_exit(page)
+    page.goto("about:blank")  # a new document, whose first exit is the one to wait for
+    page.goto(address)
+    wait_for_exit(page)
+
+    shown = figures(page)
+    assert shown["Lines"] + shown["Missing"] == 200_000
+    assert 0 < shown["Missing"] < 200_000
+    assert all(text.startswith(f"{number:>7,}  station") for number, text in rows(page))
+
+
+# -- what the page shows
+
+
+def run_lines(page: Page, url: str, policy: str, *, slow: bool = False) -> None:
+    page.goto(url)
+    page.get_by_label("Script").select_option("lines")
+    page.get_by_label(policy.title()).check()
+    page.get_by_label("Slow").set_checked(slow)
+    page.click("#run")
+
+
+def wait_for_exit(page: Page) -> None:
+    page.wait_for_selector("#state[data-state=exit]", timeout=60_000)
+    page.evaluate("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+
+
+def figures(page: Page) -> dict[str, int]:
+    """The figures that are shown, but for the time."""
+    pairs = page.eval_on_selector_all(
+        ".figures > :not([hidden])", "figures => figures.map(one => [...one.children].map(part => part.textContent))"
+    )
+    return {name: int(value.replace(",", "")) for name, value in pairs if not value.endswith("s")}
+
+
+def rows(page: Page) -> list[tuple[int, str]]:
+    """The lines in the pane, with their numbers."""
+    found = page.eval_on_selector_all(
+        "#output > [data-number]", "rows => rows.map(row => [Number(row.dataset.number), row.textContent])"
+    )
+    return [cast(tuple[int, str], tuple(row)) for row in found]
+
+
+def open_second(page: Page) -> Page:
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="second tab").click()
+    return opened.value
+
+
+def wait_for_more_lines(page: Page) -> None:
+    """Two of them: what another tab has done has had its effect by then."""
+    page.wait_for_function(
+        "lines => Number(lines.textContent) > (window.linesBefore ??= Number(lines.textContent)) + 1",
+        arg=page.query_selector("#lines"),
+    )
+    page.evaluate("delete window.linesBefore")
