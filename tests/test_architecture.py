@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "stores": {"relay"},
     "asgi": {"wire", "flow", "relay", "stores", "upstream", "errors"},
     "sandbox": set(),
-    "console": {"asgi", "upstream", "sandbox"},
+    "console": {"asgi", "flow", "upstream", "sandbox"},
     "cli": {"console", "sandbox"},
     "__main__": {"cli"},
     "__init__": {"asgi", "errors", "flow", "relay", "upstream"},

@@ -266,19 +266,16 @@ class SSEBridge:
             raise HTTPException(404, "There is nothing at this path.")
         place = _place(_last_event_id(request))
         known = place is not None and place.token == token and place.number <= run.log.next
-        return await self._attach(request, run, place.number if place is not None and known else None, send)
+        # Who has seen nothing is told how much of the beginning is no longer kept.
+        return await self._attach(request, run, place.number if place is not None and known else 1, send)
 
-    async def _attach(self, request: Request, run: Run, number: int | None, send: Send) -> None:
-        """One more viewer of a run that another request hosts, or that is over.
-
-        Args:
-            number: of the frame it begins with; `None` for the oldest that is kept.
-        """
+    async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
+        """One more viewer, from frame `number` on, of a run that another request hosts, or that is over."""
         await self._authorized(request, run)
         if run.log.closed and number == run.log.next:  # it has seen the end
             return await messages.send_json(send, 204, None)
         limits = await self._chosen(request)
-        viewer = self._view(run, *limits, run.log.first if number is None else number)
+        viewer = self._view(run, *limits, number)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._show, run, viewer, request, send)

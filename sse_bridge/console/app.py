@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.routing import Route
 
-from sse_bridge import Block, Coalesce, Drop, TokenBucket
-
 from ..asgi.app import SSEBridge
 from ..asgi.messages import ASGIApp
 from ..asgi.middleware import SSEBridgeMiddleware
+from ..flow.pace import TokenBucket
+from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..upstream.miosa.client import Miosa
 from ..upstream.miosa.execs import SandboxExec
 
@@ -42,13 +42,13 @@ _COMMANDS: Final = {
     "pipeline": "python3 -u /workspace/pipeline.py",
     "lines": "python3 /workspace/lines.py",  # without `-u`: one system call a line would be what takes the time
 }
-_POLICIES: Final[Mapping[str, Block | Drop | Coalesce]] = {
+_POLICIES: Final[Mapping[str, Policy]] = {
     "block": Block(),
     # A quarter of the usual mark: the thousands of lines that wait in it come without a gap when the script is over,
     # and would push the notices out of what the page keeps.
     "drop": Drop(high_water=256 * 1024),
-    # 200,000 lines are 29 MB within a second: more than sixty events of 256 KiB hold, and far more than the usual mark.
-    # With this one it shows how it merges, and not how it drops.
+    # 200,000 lines are 29 MB within a second, far more than the usual mark. With this one it shows how it merges, and
+    # not how it drops.
     "coalesce": Coalesce(high_water=32 * 1024 * 1024),
 }
 #: On loopback nobody is ever behind. At this rate the 200,000 lines take more than three minutes, if none is left out.
@@ -79,7 +79,7 @@ def create_app(miosa: Miosa) -> ASGIApp:
     async def pipeline(request: Request) -> SandboxExec:
         return SandboxExec(sandbox.id, _choice(request, "script", _COMMANDS), cwd="/workspace", timeout=600)
 
-    async def policy(request: Request) -> Block | Drop | Coalesce:
+    async def policy(request: Request) -> Policy:
         return _choice(request, "policy", _POLICIES)
 
     async def rate(request: Request) -> TokenBucket | None:

@@ -184,8 +184,9 @@ async def test_a_foreign_id_on_a_runs_own_path_begins_at_the_beginning(anyio_bac
     assert lines(other) == ["a", "exit"]
 
 
-async def test_who_comes_late_is_told_what_is_missing(anyio_backend: str) -> None:
-    """Exactly, under the id of the last frame that is gone."""
+@pytest.mark.parametrize("seen", [0, 3])
+async def test_who_comes_late_is_told_what_is_missing(anyio_backend: str, seen: int) -> None:
+    """Exactly, under the id of the last frame that is gone: who comes back, and who has seen nothing."""
     work = ScriptedWork()
     async with site(work, replay=30_000) as it:
         first = it.open()
@@ -193,16 +194,17 @@ async def test_who_comes_late_is_told_what_is_missing(anyio_backend: str) -> Non
             work.feed(stdout("x" * 5000))
             await first.until(lambda: len(first.events) == number)  # noqa: B023
         run = first.headers["sse-bridge-run"]
-        late = it.open(seen=f"{run}.3")
+        late = it.open(seen=f"{run}.{seen}") if seen else it.open(path=f"/{run}")
+        await late.until(lambda: late.content)
         work.feed(exit_frame())
         work.finish()
         await late.until(lambda: late.ended)
 
     gap, *rest = late.objects
     assert gap["type"] == "gap"
-    assert 3 + gap["dropped"] + len(rest) == 21
-    assert ids(late) == list(range(3 + gap["dropped"], 22))
-    assert late.content.startswith(f"retry: 2000\nid: {run}.3\n\nid: {run}.{3 + gap['dropped']}\n".encode())
+    assert seen + gap["dropped"] + len(rest) == 21
+    assert ids(late) == list(range(seen + gap["dropped"], 22))
+    assert late.content.startswith(f"retry: 2000\nid: {run}.{seen}\n\nid: {run}.{seen + gap['dropped']}\n".encode())
 
 
 async def test_delete_ends_the_run_at_once(anyio_backend: str) -> None:
