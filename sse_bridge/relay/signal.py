@@ -1,10 +1,12 @@
 """A wake-up that may be used again.
 
-An `anyio.Event` is for one occasion. Here an event is made only when somebody really waits, so that telling
-nobody costs nothing.
+An `anyio.Event` is for one occasion, and making one and waiting for it takes 3 µs on asyncio, of the fifty that a line
+costs from socket to socket. Here nothing is made unless somebody really waits, and on asyncio that is a bare future.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 import anyio
 
@@ -17,19 +19,45 @@ class Signal:
     Look at the condition and call `wait` without awaiting in between, and look again after it.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "_futures")
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+        self._futures: list[asyncio.Future[None]] = []
+        self._event: anyio.Event | None = None  # elsewhere than on asyncio
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._futures) or self._event is not None
 
     def notify(self) -> None:
         """Wakes all who wait."""
-        if self._event is not None:
+        if self._futures:
+            for future in self._futures:
+                if not future.done():
+                    future.set_result(None)
+            self._futures = []
+        elif self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait(self) -> None:
         """Returns after the next `notify`."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return await self._wait_for_event()
+        future = loop.create_future()  # one each: cancelling a task cancels what it waits for
+        self._futures.append(future)
+        try:
+            await future
+        except BaseException:
+            if future in self._futures:
+                self._futures.remove(future)
+            raise
+        return None
+
+    async def _wait_for_event(self) -> None:
         if self._event is None:
             self._event = anyio.Event()
         await self._event.wait()

@@ -215,9 +215,8 @@ async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> 
         await wait_all_tasks_blocked()
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
         bodies = len(sink.bodies)
-        wake = viewer._wake._event
         viewer.notify()
-        assert viewer._wake._event is wake is not None
+        assert viewer._wake.is_awaited
         log.close()
     assert b"".join(sink.bodies[bodies:]) == b"data: 2\n\ndata: 3\n\n"
     assert sink.ended
