@@ -19,9 +19,10 @@ class Signal:
     Look at the condition and call `wait` without awaiting in between, and look again after it.
     """
 
-    __slots__ = ("_event", "_futures")
+    __slots__ = ("_event", "_futures", "_loop")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # found once: up to Python 3.11 that is a system call
         self._futures: list[asyncio.Future[None]] = []
         self._event: anyio.Event | None = None  # elsewhere than on asyncio
 
@@ -43,11 +44,12 @@ class Signal:
 
     async def wait(self) -> None:
         """Returns after the next `notify`."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return await self._wait_for_event()
-        future = loop.create_future()  # one each: cancelling a task cancels what it waits for
+        if self._loop is None:
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return await self._wait_for_event()
+        future = self._loop.create_future()  # one each: cancelling a task cancels what it waits for
         self._futures.append(future)
         try:
             await future
