@@ -17,10 +17,10 @@ from ..flow.delivery import Delivery
 from ..flow.log import RunLog
 from ..flow.pace import TokenBucket
 from ..flow.policy import Policy
-from ..upstream.base import Cancelled, Work
+from ..upstream.base import Cancelled, Work, push
 from ..wire.dialects import Dialect
 from ..wire.frames import FrameSplitter
-from .heartbeat import keep_time
+from .heartbeat import clock, keep_time
 from .signal import Signal
 from .statistics import RunStatistics, Totals
 from .viewer import Viewer
@@ -86,6 +86,7 @@ class Run:
         self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last one who left, during the grace period
+        self._clock = clock()
         self._room = Signal()
         self._held = False
         self._held_since = -inf
@@ -125,7 +126,7 @@ class Run:
         Raises:
             ValueError: no frame has that number, nor will the next one.
         """
-        delivery = Delivery(self.log, self._dialect, policy, rate, number, anyio.current_time())
+        delivery = Delivery(self.log, self._dialect, policy, rate, number, self._clock())
         viewer = Viewer(delivery, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
         self._totals.viewers_seen += 1
@@ -153,7 +154,7 @@ class Run:
         if self._grace is None:
             self.alarm.notify()  # it may hold the run, for as long as its policy allows
         elif self._grace > 0:
-            self._reading.deadline = anyio.current_time() + self._grace
+            self._reading.deadline = self._clock() + self._grace
         else:  # at once, not when the event loop next looks at its timers
             self._reading.cancel()
 
@@ -220,20 +221,24 @@ class Run:
         try:
             async with self._work.stream() as chunks:
                 self.answered.set()
-                async for chunk in chunks:
-                    self._take(chunk)
-                    while self._must_wait():
-                        await self._room.wait()
+                await push(chunks, self._take, self._wait_for_room)
         except UpstreamError as error:
             self._fail(error)
         else:
             self._over = self._over or not self._dialect.sees_endings
             self._fail(_ended_early())
 
-    def _take(self, chunk: bytes) -> None:
-        """Everything a chunk goes through on its way to the log."""
+    async def _wait_for_room(self) -> None:
+        while self._must_wait():
+            await self._room.wait()
+
+    def _take(self, chunk: bytes) -> bool:
+        """Everything a chunk goes through on its way to the log; says whether there is room for more.
+
+        May be called in a callback of the event loop, where anyio does not know which library runs.
+        """
         if self.log.closed:  # after the terminal frame
-            return
+            return True
         frames = self._splitter.feed(chunk)
         held_back = self._dialect.unfinished
         if self._splitter.discards:
@@ -244,9 +249,10 @@ class Run:
         if self._dialect.finished:
             self._over = self._dialect.exited
             self._end()
-            self._reading.deadline = anyio.current_time() + END_AFTER_EXIT
+            self._reading.deadline = self._clock() + END_AFTER_EXIT
         elif self._dialect.unfinished and (mapped or self._dialect.unfinished != held_back):
             self._flush_later()
+        return not self._must_wait()
 
     def _map_around_discards(self, frames: bytes) -> bytes:
         """A frame that was too large becomes a gap, in its place and under its number."""
@@ -278,7 +284,7 @@ class Run:
                 break
         if self._held and not was_held:
             self._stalls += 1
-            self._held_since = anyio.current_time()
+            self._held_since = self._clock()
             self.alarm.notify()
         return self._held
 
@@ -291,7 +297,7 @@ class Run:
 
     def _flush_later(self) -> None:
         was_unset = self._flush_at == inf
-        self._flush_at = anyio.current_time() + FLUSH_AFTER
+        self._flush_at = self._clock() + FLUSH_AFTER
         if was_unset:
             self.alarm.notify()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .client import HTTPUpstream
 
-__all__ = ["Cancelled", "Exec", "Work"]
+__all__ = ["Cancelled", "Exec", "Room", "Take", "Work", "push"]
+
+#: Takes a chunk, and says whether there is room for more. Never waits; may be called where no task runs.
+Take = Callable[[bytes], bool]
+#: Waits until there is room again.
+Room = Callable[[], Awaitable[None]]
 
 
 class Cancelled(Enum):
@@ -22,6 +27,24 @@ class Cancelled(Enum):
     ACKNOWLEDGED = "acknowledged"
     #: The work was seen to be gone.
     CONFIRMED = "confirmed"
+
+
+async def push(chunks: AsyncIterator[bytes], take: Take, room: Room) -> None:
+    """Hands over all chunks, in order, until they end.
+
+    Chunks that have a method `push` of their own do it themselves: where they arrive, without a task that has to wake
+    up for each.
+
+    Raises:
+        UpstreamError: what the iterator raises, and whatever `take` and `room` raise.
+    """
+    own: Callable[[Take, Room], Awaitable[None]] | None = getattr(chunks, "push", None)
+    if own is not None:
+        return await own(take, room)
+    async for chunk in chunks:
+        if not take(chunk):
+            await room()
+    return None
 
 
 class Work(Protocol):

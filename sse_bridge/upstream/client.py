@@ -12,18 +12,19 @@ import socket
 import ssl
 import urllib.request
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from json import dumps
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
 import httpx
 
 from ..errors import UpstreamLost, UpstreamMisbehaved, UpstreamTimeout, UpstreamUnreachable
+from .base import Room, Take
 from .refusals import refusal
 
 __all__ = ["HTTPUpstream"]
@@ -31,9 +32,8 @@ __all__ = ["HTTPUpstream"]
 #: A bare `text/event-stream` is refused with 406 by every route of MIOSA's behind Phoenix's `plug :accepts, ["json"]`,
 #: before the key is even looked at; JSON at a lower weight passes it and is ignored elsewhere (`miosa-wire.md` §1.2).
 SSE_ACCEPT: Final = "text/event-stream, application/json;q=0.9"
-#: The extension of a response under which its body can be read without httpx's chain of generators: a function without
-#: arguments, to be awaited, that returns what has arrived, and nothing at the end. It knows no read timeout.
-READ: Final = "sse_bridge.read"
+#: The extension of a response under which its body can be had without httpx's chain of generators: see `Arriving`.
+ARRIVING: Final = "sse_bridge.arriving"
 #: Seconds. The SDK's own client waits as long for an answer (`miosa-wire.md` §1.1).
 ANSWER_TIMEOUT: Final = 60.0
 #: Seconds for a TCP and TLS handshake.
@@ -294,9 +294,9 @@ async def _chunks(response: httpx.Response) -> AsyncGenerator[AsyncIterator[byte
     collector. A cancellation that reaches the innermost one ends them all, so that is how it is left.
     """
     encoding = response.headers.get("content-encoding", "").strip().lower()
-    read = response.extensions.get(READ)
-    if read is not None and encoding not in _ZLIB_ENCODINGS:
-        yield _Arriving(read)
+    arriving = response.extensions.get(ARRIVING)
+    if arriving is not None and encoding not in _ZLIB_ENCODINGS:
+        yield _ArrivingChunks(arriving)
         return
     raw = response.aiter_raw()
     async with aclosing(_translated(raw, encoding)) as chunks:
@@ -325,23 +325,46 @@ async def _translated(raw: AsyncIterator[bytes], encoding: str) -> AsyncGenerato
         raise UpstreamLost("The connection to the upstream broke.") from error
 
 
-class _Arriving:
-    """The same for the fast transport: a chunk costs two awaits instead of four generators."""
+class Arriving(Protocol):
+    """A body as it arrives. It knows no read timeout, and raises `httpx.TransportError`."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
-        self._read = read
+    async def read(self) -> bytes:
+        """What has arrived; nothing at the end."""
+        ...
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.push`."""
+        ...
+
+
+class _ArrivingChunks:
+    """The chunks of such a body: each costs two awaits instead of four generators, or none if it is pushed."""
+
+    def __init__(self, body: Arriving) -> None:
+        self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            chunk = await self._read()
-        except httpx.HTTPError as error:
-            raise UpstreamLost("The connection to the upstream broke.") from error
+        with _lost():
+            chunk = await self._body.read()
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.push`."""
+        with _lost():
+            await self._body.push(take, room)
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise UpstreamLost("The connection to the upstream broke.") from error
 
 
 class _Packing:

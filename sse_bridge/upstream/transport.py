@@ -23,7 +23,8 @@ import anyio
 import httptools
 import httpx
 
-from .client import READ
+from .base import Room, Take
+from .client import ARRIVING
 
 __all__ = ["FastTransport", "is_usable"]
 
@@ -76,7 +77,7 @@ class FastTransport(httpx.AsyncBaseTransport):
             extensions={
                 "http_version": connection.http_version,
                 "reason_phrase": connection.reason,
-                READ: connection.read,
+                ARRIVING: connection,
             },
         )
 
@@ -126,6 +127,7 @@ class _Connection(asyncio.Protocol):
         self._has_head = False
         self._is_complete = False
         self._is_paused = False
+        self._take: Take | None = None  # gets what arrives, where it arrives
         self._head_size = 0
         self._body_size = 0
         self.on_body = self._parts.append  # what the parser calls for every piece
@@ -151,10 +153,13 @@ class _Connection(asyncio.Protocol):
             if self._head_size > _MAX_HEAD:
                 self._fail(httpx.RemoteProtocolError("The head of the response is too large."))
             return
+        if self._take is not None:
+            self._push(self._take)
+            if self._take is not None and not self._is_complete:
+                return
         self._body_size += len(data)
-        if self._body_size >= _MARK and not self._is_paused and not self._is_complete:
-            self._is_paused = True
-            self.transport.pause_reading()
+        if self._body_size >= _MARK:
+            self._pause()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -204,17 +209,46 @@ class _Connection(asyncio.Protocol):
     async def read(self) -> bytes:
         """What has arrived of the body; empty at its end."""
         while True:
+            if self._is_paused and not self._is_complete:
+                self._is_paused = False
+                self.transport.resume_reading()
             if self._parts:
-                data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-                self._parts.clear()
                 self._body_size = 0
-                if self._is_paused:
-                    self._is_paused = False
-                    self.transport.resume_reading()
-                return data
+                return self._arrived()
             if self._is_complete and self._error is None:
                 return b""
             await self._wait()
+
+    async def push(self, take: Take, room: Room) -> None:
+        """Hands over what arrives until the end: in the callback that brings it, as long as there is room."""
+        while chunk := await self.read():
+            if take(chunk) and not self._is_complete:
+                self._take = take
+                try:
+                    await self._wait()
+                finally:
+                    self._take = None
+            await room()
+
+    def _push(self, take: Take) -> None:
+        try:
+            if self._parts and not take(self._arrived()):
+                self._take = None
+                self._pause()
+        except Exception as error:
+            self._take = None
+            self._error = self._error or error  # a bug: whoever waits shall have it
+            self.transport.abort()
+
+    def _arrived(self) -> bytes:
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+    def _pause(self) -> None:
+        if not self._is_paused and not self._is_complete:
+            self._is_paused = True
+            self.transport.pause_reading()
 
     def close(self) -> None:
         """At once: nobody waits for what has not been read."""

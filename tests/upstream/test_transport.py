@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from sse_bridge.upstream import transport
+from sse_bridge.upstream.client import ARRIVING
 from sse_bridge.upstream.transport import FastTransport, is_usable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
@@ -423,3 +424,106 @@ async def test_a_silent_address_holds_nobody(anyio_backend: str, monkeypatch: An
         monkeypatch.setattr(loop, "getaddrinfo", found)
         _, body, error = await outcome(FastTransport(httpx.create_ssl_context()), "http://many.example/")
         assert (body, error) == (b"hello world", None)
+
+
+async def pushed(url: str, room_for: int = 10**9) -> tuple[list[bytes], list[int]]:
+    """What was handed over, and how many chunks there were each time that there was no room for more."""
+    chunks: list[bytes] = []
+    waits: list[int] = []
+
+    def take(chunk: bytes) -> bool:
+        chunks.append(chunk)
+        return len(chunks) % room_for != 0
+
+    async def room() -> None:
+        before = len(chunks)
+        if before % room_for == 0:
+            await asyncio.sleep(0.002)
+            assert len(chunks) == before
+            waits.append(before)
+
+    client = httpx.AsyncClient(transport=FastTransport(httpx.create_ssl_context()), timeout=None)
+    async with client, client.stream("GET", url) as response:
+        await response.extensions[ARRIVING].push(take, room)
+    return chunks, waits
+
+
+@pytest.mark.parametrize("room_for", [1, 2, 3, 10**9])
+@pytest.mark.parametrize(
+    "name", ["chunked", "chunked, byte by byte", "content-length", "content-length 0", "until close", "no body at all"]
+)
+async def test_what_is_pushed_is_what_would_be_read(anyio_backend: str, name: str, room_for: int) -> None:
+    """In order, to the end; and nothing is handed over while there is no room."""
+    async with server(says(*CASES[name])) as url:
+        _, body, _ = await outcome(FastTransport(httpx.create_ssl_context()), url)
+        chunks, waits = await pushed(url, room_for)
+
+    assert b"".join(chunks) == body
+    assert waits == [number for number in range(1, len(chunks) + 1) if number % room_for == 0]
+
+
+async def test_what_is_pushed_comes_without_a_task_that_wakes_up(anyio_backend: str) -> None:
+    """A chunk is taken in the callback that brings it."""
+    here = asyncio.Event()
+    takers: list[object] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED + b"5\r\nfirst\r\n")
+        await here.wait()
+        writer.write(b"6\r\nsecond\r\n0\r\n\r\n")
+
+    def take(chunk: bytes) -> bool:
+        takers.append(asyncio.current_task())
+        here.set()
+        return True
+
+    async def room() -> None:
+        pass
+
+    client = httpx.AsyncClient(transport=FastTransport(httpx.create_ssl_context()))
+    async with server(answer) as url, client, client.stream("GET", url) as response:
+        await response.extensions[ARRIVING].push(take, room)
+
+    assert takers == [asyncio.current_task(), None]
+
+
+@pytest.mark.parametrize(
+    "name", ["cut in a length", "cut in a chunk", "cut between chunks", "cut before the last line", "a bad chunk size"]
+)
+async def test_a_push_that_breaks_off_says_so(anyio_backend: str, name: str) -> None:
+    """As reading does."""
+    async with server(says(*CASES[name])) as url:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await pushed(url)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+async def test_a_bug_in_who_takes_gets_out_to_who_pushes(anyio_backend: str, at: int) -> None:
+    """Wherever it was called from; and the connection is closed."""
+    calls = []
+
+    def take(chunk: bytes) -> bool:
+        calls.append(chunk)
+        if len(calls) == at:
+            raise ZeroDivisionError("a bug")
+        return True
+
+    async def room() -> None:
+        pass
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED)
+        while True:
+            writer.write(b"5\r\nhello\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    of = FastTransport(httpx.create_ssl_context())
+    async with server(answer) as url, httpx.AsyncClient(transport=of) as client:
+        with pytest.raises(ZeroDivisionError):
+            async with client.stream("GET", url) as response:
+                await response.extensions[ARRIVING].push(take, room)
+        assert len(calls) == at
+        assert not of._open or not connected_to(url)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import anyio
 
 from ...errors import ConfigurationError, UpstreamError
-from ..base import Cancelled, Work
+from ..base import Cancelled, Room, Take, Work, push
 from ..client import SSE_ACCEPT, HTTPUpstream, NotSent, ceil_seconds, is_text, json_bytes
 from ..refusals import Refusal
 from .cancel import MARKER, Evidence, end_marked
@@ -152,6 +152,7 @@ class _Watched:
     """Chunks on their way, and the news that there is output. From then on it is out of the way."""
 
     def __init__(self, chunks: AsyncIterator[bytes], has_output: Callable[[], None]) -> None:
+        self._chunks = chunks
         self._next = chunks.__anext__
         self._has_output: Callable[[], None] | None = has_output
 
@@ -159,11 +160,23 @@ class _Watched:
         return self
 
     def __anext__(self) -> Awaitable[bytes]:
-        return self._next() if self._has_output is None else self._look(self._has_output)
+        return self._next() if self._has_output is None else self._look()
 
-    async def _look(self, has_output: Callable[[], None]) -> bytes:
+    async def _look(self) -> bytes:
         chunk = await self._next()
-        if b"data" in chunk:  # comments may come before the command has started
-            self._has_output = None
-            has_output()
+        self._see(chunk)
         return chunk
+
+    def _see(self, chunk: bytes) -> None:
+        if self._has_output is not None and b"data" in chunk:  # comments may come before the command has started
+            self._has_output()
+            self._has_output = None
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.push`."""
+
+        def see_and_take(chunk: bytes) -> bool:
+            self._see(chunk)
+            return take(chunk)
+
+        await push(self._chunks, see_and_take, room)
