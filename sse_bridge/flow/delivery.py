@@ -104,6 +104,10 @@ class Delivery:
         """Whether the run has to wait for this viewer, which it does already if `held`."""
         return isinstance(self.policy, Block) and self.policy.holds(self.cursor.pending, held)
 
+    def hurry(self) -> None:
+        """Time does not matter any more: what is there may go at once."""
+        self._pace = None
+
     def take(self, now: float) -> bytes:
         """What goes out next: the notice of what was given up, then frames. Empty if nothing is there, or not yet."""
         most = None if self._pace is None else self._pace.available(now)

@@ -13,7 +13,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
-from sse_bridge import SSEBridge
+from sse_bridge import Coalesce, SSEBridge, TokenBucket
 from sse_bridge.asgi import app as app_module
 from sse_bridge.asgi import stopping
 from sse_bridge.upstream.base import Cancelled
@@ -164,6 +164,26 @@ async def test_viewers_are_spread_also_if_the_browser_decides_otherwise(anyio_ba
             await scene.bridge.shutdown()
 
     assert all(2000 <= retry_of(page) < 7000 for page in pages)
+
+
+@pytest.mark.parametrize("options", [{"rate": TokenBucket(0.01, burst=1)}, {"policy": Coalesce(max_rate=0.01)}])
+async def test_a_pace_keeps_nobody_from_its_end(anyio_backend: str, options: dict[str, Any]) -> None:
+    """What is pending goes out at once: there will be no time later."""
+    work = ScriptedWork()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            scene = Scene(tasks, work, **options)
+            page = scene.visit()
+            work.feed(stdout("a"))
+            await page.until(lambda: page.events)
+            work.feed(stdout("b"), stdout("c"))
+            await wait_all_tasks_blocked()
+            await scene.bridge.shutdown()
+
+    text = "\n".join(str(said.get("line")) for said in page.objects[:-1])
+    assert (text, page.objects[-1]["code"]) == ("a\nb\nc", "server_stopped")
+    assert page.ended
+    retry_of(page)
 
 
 async def test_nothing_new_is_taken(anyio_backend: str) -> None:

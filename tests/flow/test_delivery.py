@@ -301,3 +301,16 @@ def test_a_number_that_does_not_exist_is_no_place_to_begin() -> None:
     """See `RunLog.attach`."""
     with pytest.raises(ValueError, match="numbers"):
         Source().view(Block(), number=2)
+
+
+def test_who_is_hurried_gets_everything_at_once() -> None:
+    """When a server stops there is no later."""
+    source = Source()
+    delivery = source.view(Block(), TokenBucket(1, burst=1))
+    source.print("a", "b", "c")
+    delivery.take(0.0)
+    assert delivery.take(0.0) == b""
+    delivery.hurry()
+
+    assert not delivery.is_paced
+    assert delivery.take(0.0).count(b"\n\n") == 2
