@@ -73,9 +73,9 @@ class Viewer:
     def stop(self, farewell: bytes, deadline: float, done: anyio.Event) -> None:
         """The server stops, and the run was ended for it.
 
-        What is pending may go out until `deadline`, whatever the pace, and `farewell` after it; then the scope is cancelled while `gone`
-        is still `None`. The end itself waits until the run is done: there are servers (granian) that end with their
-        last response, and would leave the run's work behind.
+        What is pending may go out until `deadline`, whatever the pace, and `farewell` after it; then the scope is
+        cancelled while `gone` is still `None`. The end itself waits until the run is done: there are servers (granian)
+        that end with their last response, and would leave the run's work behind.
         """
         self._last_words, self._done = farewell, done
         self.scope.deadline = deadline
