@@ -27,10 +27,12 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-lint
-	$(BIN)/python -m benchmarks.frames
+# Some ten minutes; `make bench QUICK=--quick` for a look.
+bench: $(VENV)/installed-bench system
+	$(BIN)/python -m benchmarks $(QUICK) --json benchmarks/results/latest.json
 
-# Chromium and two shells for the tests, where root and apt are there; what needs them is skipped elsewhere.
+# Chromium, shells, nginx and Node for tests and benchmarks, where root and apt are there; what needs them is skipped
+# elsewhere.
 system:
 	@scripts/system-packages
 

@@ -1,0 +1,137 @@
+"""The processes of a benchmark: the upstream, and one serving process after another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import psutil
+
+__all__ = ["PEERS", "Serving", "serving", "upstream"]
+
+_HERE: Final = Path(__file__).parent
+#: Seconds in which a process has to listen.
+_PATIENCE: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How it is started: an ASGI application on uvicorn, or a program."""
+
+    title: str
+    application: str = ""
+    program: str = ""
+    variant: str = ""
+
+
+PEERS: Final = {
+    "bridge": Peer("sse_bridge", "benchmarks.peers.bridge:app", variant="typed"),
+    "verbatim": Peer("sse_bridge, verbatim", "benchmarks.peers.bridge:app", variant="verbatim"),
+    "httpx": Peer("sse_bridge without [fast]", "benchmarks.peers.bridge:app", variant="httpx"),
+    "nginx": Peer("nginx, passing through", program="nginx"),
+    "node": Peer("Node handler", program="node"),
+    "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),
+    "tutorial": Peer("the tutorial's pattern", "benchmarks.peers.tutorial:app"),
+}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A peer that runs."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it and its children have used, user and system."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(one.cpu_times()[:2]) for one in family)
+
+    def memory(self) -> int:
+        """Resident bytes, its children's included."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(int(one.memory_info().rss) for one in family)
+
+
+@contextmanager
+def upstream(lines: int) -> Iterator[str]:
+    """The upstream's URL."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8192) as listener:
+        port = listener.getsockname()[1]
+        listener.set_inheritable(True)
+        command = [sys.executable, "-m", "benchmarks.upstream", "--fd", str(listener.fileno()), "--lines", str(lines)]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+    with _ended(process):
+        _wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serving(name: str, upstream_url: str) -> Iterator[Serving]:
+    """Starts a peer in a process of its own, and ends it.
+
+    Raises:
+        FileNotFoundError: its program is not installed.
+    """
+    peer = PEERS[name]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, "UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
+    with tempfile.TemporaryDirectory() as directory:
+        command = _command(peer, port, upstream_url, Path(directory))
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        with _ended(process):
+            _wait_for(port, process)
+            yield Serving(port, psutil.Process(process.pid))
+
+
+def _command(peer: Peer, port: int, upstream_url: str, directory: Path) -> list[str]:
+    if not peer.program:
+        options = ["--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+        quiet = ["--no-access-log", "--log-level", "warning", "--lifespan", "off"]
+        return [sys.executable, "-m", "uvicorn", peer.application, *options, *quiet]
+    path = shutil.which(peer.program)
+    if path is None:
+        raise FileNotFoundError(f"{peer.program} is not installed; `make system` as root installs it")
+    if peer.program == "node":
+        return [path, str(_HERE / "peers" / "handler.mjs")]
+    template = Template((_HERE / "peers" / "nginx.conf").read_text())
+    configuration = directory / "nginx.conf"
+    configuration.write_text(template.substitute(port=port, upstream=upstream_url, directory=directory))
+    return [path, "-c", str(configuration), "-p", str(directory), "-e", "stderr"]
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(1)  # uvicorn waits for open streams, if nobody ends them
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"a process did not get ready: {process.args!r}")

@@ -1,0 +1,128 @@
+"""An upstream that is never the bottleneck: streams that were put together beforehand, as MIOSA sends them.
+
+    python -m benchmarks.upstream --fd N --lines N
+
+It answers `POST /api/v1/sandboxes/{shape}/exec/stream`, so that the SDK and `SandboxExec` can ask it, and
+`GET /{shape}` for everybody else. Shapes: `burst` (one HTTP chunk per frame), `chunks` (64 KiB each), `paced` (a line
+every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share). A short `exec`, with
+which the bridge ends what it started, is answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import socket
+import time
+from contextlib import suppress
+from typing import Final
+
+__all__ = ["EXIT", "line"]
+
+#: Seconds between two lines of a paced stream.
+INTERVAL: Final = 0.05
+EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
+
+_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_LAST: Final = b"0\r\n\r\n"
+_CHUNK: Final = 64 * 1024
+
+
+def line(number: int) -> str:
+    """What a script prints: 68 characters, and a number by which order and completeness are checked."""
+    return f"{number:07d} epoch 3 step {number % 1000:03d} loss=0.482 lr=3e-4 throughput=812/s ok {number % 7}"
+
+
+def frame(text: str) -> bytes:
+    """As the platform sends it (`miosa-wire.md` §2.1)."""
+    return b'event: stdout\ndata: {"line":"%b"}\n\n' % text.encode()
+
+
+def chunked(data: bytes) -> bytes:
+    """One HTTP chunk (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Upstream:
+    """Whole responses, ready to be written, and the connections that get a line now and then."""
+
+    def __init__(self, lines: int) -> None:
+        frames = [*(frame(line(number)) for number in range(lines)), EXIT]
+        stream = b"".join(frames)
+        large = [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
+        self._bodies = {"burst": b"".join(map(chunked, frames)), "chunks": b"".join(map(chunked, large))}
+        self._paced: list[set[asyncio.StreamWriter]] = [set() for _ in range(10)]
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, EOFError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)  # closing before it is read would be a reset
+            path = head.split(b" ", 2)[1].decode()
+            shape = path.removesuffix("/exec/stream").rpartition("/")[2]
+            if path.endswith("/exec"):
+                writer.write(_json({"data": {"stdout": "sse-bridge:gone", "stderr": "", "exit_code": 0}}))
+            elif path.startswith("/api/") and not path.endswith("/stream"):  # what the SDK asks first
+                writer.write(_json({"data": {"id": shape, "name": shape, "state": "running"}}))
+            elif shape == "paced":
+                await self._pace(reader, writer)
+            else:
+                await self._write(writer, self._bodies[shape])
+            await writer.drain()
+        writer.close()
+
+    async def _write(self, writer: asyncio.StreamWriter, body: bytes) -> None:
+        writer.write(_HEAD)
+        for start in range(0, len(body), _CHUNK):
+            writer.write(body[start : start + _CHUNK])
+            await writer.drain()
+        writer.write(_LAST)
+
+    async def _pace(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the client leaves. Streams are spread over the interval, as scripts are."""
+        group = min(self._paced, key=len)
+        writer.write(_HEAD)
+        group.add(writer)
+        try:
+            while await reader.read(65536):
+                pass
+        finally:
+            group.discard(writer)
+
+    async def keep_pace(self) -> None:
+        number, due = 0, time.monotonic()
+        while True:
+            group = self._paced[number % len(self._paced)]
+            for writer in group:
+                writer.write(
+                    chunked(frame(f"{time.monotonic_ns()} {number:07d} loss=0.482 lr=3e-4 throughput=812/s ok"))
+                )
+            number += 1
+            due += INTERVAL / len(self._paced)
+            await asyncio.sleep(due - time.monotonic())
+
+
+def _json(answer: object) -> bytes:
+    body = json.dumps(answer).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def serve(listener: socket.socket, lines: int) -> None:
+    """Until the process ends."""
+    upstream = Upstream(lines)
+    async with await asyncio.start_server(upstream.answer, sock=listener):
+        await upstream.keep_pace()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--lines", type=int, required=True, help="lines of a burst")
+    arguments = parser.parse_args()
+    asyncio.run(serve(socket.socket(fileno=arguments.fd), arguments.lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The benchmarks' parts work: every peer delivers every line in order, or it would have no figure."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from benchmarks.__main__ import TARGETS, medians
+from benchmarks.client import Incorrect, connect, follow, read_burst, run_of
+from benchmarks.servers import PEERS, serving, upstream
+from benchmarks.shapes import SHAPES, Figures
+from tests.support.skipping import skip
+
+LINES = 2000
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with upstream(LINES) as url:
+        yield url
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_every_peer_delivers_everything(peer: str, url: str) -> None:
+    """In both bursts, and line by line at the upstream's pace; and what is not everything is noticed."""
+    program = PEERS[peer].program
+    if program and shutil.which(program) is None:
+        skip(f"there is no {program}; `make system` as root installs it")
+    with serving(peer, url) as server, ExitStack() as stack:
+        for shape in ("burst", "chunks"):
+            assert read_burst(server.port, f"/?shape={shape}", LINES) > 0
+        with pytest.raises(Incorrect, match="instead of"):
+            read_burst(server.port, "/?shape=burst", LINES + 1)
+
+        paced = follow([stack.enter_context(connect(server.port, "/?shape=paced")) for _ in range(3)], 1.0)
+        assert paced.frames > 10
+        assert 0 < paced.percentile(0.5) <= paced.percentile(0.99) < 1000
+        assert server.cpu() >= 0  # clocks tick every 10 ms
+        assert server.memory() > 2**20
+
+
+def test_viewers_of_one_run_get_the_same(url: str) -> None:
+    """What the shape with a thousand viewers stands on."""
+    with serving("bridge", url) as server, ExitStack() as stack:
+        first = stack.enter_context(connect(server.port, "/?shape=paced"))
+        run = run_of(first)
+        others = [stack.enter_context(connect(server.port, f"/{run}?shape=paced")) for _ in range(3)]
+        assert follow([first, *others], 1.0).frames > 20
+
+
+def test_targets_are_worked_out_of_medians() -> None:
+    """Of every shape and peer that they name, and a peer without figures has none."""
+    figures = [Figures(cpu_us=value, p99_ms=value) for value in (3.0, 1.0, 2.0)]
+    assert medians({"bridge": figures, "node": []}) == {"bridge": Figures(cpu_us=2.0, p99_ms=2.0)}
+    for target in TARGETS:
+        of_all = medians(dict.fromkeys(SHAPES[target.shape].peers, figures))
+        assert target.of(of_all) in (0.0, 1.0)
+        assert target.is_reached(target.bound)
+        assert not target.is_reached(target.bound + (0.1 if target.at_most else -0.1))
