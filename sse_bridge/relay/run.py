@@ -130,7 +130,7 @@ class Run:
         viewer = Viewer(delivery, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
         self._totals.viewers_seen += 1
-        self._let_go()
+        self._forget_absent()
         if not self.log.closed:
             self._reading.deadline = inf
         self._room.notify()
@@ -158,7 +158,7 @@ class Run:
         else:  # at once, not when the event loop next looks at its timers
             self._reading.cancel()
 
-    def _let_go(self) -> None:
+    def _forget_absent(self) -> None:
         """The last one who left is not waited for any more."""
         if self._absent is not None:
             self._absent.delivery.cursor.close()
@@ -330,7 +330,7 @@ class Run:
             if now < stalled_at:
                 due = min(due, stalled_at)
             elif viewer is self._absent:
-                self._let_go()
+                self._forget_absent()
                 self._room.notify()
             else:
                 viewer.leave("stalled")
