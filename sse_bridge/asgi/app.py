@@ -19,8 +19,8 @@ from starlette.requests import Request
 from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
-from ..relay.heartbeat import keep_time
 from ..relay.run import RETRY_AFTER, Run
+from ..relay.signal import Latch
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import HEARTBEAT, Viewer
 from ..stores.memory import MemoryStore
@@ -276,9 +276,11 @@ class SSEBridge:
             return await messages.send_json(send, 204, None)
         limits = await self._chosen(request)
         viewer = self._view(run, *limits, number)
+        connection = _Connection(request.scope, request.receive, send)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show, run, viewer, request, send)
+                tasks.start_soon(self._show, run, viewer, connection)
+                await connection.watch(viewer)
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
@@ -306,7 +308,14 @@ class SSEBridge:
         """One more viewer, if there is room for one."""
         if self._max_viewers is not None:
             self._bound("viewers", sum(other.viewers for other in self._store.runs), self._max_viewers)
-        return run.view(policy, number, rate=rate, heartbeat=self._heartbeat, send_timeout=self._send_timeout)
+        return run.view(
+            policy,
+            number,
+            self._here().clock,
+            rate=rate,
+            heartbeat=self._heartbeat,
+            send_timeout=self._send_timeout,
+        )
 
     def _bound(self, what: str, there_are: int, most: int) -> None:
         if there_are >= most:
@@ -345,7 +354,7 @@ class SSEBridge:
         All that needs cleaning up happens in child tasks: the server may cancel this one natively, and repeatedly.
         """
         if self._max_runs is not None:
-            self._bound("runs", sum(not other.done.is_set() for other in self._store.runs), self._max_runs)
+            self._bound("runs", sum(not other.done.is_set for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         dialect = self._dialect(FrameIds(token if self._ids else None))
@@ -358,16 +367,17 @@ class SSEBridge:
             grace=self._grace,
             cancel_timeout=self._cancel_timeout,
             totals=self._totals,
+            clock=self._here().clock,
         )
         viewer = self._view(run, *limits, 1)
         self._store.add(run, key)
-        is_read = False
+        connection = _Connection(request.scope, request.receive, send)
         failures: list[Exception] = []
 
         async def show() -> None:
             """What fails here is this viewer's alone: others may follow the run."""
             try:
-                await self._show(run, viewer, request, send)
+                await self._show(run, viewer, connection)
             except Exception as error:
                 failures.append(error)
 
@@ -375,27 +385,28 @@ class SSEBridge:
             with self._here().run(run):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(show)
+                    tasks.start_soon(self._read, run)
                     try:
-                        for _ in range(_ROUNDS_TO_NOTICE):
-                            await anyio.lowlevel.checkpoint()
-                        # Who left while we resolved starts nothing, nor does a run that was ended meanwhile.
-                        if run.is_followed and not run.log.closed:
-                            tasks.start_soon(self._read, run)
-                            is_read = True
-                    finally:
-                        if not is_read:
-                            run.done.set()
+                        await connection.watch(viewer)
+                    except Exception as error:
+                        failures.append(error)
+                        viewer.leave("disconnected")
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
             run.leave(viewer)
-            if not is_read:
-                run.cancel()  # whoever attached meanwhile is not to wait for a run that never begins
+            if not run.began:
+                run.skip()
                 self._store.forget(run)
         if failures:
             raise _alone(failures[0])
 
     async def _read(self, run: Run) -> None:
+        """Reads the run. Who left while we resolved starts nothing, nor does a run that was ended meanwhile."""
+        for _ in range(_ROUNDS_TO_NOTICE):
+            await anyio.lowlevel.checkpoint()
+        if not run.is_followed or run.log.closed:
+            return run.skip()
         try:
             await run.read()
         finally:
@@ -406,27 +417,26 @@ class SSEBridge:
 
     # -- the response
 
-    async def _show(self, run: Run, viewer: Viewer, request: Request, send: Send) -> None:
-        """Everything about one viewer: what is sent to it, from this one task, and how it is noticed to be gone."""
-        left = anyio.Event()
+    async def _show(self, run: Run, viewer: Viewer, connection: _Connection) -> None:
+        """Everything about one viewer but how it is noticed to be gone: what is sent to it, from this one task."""
+        here = self._here()
+        timer = here.clock.start(viewer)
         try:
-            with self._here().viewer(viewer, run):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_watch, request.receive, viewer, left)
-                    tasks.start_soon(keep_time, viewer)
-                    with viewer.scope:
-                        await self._write(run, viewer, send)
-                    if viewer.scope.cancelled_caught:
-                        viewer.leave("stopped")
-                    await self._see_off(run, viewer, request, left)
-                    tasks.cancel_scope.cancel()
+            with here.viewer(viewer, run):
+                with viewer.scope:
+                    await self._write(run, viewer, connection.send)
+                if viewer.scope.cancelled_caught:
+                    viewer.leave("stopped")
+                await self._see_off(run, viewer, connection)
         finally:
+            timer.stop()
             run.leave(viewer)
+            connection.watching.cancel()
 
-    async def _see_off(self, run: Run, viewer: Viewer, request: Request, left: anyio.Event) -> None:
+    async def _see_off(self, run: Run, viewer: Viewer, connection: _Connection) -> None:
         """Cuts the connection of a client that does not read: the server would wait for it, for ever."""
         here = self._here()
-        scope = with_own_addresses(request.scope, request.receive)
+        scope = with_own_addresses(connection.scope, connection.receive)
         is_stuck = viewer.gone in ("stalled", "stopped")
         if here.stopping and not is_stuck and self._sockets.unsent(scope):
             with here.wait():  # it was given its end, but has not taken what came before
@@ -437,7 +447,7 @@ class SSEBridge:
                 await run.done.wait()
             if self._sockets.cut(scope):
                 with anyio.move_on_after(_SEE):
-                    await left.wait()
+                    await connection.left.wait()
 
     async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
         send = viewer.timed(send)
@@ -480,12 +490,30 @@ class SSEBridge:
             await send({"type": "lifespan.startup.complete"})
 
 
-async def _watch(receive: Receive, viewer: Viewer, left: anyio.Event) -> None:
-    """The one reader of `receive`, from before the upstream is asked until the end. A request's body comes first."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    left.set()
-    viewer.leave("disconnected")
+class _Connection:
+    """A request's connection, once it is one viewer's: its ASGI callables, and when its client left."""
+
+    __slots__ = ("left", "receive", "scope", "send", "watching")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.left = Latch()
+        #: Ends `watch`.
+        self.watching = anyio.CancelScope()
+
+    async def watch(self, viewer: Viewer) -> None:
+        """The one reader of `receive`, from before the upstream is asked until the end. A request's body comes first.
+
+        It runs in the task of the request itself: that may be cancelled natively and at any time, and has nothing to
+        clean up here.
+        """
+        with self.watching:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            self.left.set()
+            viewer.leave("disconnected")
 
 
 class _Place(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import anyio
 from anyio.lowlevel import EventLoopToken
 
+from ..relay.clock import Clock
 from ..relay.run import Run
 from ..relay.signal import Signal
 from ..relay.viewer import Viewer
@@ -36,6 +37,7 @@ class Open:
     def __init__(self, token: EventLoopToken, farewell: Callable[[], bytes]) -> None:
         #: Nothing new is taken.
         self.stopping = False
+        self.clock = Clock()
         self._token = token
         self._farewell = farewell
         self._deadline = inf
@@ -110,7 +112,7 @@ class Open:
         if self.stopping:
             return
         self.stopping = True
-        self._deadline = self._token.backend_class.current_time() + PATIENCE
+        self._deadline = self.clock.now() + PATIENCE
         for viewer, run in self._viewers.items():
             viewer.stop(self._farewell(), self._deadline, run.done)
         for run in list(self._runs):

@@ -20,8 +20,8 @@ from ..flow.policy import Policy
 from ..upstream.base import Cancelled, Work, push
 from ..wire.dialects import Dialect
 from ..wire.frames import FrameSplitter
-from .heartbeat import clock, keep_time
-from .signal import Signal
+from .clock import Clock, Timer
+from .signal import Latch, Signal
 from .statistics import RunStatistics, Totals
 from .viewer import Viewer
 
@@ -49,6 +49,7 @@ class Run:
         grace: seconds the work goes on after the last viewer has left; `None` lets it go on to its end.
         cancel_timeout: seconds that ending the work may take.
         totals: where everything is counted that outlives the run.
+        clock: of the event loop that reads it.
     """
 
     def __init__(
@@ -62,19 +63,21 @@ class Run:
         grace: float | None,
         cancel_timeout: float,
         totals: Totals,
+        clock: Clock,
     ) -> None:
         self.token = token
         self._name = token[:6]  # for logs: who knows the whole token may follow and cancel the run
         self.log = RunLog(replay)
+        #: It is being read, or was.
+        self.began = False
         #: Set once the upstream has said yes or no.
-        self.answered = anyio.Event()
+        self.answered = Latch()
         #: Set once nothing of the run is left running: its work has ended, or nobody waits for that any more.
-        self.done = anyio.Event()
+        self.done = Latch()
         #: Why the upstream gave no stream.
         self.refused: UpstreamError | None = None
         #: How far ending the work got; `None` as long as that was not tried.
         self.cancelled: Cancelled | None = None
-        self.alarm = Signal()
         self._work = work
         self._dialect = dialect
         self._splitter = FrameSplitter(max_frame_size)
@@ -86,7 +89,8 @@ class Run:
         self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last one who left, during the grace period
-        self._clock = clock()
+        self._clock = clock
+        self._timer: Timer | None = None  # while it is read
         self._room = Signal()
         self._held = False
         self._held_since = -inf
@@ -115,7 +119,8 @@ class Run:
     def view(
         self,
         policy: Policy,
-        number: int = 1,
+        number: int,
+        clock: Clock,
         *,
         rate: TokenBucket | None,
         heartbeat: float | None,
@@ -123,11 +128,14 @@ class Run:
     ) -> Viewer:
         """One more viewer, from frame `number` on. Call `leave` when it is gone.
 
+        Args:
+            clock: of the event loop that writes to it, which need not be the run's own once that is over.
+
         Raises:
             ValueError: no frame has that number, nor will the next one.
         """
-        delivery = Delivery(self.log, self._dialect, policy, rate, number, self._clock())
-        viewer = Viewer(delivery, self._room, heartbeat=heartbeat, send_timeout=send_timeout)
+        delivery = Delivery(self.log, self._dialect, policy, rate, number, clock.now())
+        viewer = Viewer(delivery, self._room, clock, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
         self._totals.viewers_seen += 1
         self._forget_absent()
@@ -152,9 +160,9 @@ class Run:
             return
         self._absent = viewer
         if self._grace is None:
-            self.alarm.notify()  # it may hold the run, for as long as its policy allows
+            self._hasten(self._end_stalls(self._clock.now()))  # it may hold the run, as long as its policy allows
         elif self._grace > 0:
-            self._reading.deadline = self._clock() + self._grace
+            self._reading.deadline = self._clock.now() + self._grace
         else:  # at once, not when the event loop next looks at its timers
             self._reading.cancel()
 
@@ -185,8 +193,13 @@ class Run:
         self._fail(UpstreamError("The run was cancelled.", code="cancelled"))
         self._reading.cancel()
 
+    def skip(self) -> None:
+        """Ends a run that is not read at all; whoever attached meanwhile does not wait for it. May be called again."""
+        self.cancel()
+        self.done.set()
+
     def stop(self) -> None:
-        """The same because the server stops: ends the run and its work. Never waits; see `done`."""
+        """As `cancel`, because the server stops: ends the run and its work. Never waits; see `done`."""
         self._fail(UpstreamError("The server is stopping.", code="server_stopped", status=503, retry_after=RETRY_AFTER))
         self._reading.cancel()
 
@@ -202,14 +215,15 @@ class Run:
         However it ends, the log ends, too, so that nobody waits for more. An exception that is no `UpstreamError` is a
         bug; it gets out, but not before the work was ended.
         """
+        self.began = True
         try:
-            async with anyio.create_task_group() as clock:
-                clock.start_soon(keep_time, self)
-                with self._reading:
-                    await self._read()
-                self._fail(UpstreamError("The run was ended because nobody followed it.", code="abandoned"))
-                clock.cancel_scope.cancel()
+            self._timer = self._clock.start(self)
+            with self._reading:
+                await self._read()
+            self._fail(UpstreamError("The run was ended because nobody followed it.", code="abandoned"))
         finally:
+            if self._timer is not None:
+                self._timer.stop()
             self._fail(UpstreamError("The server stopped, or failed.", code="bridge_failed"))
             try:
                 if self._work.may_run and not self._over:
@@ -249,7 +263,7 @@ class Run:
         if self._dialect.finished:
             self._over = self._dialect.exited
             self._end()
-            self._reading.deadline = self._clock() + END_AFTER_EXIT
+            self._reading.deadline = self._clock.now() + END_AFTER_EXIT
         elif self._dialect.unfinished and (mapped or self._dialect.unfinished != held_back):
             self._flush_later()
         return not self._must_wait()
@@ -284,8 +298,8 @@ class Run:
                 break
         if self._held and not was_held:
             self._stalls += 1
-            self._held_since = self._clock()
-            self.alarm.notify()
+            self._held_since = self._clock.now()
+            self._hasten(self._end_stalls(self._held_since))
         return self._held
 
     @property
@@ -296,10 +310,12 @@ class Run:
     # -- time
 
     def _flush_later(self) -> None:
-        was_unset = self._flush_at == inf
-        self._flush_at = self._clock() + FLUSH_AFTER
-        if was_unset:
-            self.alarm.notify()
+        self._flush_at = self._clock.now() + FLUSH_AFTER
+        self._hasten(self._flush_at)
+
+    def _hasten(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.hasten(due)
 
     def tick(self, now: float) -> float:
         """See `Clocked.tick`."""
@@ -342,7 +358,7 @@ class Run:
         """The run ends with an error, unless it has ended already: then that is no news."""
         if self.log.closed:
             return
-        if not self.answered.is_set():
+        if not self.answered.is_set:
             self.refused = error
             self.answered.set()
         logger.info(

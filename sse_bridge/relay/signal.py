@@ -1,7 +1,8 @@
-"""A wake-up that may be used again.
+"""A wake-up that may be used again, and one that happens once.
 
 An `anyio.Event` is for one occasion, and making one and waiting for it takes 3 µs on asyncio, of the fifty that a line
 costs from socket to socket. Here nothing is made unless somebody really waits, and on asyncio that is a bare future.
+It is smaller, too: an event holds 1 KB, of which a stream would have six.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 
 import anyio
 
-__all__ = ["Signal"]
+__all__ = ["Latch", "Signal"]
 
 
 class Signal:
@@ -63,3 +64,23 @@ class Signal:
         if self._event is None:
             self._event = anyio.Event()
         await self._event.wait()
+
+
+class Latch:
+    """Something that happens once; who waits for it afterwards does not wait."""
+
+    __slots__ = ("_signal", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._signal = Signal()
+
+    def set(self) -> None:
+        """It has happened. May be called again."""
+        self.is_set = True
+        self._signal.notify()
+
+    async def wait(self) -> None:
+        """Returns once it has happened."""
+        while not self.is_set:
+            await self._signal.wait()

@@ -10,8 +10,8 @@ import anyio
 
 from ..flow.delivery import Delivery
 from ..wire.events import comment
-from .heartbeat import clock
-from .signal import Signal
+from .clock import Clock
+from .signal import Latch, Signal
 
 __all__ = ["HEARTBEAT", "Viewer"]
 
@@ -30,30 +30,29 @@ class Viewer:
     Args:
         delivery: what it gets, and when.
         took: notified whenever the viewer took something.
+        clock: of the event loop it is written in.
         heartbeat: seconds of silence after which a comment goes out; `None` for never.
         send_timeout: seconds that one `send` may hang; `None` for ever.
     """
 
     def __init__(
-        self, delivery: Delivery, took: Signal, *, heartbeat: float | None, send_timeout: float | None
+        self, delivery: Delivery, took: Signal, clock: Clock, *, heartbeat: float | None, send_timeout: float | None
     ) -> None:
         self.delivery = delivery
         self.scope = anyio.CancelScope()
         #: Why there is nobody to write to any more; `None` as long as there is somebody.
         self.gone: str | None = None
-        #: See `Clocked`.
-        self.alarm = Signal()
         self._took = took
         self._heartbeat = inf if heartbeat is None else heartbeat
         self._send_timeout = inf if send_timeout is None else send_timeout
         self._wake = Signal()
         self._paced = False  # it waits for its pace, and news changes nothing
-        self._clock = clock()
+        self._now = clock.now
         self._sending_since: float | None = None
-        self._sent_at = self._clock()  # when the last `send` began
+        self._sent_at = self._now()  # when the last `send` began
         self._heartbeat_due = False
         self._last_words = b""
-        self._done: anyio.Event | None = None
+        self._done: Latch | None = None
 
     @property
     def took_at(self) -> float:
@@ -70,7 +69,7 @@ class Viewer:
         self.gone = self.gone or reason
         self.scope.cancel()
 
-    def stop(self, farewell: bytes, deadline: float, done: anyio.Event) -> None:
+    def stop(self, farewell: bytes, deadline: float, done: Latch) -> None:
         """The server stops, and the run was ended for it.
 
         What is pending may go out until `deadline`, whatever the pace, and `farewell` after it; then the scope is
@@ -95,7 +94,7 @@ class Viewer:
         await send_body(first, True)
         delivery = self.delivery
         while True:
-            now = self._clock() if delivery.is_paced else 0.0
+            now = self._now() if delivery.is_paced else 0.0
             if frames := delivery.take(now):
                 self._took.notify()
                 await send_body(frames, True)
@@ -134,7 +133,7 @@ class Viewer:
         """The same `send`, but this viewer knows how long it hangs and when it last went through."""
 
         async def timed(message: T) -> None:
-            self._sent_at = self._sending_since = self._clock()
+            self._sent_at = self._sending_since = self._now()
             await send(message)
             self._sending_since = None
             self._heartbeat_due = False

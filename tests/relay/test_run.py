@@ -18,6 +18,7 @@ from anyio import wait_all_tasks_blocked
 from sse_bridge.errors import UpstreamError, UpstreamLost, UpstreamRefused
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay import run as run_module
+from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.relay.viewer import Viewer
@@ -39,11 +40,12 @@ class Scene:
         policy = options.pop("policy", None) or Block(options.pop("high_water", 10**6))
         options = {"max_frame_size": None, "grace": 0.0, "replay": 0, "cancel_timeout": 5.0, **options}
         self.totals = Totals()
-        self.run = Run("tokentokentokent", work, dialect, totals=self.totals, **options)
+        self.clock = Clock()
+        self.run = Run("tokentokentokent", work, dialect, totals=self.totals, clock=self.clock, **options)
         self.viewer = self.view(policy)
 
     def view(self, policy: Policy, number: int = 1) -> Viewer:
-        return self.run.view(policy, number, rate=None, heartbeat=None, send_timeout=None)
+        return self.run.view(policy, number, self.clock, rate=None, heartbeat=None, send_timeout=None)
 
     def take(self, limit: int = 10**9) -> list[dict[str, Any]]:
         frames = self.viewer.delivery.cursor.take(limit)
@@ -141,7 +143,7 @@ async def test_a_refusal_is_kept_for_whoever_answers(anyio_backend: str) -> None
         pass
 
     assert it.run.refused is refusal
-    assert it.run.answered.is_set()
+    assert it.run.answered.is_set
     assert it.work.cancels == 0
 
 
@@ -433,7 +435,7 @@ async def test_a_run_that_is_over_keeps_nothing_but_its_log(anyio_backend: str) 
         it.work.finish()
 
     assert it.run._splitter.pending == b""
-    assert it.run.done.is_set()
+    assert it.run.done.is_set
 
 
 async def test_comments_do_not_delay_an_unfinished_line(anyio_backend: str) -> None:
@@ -595,16 +597,16 @@ async def test_a_stop_ends_the_run_and_its_work(anyio_backend: str) -> None:
     async with scene() as it:
         it.work.feed(stdout("a"))
         await wait_all_tasks_blocked()
-        assert not it.run.done.is_set()
+        assert not it.run.done.is_set
         it.run.stop()
         it.run.stop()
         assert it.take() == [
             {"type": "stdout", "line": "a"},
             {"type": "error", "code": "server_stopped", "message": "The server is stopping."},
         ]
-        assert not it.run.done.is_set()
+        assert not it.run.done.is_set
 
-    assert it.run.done.is_set()
+    assert it.run.done.is_set
     assert it.work.cancels == 1
 
 
@@ -616,7 +618,7 @@ async def test_a_stop_after_the_exit_is_no_news(anyio_backend: str) -> None:
         it.run.stop()
 
     assert it.take() == [{"type": "exit", "code": 0}]
-    assert it.run.done.is_set()
+    assert it.run.done.is_set
     assert it.work.cancels == 0
 
 
@@ -631,10 +633,10 @@ async def test_letting_go_does_not_wait_for_the_work(
         it.run.stop()
         await wait_all_tasks_blocked()
         if not is_early:
-            assert not it.run.done.is_set()
+            assert not it.run.done.is_set
             it.run.let_go()
 
-    assert it.run.done.is_set()
+    assert it.run.done.is_set
     assert it.work.cancels == (0 if is_early else 1)
     assert it.run.cancelled is Cancelled.REQUESTED
     assert "not seen to end" in caplog.text

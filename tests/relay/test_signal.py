@@ -6,7 +6,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from sse_bridge.relay.signal import Signal
+from sse_bridge.relay.signal import Latch, Signal
 
 pytestmark = pytest.mark.anyio
 
@@ -46,3 +46,24 @@ async def test_a_cancelled_wait_leaves_nothing_behind(anyio_backend: str) -> Non
         tasks.start_soon(signal.wait)
         await wait_all_tasks_blocked()
         signal.notify()
+
+
+async def test_a_latch_lets_through_for_good_once_it_is_set(anyio_backend: str) -> None:
+    """Those who wait, and those who come later."""
+    latch, through = Latch(), []
+
+    async def wait(name: str) -> None:
+        await latch.wait()
+        through.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, "a")
+        tasks.start_soon(wait, "b")
+        await wait_all_tasks_blocked()
+        assert (through, latch.is_set) == ([], False)
+        latch.set()
+        latch.set()
+        tasks.start_soon(wait, "c")
+
+    assert sorted(through) == ["a", "b", "c"]
+    assert latch.is_set

@@ -14,7 +14,8 @@ from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block
 from sse_bridge.relay import viewer as viewer_module
-from sse_bridge.relay.signal import Signal
+from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.signal import Latch, Signal
 from sse_bridge.relay.viewer import HEARTBEAT, Viewer
 from sse_bridge.wire.dialects import Typed
 from sse_bridge.wire.ids import FrameIds
@@ -45,7 +46,7 @@ def viewer_of(
     rate: TokenBucket | None = None,
 ) -> Viewer:
     delivery = Delivery(log, Typed(FrameIds(None)), Block(), rate, 1, anyio.current_time())
-    return Viewer(delivery, Signal(), heartbeat=heartbeat, send_timeout=send_timeout)
+    return Viewer(delivery, Signal(), Clock(), heartbeat=heartbeat, send_timeout=send_timeout)
 
 
 async def write(viewer: Viewer, sink: Sink, first: bytes) -> None:
@@ -263,7 +264,7 @@ async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_last_word(
     anyio_backend: str, farewell: bytes
 ) -> None:
     """The end itself waits for the run to be done, for however long that takes."""
-    log, sink, done = RunLog(), Sink(), anyio.Event()
+    log, sink, done = RunLog(), Sink(), Latch()
     viewer = viewer_of(log)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
@@ -290,7 +291,7 @@ async def test_a_viewer_that_takes_nothing_is_left_at_the_deadline(
 ) -> None:
     """Whether it is the farewell that hangs, or the very last body."""
     monkeypatch.setattr(viewer_module, "LAST_SEND", 0.01)
-    log, sink, done = RunLog(), Sink(), anyio.Event()
+    log, sink, done = RunLog(), Sink(), Latch()
     viewer = viewer_of(log)
     log.close()
     with anyio.fail_after(10):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.stores import memory
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyn
 def run_of(token: str, size: int = 0) -> Run:
     dialect = Typed(FrameIds(token))
     limits: dict[str, Any] = {"max_frame_size": None, "replay": 10**9, "grace": 0, "cancel_timeout": 1}
-    run = Run(token, ScriptedWork(), dialect, totals=Totals(), **limits)
+    run = Run(token, ScriptedWork(), dialect, totals=Totals(), clock=Clock(), **limits)
     if size:
         run.log.append(b"x" * size, 2)
     return run
