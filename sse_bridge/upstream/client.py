@@ -13,7 +13,7 @@ import ssl
 import urllib.request
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from json import dumps
@@ -103,21 +103,24 @@ class HTTPUpstream:
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], json: Any, timeout: float
     ) -> tuple[httpx.Response, bytes]:
+        content = None if json is None else json_bytes(json)
         async with self._lease() as client:
-            request = _request(client, method, url, headers, None if json is None else json_bytes(json))
             give_up = anyio.current_time() + timeout
             try:
-                async with _answer(client, request, timeout) as response:
-                    # A server may send the head at once, and the body when the work is done.
-                    return response, await _read_short(response, give_up - anyio.current_time())
+                response = await _answer(client, _request(client, method, url, headers, content), timeout)
             except NotSent as unsent:
                 raise unsent.error from unsent
+            body = _body_of(response)
+            try:
+                # A server may send the head at once, and the body when the work is done.
+                return response, await _beginning(body, give_up - anyio.current_time())
+            finally:
+                await body.aclose()
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """Opens an event stream and yields its chunks as they arrive.
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Opens an event stream, on entering, and gives its chunks as they arrive.
 
         Redirects are not followed: a key would go where nobody meant it to go.
 
@@ -132,42 +135,28 @@ class HTTPUpstream:
             UpstreamTimeout: no answer in time.
             NotSent: it did not reach the upstream.
         """
-        async with self._lease() as client:
-            wanted = httpx.Headers(headers)
-            wanted["Accept-Encoding"] = "identity"
-            request = _request(client, method, url, wanted, body)
-            async with _answer(client, request, ANSWER_TIMEOUT) as response:
-                if response.status_code != httpx.codes.OK:
-                    body = await _read_short(response, CLOSE_TIMEOUT)
-                    raise refusal(response.status_code, response.headers, body)
-                if not _is_event_stream(response):
-                    raise UpstreamMisbehaved(
-                        "The upstream answered with something that is no event stream.", upstream_status=200
-                    )
-                async with _chunks(response) as chunks:
-                    yield chunks
+        wanted = httpx.Headers(headers)
+        wanted["Accept-Encoding"] = "identity"
+        return _EventStream(self._lease(), (method, url, wanted, body))
 
-    @asynccontextmanager
-    async def _lease(self) -> AsyncGenerator[httpx.AsyncClient]:
-        """The shared client; whoever is the last to need it closes it."""
-        if self._client is not None:
-            yield self._client
-            return
+    def _lease(self) -> _Lease:
+        return _Lease(self)
+
+    def _acquire(self) -> _SharedClient:
         loop = anyio.lowlevel.current_token()
         if self._shared is None or self._shared.loop != loop:
             self._ssl = self._ssl or httpx.create_ssl_context()
             self._shared = _SharedClient(loop, _make_client(self._ssl))
-        shared = self._shared
-        shared.users += 1
-        try:
-            yield shared.client
-        finally:
-            shared.users -= 1
-            if not shared.users:
-                if self._shared is shared:
-                    self._shared = None
-                with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                    await shared.client.aclose()
+        self._shared.users += 1
+        return self._shared
+
+    async def _release(self, shared: _SharedClient) -> None:
+        shared.users -= 1
+        if not shared.users:
+            if self._shared is shared:
+                self._shared = None
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await shared.client.aclose()
 
 
 @dataclass
@@ -177,6 +166,73 @@ class _SharedClient:
     loop: object
     client: httpx.AsyncClient
     users: int = 0
+
+
+class _Lease:
+    """The shared client, from entering to leaving; whoever is the last to need it closes it."""
+
+    __slots__ = ("_shared", "_upstream")
+
+    def __init__(self, upstream: HTTPUpstream) -> None:
+        self._upstream = upstream
+        self._shared: _SharedClient | None = None
+
+    async def __aenter__(self) -> httpx.AsyncClient:
+        if self._upstream._client is not None:
+            return self._upstream._client
+        self._shared = self._upstream._acquire()
+        return self._shared.client
+
+    async def __aexit__(self, *raised: object) -> None:
+        if self._shared is not None:
+            await self._upstream._release(self._shared)
+
+
+class _EventStream:
+    """What `HTTPUpstream.open` gives. An idle stream is little else, so this is no generator with generators in it.
+
+    Once the stream is open, nothing is kept that only the request and the head of the response needed: 4 KB.
+    """
+
+    __slots__ = ("_body", "_lease", "_request")
+
+    def __init__(self, lease: _Lease, request: tuple[str, str, httpx.Headers, bytes | None]) -> None:
+        self._lease = lease
+        self._request: tuple[str, str, httpx.Headers, bytes | None] | None = request
+        self._body: _Body | None = None
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        client = await self._lease.__aenter__()
+        try:
+            self._body = await self._open(client)
+        except BaseException:
+            await self._lease.__aexit__()
+            raise
+        return self._body
+
+    async def _open(self, client: httpx.AsyncClient) -> _Body:
+        assert self._request is not None, "a stream is opened once"
+        request, self._request = self._request, None
+        response = await _answer(client, _request(client, *request), ANSWER_TIMEOUT)
+        body = _body_of(response)
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise refusal(response.status_code, response.headers, await _beginning(body, CLOSE_TIMEOUT))
+            if not _is_event_stream(response):
+                raise UpstreamMisbehaved(
+                    "The upstream answered with something that is no event stream.", upstream_status=200
+                )
+        except BaseException:
+            await body.aclose()
+            raise
+        return body
+
+    async def __aexit__(self, *raised: object) -> None:
+        assert self._body is not None
+        try:
+            await self._body.aclose()
+        finally:
+            await self._lease.__aexit__()
 
 
 def _request(
@@ -193,9 +249,8 @@ def _request(
     return request
 
 
-@asynccontextmanager
-async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: float) -> AsyncGenerator[httpx.Response]:
-    """The answer's head; its body is closed on leaving, also when the leaving is a cancellation."""
+async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: float) -> httpx.Response:
+    """The answer's head. Its body has to be closed."""
     response = None
     try:
         with anyio.move_on_after(timeout):
@@ -208,11 +263,7 @@ async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: fl
         raise UpstreamUnreachable("The connection to the upstream broke before it answered.") from error
     if response is None:
         raise UpstreamTimeout("The upstream did not answer in time.")
-    try:
-        yield response
-    finally:
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await response.aclose()
+    return response
 
 
 class _Handshake:
@@ -271,45 +322,68 @@ def _is_event_stream(response: httpx.Response) -> bool:
     return is_readable and content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
-async def _read_short(response: httpx.Response, timeout: float) -> bytes:
+async def _beginning(body: _Body, timeout: float) -> bytes:
     """The beginning of a short body; what there is of it after `timeout` seconds, or when it stops."""
-    body = b""
+    read = b""
     try:
         with anyio.move_on_after(timeout):
-            async with _chunks(response) as chunks:
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) > _MAX_SHORT_BODY:
-                        break
+            async for chunk in body:
+                read += chunk
+                if len(read) > _MAX_SHORT_BODY:
+                    break
     except UpstreamLost:
         pass
-    return body
+    return read
 
 
-@asynccontextmanager
-async def _chunks(response: httpx.Response) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """The body's chunks as they arrive.
+class _Body(Protocol):
+    """A response's body: its chunks as they arrive, and the way to leave it, and its response, wherever it is."""
 
-    httpx's body is a chain of async generators, and closing the outermost leaves the inner ones to the garbage
-    collector. A cancellation that reaches the innermost one ends them all, so that is how it is left.
-    """
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
+
+
+def _body_of(response: httpx.Response) -> _Body:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     arriving = response.extensions.get(ARRIVING)
     if arriving is not None and encoding not in _ZLIB_ENCODINGS:
-        yield _ArrivingChunks(arriving)
-        return
-    raw = response.aiter_raw()
-    async with aclosing(_translated(raw, encoding)) as chunks:
+        return _ArrivingChunks(arriving)
+    return _GeneratedChunks(response, encoding)
+
+
+class _GeneratedChunks:
+    """The chunks of a body that is httpx's chain of async generators.
+
+    Closing the outermost leaves the inner ones to the garbage collector. A cancellation that reaches the innermost
+    one ends them all, so that is how it is left.
+    """
+
+    def __init__(self, response: httpx.Response, encoding: str) -> None:
+        self._response = response
+        self._raw = response.aiter_raw()
+        self._chunks = _translated(self._raw, encoding)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """Closes the response, also while the task is being cancelled."""
         try:
-            yield chunks
-        finally:
             with anyio.CancelScope(shield=True) as scope:
                 scope.cancel()
                 try:
-                    async for _ in raw:
+                    async for _ in self._raw:
                         pass
                 except (httpx.HTTPError, httpx.StreamError):
                     pass
+            await self._chunks.aclose()
+        finally:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._response.aclose()
 
 
 async def _translated(raw: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes]:
@@ -336,6 +410,10 @@ class Arriving(Protocol):
         """See `base.push`."""
         ...
 
+    async def aclose(self) -> None:
+        """Closes its connection."""
+        ...
+
 
 class _ArrivingChunks:
     """The chunks of such a body: each costs two awaits instead of four generators, or none if it is pushed."""
@@ -357,6 +435,10 @@ class _ArrivingChunks:
         """See `base.push`."""
         with _lost():
             await self._body.push(take, room)
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._body.aclose()
 
 
 @contextmanager

@@ -70,9 +70,10 @@ class FastTransport(httpx.AsyncBaseTransport):
         except BaseException:
             connection.close()
             raise
+        headers, connection.headers = connection.headers, []
         return httpx.Response(
             connection.status,
-            headers=connection.headers,
+            headers=headers,
             stream=_Body(connection, timeouts.get("read")),
             extensions={
                 "http_version": connection.http_version,
@@ -111,9 +112,32 @@ class FastTransport(httpx.AsyncBaseTransport):
 class _Connection(asyncio.Protocol):
     """One connection, one response. Everything here happens in callbacks; one task may wait."""
 
-    transport: asyncio.Transport
+    __slots__ = (
+        "__weakref__",
+        "_all_open",
+        "_body_size",
+        "_error",
+        "_has_framing",
+        "_has_head",
+        "_head_size",
+        "_is_complete",
+        "_is_head",
+        "_is_paused",
+        "_parser",
+        "_parts",
+        "_take",
+        "_waiting",
+        "headers",
+        "http_version",
+        "loop",
+        "on_body",
+        "reason",
+        "status",
+        "transport",
+    )
 
     def __init__(self, all_open: set[_Connection], *, is_head: bool) -> None:
+        self.transport: asyncio.Transport
         self.status = 0
         self.reason = b""
         self.http_version = b""
@@ -256,6 +280,11 @@ class _Connection(asyncio.Protocol):
         self._parts.clear()
         self.transport.abort()
 
+    async def aclose(self) -> None:
+        """The same, and waits until it is done."""
+        self.close()
+        await asyncio.sleep(0)  # asyncio closes sockets in its next round
+
     async def _wait(self) -> None:
         if self._error is not None:
             raise self._error
@@ -292,8 +321,7 @@ class _Body(httpx.AsyncByteStream):
             yield chunk
 
     async def aclose(self) -> None:
-        self._connection.close()
-        await asyncio.sleep(0)  # asyncio closes sockets in its next round
+        await self._connection.aclose()
 
 
 async def _connected(host: str, port: int) -> socket.socket:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import anyio
@@ -93,15 +93,16 @@ class _SandboxWork:
         self._token = secrets.token_hex(12)
         self._evidence = Evidence.NONE
 
-    @asynccontextmanager
-    async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+    def stream(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return _Started(self)
+
+    async def start(self) -> _Opened:
+        """Starts the exec, and waits for a sandbox that is not ready for a while."""
         give_up = anyio.current_time() + READY_TIMEOUT
         delay = _FIRST_DELAY
         while True:
             try:
-                async with self._start() as chunks:
-                    yield chunks
-                return
+                return await self._start()
             except Refusal as refused:
                 wait = max(delay, refused.wait or 0) if refused.is_temporary else None
                 if wait is None or anyio.current_time() + wait > give_up:
@@ -109,21 +110,21 @@ class _SandboxWork:
             await anyio.sleep(wait)
             delay = min(2 * delay, _MAX_DELAY)
 
-    @asynccontextmanager
-    async def _start(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def _start(self) -> _Opened:
         url, headers = self._miosa.address(self._path + "/exec/stream"), self._miosa.headers(SSE_ACCEPT)
         body = json_bytes(self._body())  # may fail, if somebody changed `env`: nothing was started then
+        opening = self._miosa.open("POST", url, headers=headers, body=body)
         self.may_run = True
         try:
-            async with self._miosa.open("POST", url, headers=headers, body=body) as chunks:
-                self._evidence = Evidence.ANSWERED
-                yield _Watched(chunks, self._has_output)
+            chunks = await opening.__aenter__()
         except NotSent as unsent:
             self.may_run = False
             raise unsent.error from unsent
         except Refusal as refused:
             self.may_run = not refused.started_nothing
             raise
+        self._evidence = Evidence.ANSWERED
+        return _Opened(opening, _Watched(chunks, self._has_output))
 
     def _has_output(self) -> None:
         self._evidence = Evidence.OUTPUT
@@ -146,6 +147,31 @@ class _SandboxWork:
             except UpstreamError:
                 pass
         return Cancelled.REQUESTED
+
+
+class _Opened(NamedTuple):
+    """A stream, and what has to be left for it."""
+
+    stream: AbstractAsyncContextManager[AsyncIterator[bytes]]
+    chunks: AsyncIterator[bytes]
+
+
+class _Started:
+    """What `_SandboxWork.stream` gives: no generator, for the memory that one keeps (see `HTTPUpstream.open`)."""
+
+    __slots__ = ("_stream", "_work")
+
+    def __init__(self, work: _SandboxWork) -> None:
+        self._work = work
+        self._stream: AbstractAsyncContextManager[AsyncIterator[bytes]] | None = None
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        self._stream, chunks = await self._work.start()
+        return chunks
+
+    async def __aexit__(self, *raised: Any) -> None:
+        assert self._stream is not None
+        await self._stream.__aexit__(*raised)
 
 
 class _Watched:
@@ -174,9 +200,11 @@ class _Watched:
 
     async def push(self, take: Take, room: Room) -> None:
         """See `base.push`."""
-
-        def see_and_take(chunk: bytes) -> bool:
-            self._see(chunk)
-            return take(chunk)
-
-        await push(self._chunks, see_and_take, room)
+        while self._has_output is not None:
+            try:
+                chunk = await self._look()
+            except StopAsyncIteration:
+                return
+            if not take(chunk):
+                await room()
+        await push(self._chunks, take, room)
