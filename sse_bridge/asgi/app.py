@@ -198,10 +198,13 @@ class SSEBridge:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         here = self._here()
-        with here.request():
+        here.enter()
+        try:
             if here.stopping:
                 return await refusals.send_http_exception(send, _stopping())
             return await self._route(scope, receive, send)
+        finally:
+            here.leave()
 
     def _here(self, listen: bool = True) -> Open:
         """What is open in this event loop. A bridge may see one after the other."""
@@ -276,9 +279,9 @@ class SSEBridge:
             return await messages.send_json(send, 204, None)
         limits = await self._chosen(request)
         viewer = self._view(run, *limits, number)
-        connection = _Connection(request.scope, request.receive, send)
         try:
             async with anyio.create_task_group() as tasks:
+                connection = _Connection(request.scope, request.receive, send, tasks.cancel_scope)
                 tasks.start_soon(self._show, run, viewer, connection)
                 await connection.watch(viewer)
         except BaseExceptionGroup as group:
@@ -371,7 +374,8 @@ class SSEBridge:
         )
         viewer = self._view(run, *limits, 1)
         self._store.add(run, key)
-        connection = _Connection(request.scope, request.receive, send)
+        watching = anyio.CancelScope()
+        connection = _Connection(request.scope, request.receive, send, watching)
         failures: list[Exception] = []
 
         async def show() -> None:
@@ -381,11 +385,13 @@ class SSEBridge:
             except Exception as error:
                 failures.append(error)
 
+        here = self._here()
+        here.add_run(run)
         try:
-            with self._here().run(run):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(show)
-                    tasks.start_soon(self._read, run)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(show)
+                tasks.start_soon(self._read, run)
+                with watching:
                     try:
                         await connection.watch(viewer)
                     except Exception as error:
@@ -394,6 +400,7 @@ class SSEBridge:
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
+            here.remove_run(run)
             run.leave(viewer)
             if not run.began:
                 run.skip()
@@ -421,14 +428,15 @@ class SSEBridge:
         """Everything about one viewer but how it is noticed to be gone: what is sent to it, from this one task."""
         here = self._here()
         timer = here.clock.start(viewer)
+        here.add_viewer(viewer, run)
         try:
-            with here.viewer(viewer, run):
-                with viewer.scope:
-                    await self._write(run, viewer, connection.send)
-                if viewer.scope.cancelled_caught:
-                    viewer.leave("stopped")
-                await self._see_off(run, viewer, connection)
+            with viewer.scope:
+                await self._write(run, viewer, connection.send)
+            if viewer.scope.cancelled_caught:
+                viewer.leave("stopped")
+            await self._see_off(run, viewer, connection)
         finally:
+            here.remove_viewer(viewer)
             timer.stop()
             run.leave(viewer)
             connection.watching.cancel()
@@ -491,17 +499,20 @@ class SSEBridge:
 
 
 class _Connection:
-    """A request's connection, once it is one viewer's: its ASGI callables, and when its client left."""
+    """A request's connection, once it is one viewer's: its ASGI callables, and when its client left.
+
+    Args:
+        watching: what to cancel when nobody needs to know that any more.
+    """
 
     __slots__ = ("left", "receive", "scope", "send", "watching")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, watching: anyio.CancelScope) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
+        self.watching = watching
         self.left = Latch()
-        #: Ends `watch`.
-        self.watching = anyio.CancelScope()
 
     async def watch(self, viewer: Viewer) -> None:
         """The one reader of `receive`, from before the upstream is asked until the end. A request's body comes first.
@@ -509,11 +520,10 @@ class _Connection:
         It runs in the task of the request itself: that may be cancelled natively and at any time, and has nothing to
         clean up here.
         """
-        with self.watching:
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            self.left.set()
-            viewer.leave("disconnected")
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+        viewer.leave("disconnected")
 
 
 class _Place(NamedTuple):

@@ -64,36 +64,33 @@ class Open:
 
     # -- who is here
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """While a request is open."""
+    def enter(self) -> None:
+        """A request is open. These are no context managers: a generator each would be a kilobyte of an idle stream."""
         self._requests += 1
-        try:
-            yield
-        finally:
-            self._requests -= 1
-            if not self._requests:
-                self._emptied.notify()
 
-    @contextmanager
-    def run(self, run: Run) -> Iterator[None]:
-        """While a run is hosted."""
+    def leave(self) -> None:
+        """It is over."""
+        self._requests -= 1
+        if not self._requests:
+            self._emptied.notify()
+
+    def add_run(self, run: Run) -> None:
+        """A run is hosted."""
         self._runs.add(run)
-        try:
-            yield
-        finally:
-            self._runs.discard(run)
 
-    @contextmanager
-    def viewer(self, viewer: Viewer, run: Run) -> Iterator[None]:
-        """While a viewer of a run is written to."""
+    def remove_run(self, run: Run) -> None:
+        """It is not any more."""
+        self._runs.discard(run)
+
+    def add_viewer(self, viewer: Viewer, run: Run) -> None:
+        """A viewer of a run is written to."""
         self._viewers[viewer] = run
         if self.stopping:
             viewer.stop(self._farewell(), self._deadline, run.done)
-        try:
-            yield
-        finally:
-            del self._viewers[viewer]
+
+    def remove_viewer(self, viewer: Viewer) -> None:
+        """It is not any more."""
+        del self._viewers[viewer]
 
     @contextmanager
     def wait(self) -> Iterator[None]:

@@ -399,13 +399,13 @@ async def test_a_viewer_that_comes_in_the_same_moment_is_told(anyio_backend: str
             here = scene.bridge._open
             assert here is not None
             other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
-            real = here.viewer
+            real = here.add_viewer
 
             def stop_first(*arguments: Any) -> Any:
                 here.stop()
                 return real(*arguments)
 
-            monkeypatch.setattr(here, "viewer", stop_first)
+            monkeypatch.setattr(here, "add_viewer", stop_first)
             await other.until(lambda: other.ended)
 
     assert other.objects == [STOPPED]
