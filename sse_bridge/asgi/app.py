@@ -458,8 +458,6 @@ class SSEBridge:
                     await connection.left.wait()
 
     async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
-        send = viewer.timed(send)
-
         def send_body(content: bytes, more: bool) -> Awaitable[None]:
             return send(messages.body(content, more))
 
@@ -468,10 +466,10 @@ class SSEBridge:
         try:
             if run.refused is not None:
                 await viewer.until_done()
-                await refusals.send_upstream_error(send, run.refused)
+                await viewer.timed(refusals.send_upstream_error(send, run.refused))
             else:
                 headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
-                await send(messages.start(200, headers))
+                await viewer.timed(send(messages.start(200, headers)))
                 await viewer.write(send_body, self._first_frames(run, viewer))
         except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
             viewer.leave("disconnected")

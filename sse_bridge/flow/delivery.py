@@ -74,21 +74,18 @@ class Delivery:
         self._merges = isinstance(policy, Coalesce)
         buckets = [bucket for bucket in (rate, _bucket(policy)) if bucket is not None]
         self._pace = Pace(buckets, now) if buckets else None
+        #: Whether time matters: `now` may be anything where it does not.
+        self.is_paced = self._pace is not None
+        # Nothing to tell, to pace, to merge, or to give up: then it is the cursor who gives what goes out.
+        self._is_plain = isinstance(policy, Block) and not buckets and not self.cursor.dropped
         self._first = number
         self._start = self.cursor.offset
-        self._frames_out = 0
-        self._bytes_out = 0
         self._merged = 0
 
     @property
     def first(self) -> int:
         """The number of the frame it began with."""
         return self._first
-
-    @property
-    def is_paced(self) -> bool:
-        """Whether time matters: `now` may be anything where it does not."""
-        return self._pace is not None
 
     @property
     def finished(self) -> bool:
@@ -104,27 +101,27 @@ class Delivery:
         """Whether the run has to wait for this viewer, which it does already if `held`."""
         return isinstance(self.policy, Block) and self.policy.holds(self.cursor.pending, held)
 
+    @property
+    def calm_until(self) -> float:
+        """The size of the log up to which the run need not wait, if it does not wait already. It only grows."""
+        return self.cursor.offset + self.policy.high_water if isinstance(self.policy, Block) else inf
+
     def hurry(self) -> None:
         """Time does not matter any more: what is there may go at once."""
         self._pace = None
+        self.is_paced = False
 
     def take(self, now: float) -> bytes:
         """What goes out next: the notice of what was given up, then frames. Empty if nothing is there, or not yet."""
+        cursor = self.cursor
+        if self._is_plain:
+            return cursor.take(BATCH)
         most = None if self._pace is None else self._pace.available(now)
         if most == 0:
             return b""
-        gap = self.cursor.gap()
+        gap = cursor.gap()
         notice = b"" if gap is None else self._dialect.missed(gap.frames, gap.size, gap.last)
-        frames = self._take_all() if most is None and not self._merges else self._take_some(most)
-        return notice + frames if notice else frames
-
-    def _take_all(self) -> bytes:
-        cursor = self.cursor
-        first = cursor.next
-        frames = cursor.take(BATCH)
-        self._frames_out += cursor.next - first
-        self._bytes_out += len(frames)
-        return frames
+        return notice + (cursor.take(BATCH) if most is None and not self._merges else self._take_some(most))
 
     def _take_some(self, most: int | None) -> bytes:
         cursor = self.cursor
@@ -133,8 +130,6 @@ class Delivery:
             return b""
         taken = self._dialect.merge(pending, cursor.next, most) if self._merges else first_frames(pending, most)
         cursor.advance(taken.frames, taken.size)
-        self._frames_out += taken.frames
-        self._bytes_out += taken.size
         self._merged += taken.frames - taken.events
         if self._pace is not None:
             self._pace.spend(taken.events)
@@ -153,8 +148,8 @@ class Delivery:
         return ViewerStatistics(
             frames_in=log.next - self._first,
             bytes_in=log.size - self._start,
-            frames_out=self._frames_out,
-            bytes_out=self._bytes_out,
+            frames_out=cursor.next - self._first - cursor.dropped,
+            bytes_out=cursor.offset - self._start - cursor.dropped_bytes,
             frames_dropped=cursor.dropped,
             bytes_dropped=cursor.dropped_bytes,
             frames_pending=log.next - cursor.next,

@@ -60,6 +60,8 @@ class RunLog:
         self._nexts: list[int] = []
         self._head = 0
         self._start = 0  # where the oldest kept byte stands in the run
+        self._newest = b""  # what was appended last: most cursors need that and nothing else
+        self._newest_at = 0  # where it begins in the run
         self._cursors: list[Cursor] = []
 
     @property
@@ -78,6 +80,7 @@ class RunLog:
         if next_number <= self.next:
             raise ValueError(f"frames up to number {self.next - 1} are there already, got {next_number - 1}")
         self.next = next_number
+        self._newest, self._newest_at = frames, self.size
         self.size += len(frames)
         if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) <= _SEGMENT:
             self._frames[-1] += frames
@@ -86,7 +89,7 @@ class RunLog:
             self._frames.append(frames)
             self._ends.append(self.size)
             self._nexts.append(next_number)
-        if self.kept > self.replay:
+        if self.size - self._start > self.replay:
             self._forget()
 
     def close(self) -> None:
@@ -239,10 +242,16 @@ class Cursor:
 
         Empty bytes mean that nothing is pending. What was taken is not given again.
         """
-        self.settle()
-        if not self.pending:
+        log = self._log
+        if self.offset == log.size:
             return b""
-        batch, self.offset, self.next = self._log._read(self.offset, limit)
+        if self.offset == log._newest_at:
+            self.offset, self.next = log.size, log.next
+            if self._allowed != self._mark:
+                self._forget_backlog()
+            return log._newest
+        self.settle()
+        batch, self.offset, self.next = log._read(self.offset, limit)
         self._forget_backlog()
         return batch[0] if len(batch) == 1 else b"".join(batch)
 

@@ -94,6 +94,7 @@ class Run:
         self._room = Signal()
         self._held = False
         self._held_since = -inf
+        self._calm_until: float = -1  # the log's size up to which nobody can be too far behind: no need to look
         self._stalls = 0
         self._flush_at = inf
         self._totals = totals
@@ -137,6 +138,7 @@ class Run:
         delivery = Delivery(self.log, self._dialect, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self._room, clock, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
+        self._calm_until = -1
         self._totals.viewers_seen += 1
         self._forget_absent()
         if not self.log.closed:
@@ -253,20 +255,22 @@ class Run:
         """
         if self.log.closed:  # after the terminal frame
             return True
+        dialect = self._dialect
+        held_back = dialect.unfinished
         frames = self._splitter.feed(chunk)
-        held_back = self._dialect.unfinished
         if self._splitter.discards:
             mapped = self._map_around_discards(frames)
         else:
-            mapped = self._dialect.map(frames) if frames else b""
-        self._append(mapped)
-        if self._dialect.finished:
-            self._over = self._dialect.exited
+            mapped = dialect.map(frames) if frames else b""
+        if mapped:
+            self._append(mapped)
+        if dialect.finished:
+            self._over = dialect.exited
             self._end()
             self._reading.deadline = self._clock.now() + END_AFTER_EXIT
-        elif self._dialect.unfinished and (mapped or self._dialect.unfinished != held_back):
+        elif dialect.unfinished and (mapped or dialect.unfinished != held_back):
             self._flush_later()
-        return not self._must_wait()
+        return self.log.size <= self._calm_until or not self._must_wait()
 
     def _map_around_discards(self, frames: bytes) -> bytes:
         """A frame that was too large becomes a gap, in its place and under its number."""
@@ -282,20 +286,15 @@ class Run:
     def _append(self, frames: bytes) -> None:
         if frames:
             self.log.append(frames, self._dialect.ids.next)
-            self._notify_viewers()
-
-    def _notify_viewers(self) -> None:
-        for viewer in self._viewers:
-            viewer.notify()
+            for viewer in self._viewers:
+                viewer.notify()
 
     def _must_wait(self) -> bool:
         """Whether somebody is too far behind."""
         was_held = self._held
-        self._held = False
-        for viewer in self._counted:
-            if viewer.delivery.holds(was_held):
-                self._held = True
-                break
+        deliveries = [viewer.delivery for viewer in self._counted]
+        self._held = any(delivery.holds(was_held) for delivery in deliveries)
+        self._calm_until = -1 if self._held else min((delivery.calm_until for delivery in deliveries), default=inf)
         if self._held and not was_held:
             self._stalls += 1
             self._held_since = self._clock.now()
@@ -376,7 +375,8 @@ class Run:
         self.log.close()
         self._splitter.close()
         self._totals.add_run(self.statistics())
-        self._notify_viewers()
+        for viewer in self._viewers:
+            viewer.notify()
 
     async def _cancel_work(self) -> None:
         """Ends the work, whatever happens to the task that does it.

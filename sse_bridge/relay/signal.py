@@ -8,6 +8,7 @@ It is smaller, too: an event holds 1 KB, of which a stream would have six.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import anyio
 
@@ -17,7 +18,7 @@ __all__ = ["Latch", "Signal"]
 class Signal:
     """Wakes whoever waits right now; it remembers nothing.
 
-    Look at the condition and call `wait` without awaiting in between, and look again after it.
+    Look at the condition and await `wait` without awaiting in between, and look again after it.
     """
 
     __slots__ = ("_event", "_futures", "_loop")
@@ -30,7 +31,7 @@ class Signal:
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._futures) or self._event is not None
+        return any(not future.done() for future in self._futures) or self._event is not None
 
     def notify(self) -> None:
         """Wakes all who wait."""
@@ -38,27 +39,26 @@ class Signal:
             for future in self._futures:
                 if not future.done():
                     future.set_result(None)
-            self._futures = []
+            self._futures.clear()
         elif self._event is not None:
             self._event.set()
             self._event = None
 
-    async def wait(self) -> None:
-        """Returns after the next `notify`."""
+    def wait(self) -> Awaitable[None]:
+        """To be awaited: it is over after the next `notify`.
+
+        A future where it can be one, since a coroutine around it would have to be resumed, too.
+        """
         if self._loop is None:
             try:
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
-                return await self._wait_for_event()
+                return self._wait_for_event()
         future = self._loop.create_future()  # one each: cancelling a task cancels what it waits for
+        if self._futures and self._futures[-1].done():  # somebody was cancelled
+            self._futures = [other for other in self._futures if not other.done()]
         self._futures.append(future)
-        try:
-            await future
-        except BaseException:
-            if future in self._futures:
-                self._futures.remove(future)
-            raise
-        return None
+        return future
 
     async def _wait_for_event(self) -> None:
         if self._event is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
 
@@ -20,7 +20,6 @@ HEARTBEAT: Final = comment("heartbeat")
 #: Seconds for the last, empty body of a viewer that has waited for it.
 LAST_SEND: Final = 0.2
 
-T = TypeVar("T")
 SendBody = Callable[[bytes, bool], Awaitable[None]]
 
 
@@ -85,36 +84,38 @@ class Viewer:
         """Writes the log to its end, and heartbeats in between. Returns after the end.
 
         Args:
-            send_body: sends a body, and says whether more follows. It ends in what `timed` returned.
+            send_body: sends a body, and says whether more follows.
             first: what goes out at once, before anything is in the log.
 
         Raises:
             OSError: whatever `send_body` raises.
         """
-        await send_body(first, True)
-        delivery = self.delivery
+        await self.timed(send_body(first, True))
+        delivery, now = self.delivery, self._now
         while True:
-            now = self._now() if delivery.is_paced else 0.0
-            if frames := delivery.take(now):
+            time = now() if delivery.is_paced else 0.0
+            if frames := delivery.take(time):
                 self._took.notify()
+                self._sent_at = self._sending_since = now()  # as in `timed`: a line costs one coroutine less
                 await send_body(frames, True)
+                self._sending_since = None
+                self._heartbeat_due = False
             elif delivery.finished:
                 await self._end(send_body)
                 return
             elif self._heartbeat_due:
-                await send_body(HEARTBEAT, True)
+                await self.timed(send_body(HEARTBEAT, True))
+            elif (ready_at := delivery.ready_at(time)) == inf:
+                await self._wake.wait()
             else:
-                await self._wait(delivery.ready_at(now))
+                await self._wait(ready_at)
 
     async def _wait(self, ready_at: float) -> None:
-        """For news; or, where the pace is what keeps frames back, until it lets them go. Heartbeats end both."""
-        if ready_at == inf:
-            return await self._wake.wait()
+        """Until the pace lets frames go. Heartbeats end it, too."""
         self._paced = True
         with anyio.CancelScope(deadline=ready_at):
             await self._wake.wait()
         self._paced = False
-        return None
 
     async def until_done(self) -> None:
         """What a viewer that was stopped waits for before its end; others wait for nothing."""
@@ -125,20 +126,16 @@ class Viewer:
 
     async def _end(self, send_body: SendBody) -> None:
         if self._last_words:
-            await send_body(self._last_words, True)
+            await self.timed(send_body(self._last_words, True))
         await self.until_done()
-        await send_body(b"", False)
+        await self.timed(send_body(b"", False))
 
-    def timed(self, send: Callable[[T], Awaitable[None]]) -> Callable[[T], Awaitable[None]]:
-        """The same `send`, but this viewer knows how long it hangs and when it last went through."""
-
-        async def timed(message: T) -> None:
-            self._sent_at = self._sending_since = self._now()
-            await send(message)
-            self._sending_since = None
-            self._heartbeat_due = False
-
-        return timed
+    async def timed(self, sending: Awaitable[None]) -> None:
+        """Awaits a `send`: how long it hangs is known then, and when the last one went through."""
+        self._sent_at = self._sending_since = self._now()
+        await sending
+        self._sending_since = None
+        self._heartbeat_due = False
 
     def tick(self, now: float) -> float:
         """A heartbeat when nothing was sent for the interval; the end when a `send` hangs. See `Clocked.tick`.

@@ -81,8 +81,8 @@ class Dialect(Protocol):
     ids: FrameIds
 
     #: Characters of unfinished lines that are held back.
-    @property
-    def unfinished(self) -> int: ...
+    unfinished: int
+
     def map(self, frames: bytes) -> bytes: ...
     def flush(self) -> bytes: ...
     def gap(self, dropped: int, size: int) -> bytes: ...
@@ -103,6 +103,8 @@ class _Lines:
         self.ids = ids
         self.finished = False
         self.exited = False
+        #: Characters of unfinished lines that are held back.
+        self.unfinished = 0
         self._unfinished: dict[str, str] = {}
 
     @staticmethod
@@ -110,16 +112,11 @@ class _Lines:
         """One frame, without its blank line. No key of `body` is called `type`."""
         raise NotImplementedError  # pragma: no cover (abstract)
 
-    @property
-    def unfinished(self) -> int:
-        """Characters of unfinished lines that are held back."""
-        return sum(map(len, self._unfinished.values())) if self._unfinished else 0
-
     def map(self, frames: bytes) -> bytes:
         """Maps whole frames. The fast path and the slow path say the same on every input (a property test)."""
         if self.finished:
             return b""
-        if self._unfinished or not _is_utf8(frames):
+        if self.unfinished or not (frames.isascii() or _is_utf8(frames)):
             return self._map_each(frames, fast=False)
         return self._map_plain(frames) or self._map_each(frames, fast=True)
 
@@ -181,7 +178,7 @@ class _Lines:
         for frame in split(frames):
             if self.finished:
                 break
-            simple = _SIMPLE.fullmatch(frame) if fast and not self._unfinished else None
+            simple = _SIMPLE.fullmatch(frame) if fast and not self.unfinished else None
             if simple is not None:
                 mapped.append(b'%b%b"}' % (self.heads[_UPSTREAM_HEADS[simple[1]]], simple[2]))
             else:
@@ -225,6 +222,7 @@ class _Lines:
         *lines, tail = (self._unfinished.pop(kind, "") + text).split("\n")
         if tail:
             self._unfinished[kind] = tail
+        self._count_unfinished()
         frames = self._render_lines(kind, lines, rest)
         return frames if len(tail) < MAX_UNFINISHED else frames + self._take_unfinished(kind)
 
@@ -244,7 +242,11 @@ class _Lines:
         held = [
             (kind, self._unfinished.pop(kind)) for kind in kinds or list(self._unfinished) if kind in self._unfinished
         ]
+        self._count_unfinished()
         return [self.render(kind, {"line": text, "partial": True}) for kind, text in held]
+
+    def _count_unfinished(self) -> None:
+        self.unfinished = sum(map(len, self._unfinished.values()))
 
     def _finish(self, kind: str, body: _Body) -> list[bytes]:
         self.finished = True
@@ -431,8 +433,6 @@ def _json_bytes(body: _Body | list[str]) -> bytes:
 
 
 def _is_utf8(frames: bytes) -> bool:
-    if frames.isascii():
-        return True
     try:
         frames.decode()
     except UnicodeDecodeError:

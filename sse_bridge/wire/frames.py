@@ -73,7 +73,18 @@ class FrameSplitter:
         """
         if self.discards:
             self.discards = []
-        if self._is_plain(chunk):
+        if (
+            # Nothing is left from before, and the chunk is whole frames in canonical form already. An upstream that
+            # sends each line when it is printed sends nothing else; so this is what a line costs.
+            chunk[-2:] == b"\n\n"
+            and not self._pending
+            and self._head is None
+            and not (self._after_cr or self._discarding)
+            and chunk[0] != _LF
+            and b"\r" not in chunk
+            and b"\n\n\n" not in chunk
+            and (self.max_frame_size is None or len(chunk) <= self.max_frame_size)
+        ):
             return chunk
         if self._head is not None:
             chunk = self._without_bom(self._head + chunk)
@@ -97,22 +108,6 @@ class FrameSplitter:
         if self.max_frame_size is not None and len(frames) > self.max_frame_size:
             frames = self._without_oversized(frames, self.max_frame_size)
         return frames
-
-    def _is_plain(self, chunk: bytes) -> bool:
-        """Whether nothing is left from before, and the chunk is whole frames already, in canonical form.
-
-        An upstream that sends each line when it is printed sends nothing else; so this is what a line costs.
-        """
-        return (
-            chunk[-2:] == b"\n\n"
-            and not self._pending
-            and self._head is None
-            and not (self._after_cr or self._discarding)
-            and chunk[0] != _LF
-            and b"\r" not in chunk
-            and b"\n\n\n" not in chunk
-            and (self.max_frame_size is None or len(chunk) <= self.max_frame_size)
-        )
 
     def close(self) -> None:
         """The stream is over. What waits for its end is no frame, and its memory goes."""

@@ -38,14 +38,22 @@ async def test_it_wakes_all_who_wait_and_nobody_who_comes_later(anyio_backend: s
 
 async def test_a_cancelled_wait_leaves_nothing_behind(anyio_backend: str) -> None:
     """The next one is woken as if nobody had waited before."""
-    signal = Signal()
-    with anyio.CancelScope() as scope:
-        scope.cancel()
+    signal, woken = Signal(), []
+
+    async def wait() -> None:
         await signal.wait()
+        woken.append("")
+
+    for _ in range(100):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await signal.wait()
+    assert len(signal._futures) <= 1
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(signal.wait)
+        tasks.start_soon(wait)
         await wait_all_tasks_blocked()
         signal.notify()
+    assert woken == [""]
 
 
 async def test_a_latch_lets_through_for_good_once_it_is_set(anyio_backend: str) -> None:

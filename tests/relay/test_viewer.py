@@ -49,20 +49,6 @@ def viewer_of(
     return Viewer(delivery, Signal(), Clock(), heartbeat=heartbeat, send_timeout=send_timeout)
 
 
-async def write(viewer: Viewer, sink: Sink, first: bytes) -> None:
-    """What the edge does: every message goes through `timed`."""
-
-    async def send(body: tuple[bytes, bool]) -> None:
-        await sink(*body)
-
-    timed = viewer.timed(send)
-
-    async def send_body(content: bytes, more: bool) -> None:
-        await timed((content, more))
-
-    await viewer.write(send_body, first)
-
-
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
     """Batching joins what is there and never waits for more; the end is a body of its own."""
     log, sink = RunLog(), Sink()
@@ -71,7 +57,7 @@ async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
         log.append(b"data: %d\n\n" % number, number + 2)
     log.close()
 
-    await write(viewer, sink, b"first")
+    await viewer.write(sink, b"first")
 
     assert sink.bodies == [b"first", b"".join(b"data: %d\n\n" % number for number in range(5)), b""]
     assert sink.ended
@@ -85,7 +71,7 @@ async def test_a_batch_is_bounded(anyio_backend: str) -> None:
         log.append(b"x" * (BATCH // 4), number + 2)
     log.close()
 
-    await write(viewer, sink, b"")
+    await viewer.write(sink, b"")
 
     assert max(map(len, sink.bodies)) <= BATCH
     assert sum(map(len, sink.bodies)) == 5 * BATCH
@@ -96,7 +82,7 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink, b"first")
+        tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         sent_at = viewer._sent_at
 
@@ -123,7 +109,7 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log, send_timeout=None)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink, b"first")
+        tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         sink.hold = anyio.Event()
         log.append(b"data: 1\n\n", 2)
@@ -144,7 +130,7 @@ async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink, b"first")
+        tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         viewer.tick(viewer._sent_at + 10)
         log.append(b"data: 1\n\n", 2)
@@ -164,7 +150,7 @@ async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: s
 
     async def write_to_the_end() -> None:
         with viewer.scope:
-            await write(viewer, sink, b"first")
+            await viewer.write(sink, b"first")
         done.set()
 
     async with anyio.create_task_group() as tasks:
@@ -212,7 +198,7 @@ async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> 
     for number in range(4):
         log.append(b"data: %d\n\n" % number, number + 2)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink, b"first")
+        tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
         bodies = len(sink.bodies)
@@ -229,7 +215,7 @@ async def test_heartbeats_go_out_while_a_pace_keeps_frames_back(anyio_backend: s
     viewer = viewer_of(log, rate=TokenBucket(1 / 3600, burst=1))
     log.append(b"data: 1\n\ndata: 2\n\n", 3)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink, b"first")
+        tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         viewer.tick(viewer._sent_at + 10)
         await wait_all_tasks_blocked()
@@ -241,14 +227,8 @@ async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
     """Also those that are no body: a client that takes not even the response's head is stalled."""
     viewer, hang = viewer_of(RunLog()), anyio.Event()
 
-    async def send(message: str) -> None:
-        await hang.wait()
-
-    async def send_head() -> None:
-        await viewer.timed(send)("head")
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(send_head)
+        tasks.start_soon(viewer.timed, hang.wait())
         await wait_all_tasks_blocked()
         since = viewer.took_at
         viewer.tick(since + 30)
@@ -310,4 +290,4 @@ async def test_a_viewer_that_takes_nothing_is_left_at_the_deadline(
 
 async def written(viewer: Viewer, sink: Sink) -> None:
     with viewer.scope:
-        await write(viewer, sink, b"first")
+        await viewer.write(sink, b"first")
