@@ -284,10 +284,11 @@ class SSEBridge:
                 connection = _Connection(request.scope, request.receive, send, tasks.cancel_scope)
                 tasks.start_soon(self._show, run, viewer, connection)
                 await connection.watch(viewer)
-        except BaseExceptionGroup as group:
-            raise _alone(group) from None
         finally:
             run.leave(viewer)  # who is cancelled before the first step never gets to it
+        if connection.failures:
+            raise connection.failures[0]
+        return None
 
     async def _delete(self, request: Request, token: str, send: Send) -> None:
         run = self._store.get(token, anyio.current_time())
@@ -376,27 +377,14 @@ class SSEBridge:
         self._store.add(run, key)
         watching = anyio.CancelScope()
         connection = _Connection(request.scope, request.receive, send, watching)
-        failures: list[Exception] = []
-
-        async def show() -> None:
-            """What fails here is this viewer's alone: others may follow the run."""
-            try:
-                await self._show(run, viewer, connection)
-            except Exception as error:
-                failures.append(error)
-
         here = self._here()
         here.add_run(run)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(show)
+                tasks.start_soon(self._show, run, viewer, connection)
                 tasks.start_soon(self._read, run)
                 with watching:
-                    try:
-                        await connection.watch(viewer)
-                    except Exception as error:
-                        failures.append(error)
-                        viewer.leave("disconnected")
+                    await connection.watch(viewer)
         except BaseExceptionGroup as group:
             raise _alone(group) from None
         finally:
@@ -405,8 +393,8 @@ class SSEBridge:
             if not run.began:
                 run.skip()
                 self._store.forget(run)
-        if failures:
-            raise _alone(failures[0])
+        if connection.failures:
+            raise connection.failures[0]
 
     async def _read(self, run: Run) -> None:
         """Reads the run. Who left while we resolved starts nothing, nor does a run that was ended meanwhile."""
@@ -425,21 +413,46 @@ class SSEBridge:
     # -- the response
 
     async def _show(self, run: Run, viewer: Viewer, connection: _Connection) -> None:
-        """Everything about one viewer but how it is noticed to be gone: what is sent to it, from this one task."""
+        """Everything about one viewer but how it is noticed to be gone: what is sent to it, from this one task.
+
+        What fails here is this viewer's alone, since others may follow the run: it is kept in `connection.failures`.
+        """
         here = self._here()
         timer = here.clock.start(viewer)
         here.add_viewer(viewer, run)
+        send = connection.send
+
+        def send_body(content: bytes, more: bool) -> Awaitable[None]:
+            return send(messages.body(content, more))
+
         try:
             with viewer.scope:
-                await self._write(run, viewer, connection.send)
+                if await self._begin(run, viewer, send):
+                    await viewer.write(send_body, self._first_frames(run, viewer))
             if viewer.scope.cancelled_caught:
                 viewer.leave("stopped")
             await self._see_off(run, viewer, connection)
+        except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
+            viewer.leave("disconnected")
+        except Exception as error:
+            connection.failures.append(error)
         finally:
             here.remove_viewer(viewer)
             timer.stop()
             run.leave(viewer)
             connection.watching.cancel()
+
+    async def _begin(self, run: Run, viewer: Viewer, send: Send) -> bool:
+        """Sends the head of the response when the upstream has answered, or a whole response if it has refused."""
+        with anyio.move_on_after(self._commit_after):
+            await run.answered.wait()
+        if run.refused is not None:
+            await viewer.until_done()
+            await viewer.timed(refusals.send_upstream_error(send, run.refused))
+            return False
+        headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
+        await viewer.timed(send(messages.start(200, headers)))
+        return True
 
     async def _see_off(self, run: Run, viewer: Viewer, connection: _Connection) -> None:
         """Cuts the connection of a client that does not read: the server would wait for it, for ever."""
@@ -456,23 +469,6 @@ class SSEBridge:
             if self._sockets.cut(scope):
                 with anyio.move_on_after(_SEE):
                     await connection.left.wait()
-
-    async def _write(self, run: Run, viewer: Viewer, send: Send) -> None:
-        def send_body(content: bytes, more: bool) -> Awaitable[None]:
-            return send(messages.body(content, more))
-
-        with anyio.move_on_after(self._commit_after):
-            await run.answered.wait()
-        try:
-            if run.refused is not None:
-                await viewer.until_done()
-                await viewer.timed(refusals.send_upstream_error(send, run.refused))
-            else:
-                headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
-                await viewer.timed(send(messages.start(200, headers)))
-                await viewer.write(send_body, self._first_frames(run, viewer))
-        except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
-            viewer.leave("disconnected")
 
     def _first_frames(self, run: Run, viewer: Viewer) -> bytes:
         """What goes out at once, so that no proxy and no server waits for a first byte.
@@ -503,7 +499,7 @@ class _Connection:
         watching: what to cancel when nobody needs to know that any more.
     """
 
-    __slots__ = ("left", "receive", "scope", "send", "watching")
+    __slots__ = ("failures", "left", "receive", "scope", "send", "watching")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, watching: anyio.CancelScope) -> None:
         self.scope = scope
@@ -511,6 +507,8 @@ class _Connection:
         self.send = send
         self.watching = watching
         self.left = Latch()
+        #: What `receive` and `send` raised that is no way of saying that the client has left.
+        self.failures: list[Exception] = []
 
     async def watch(self, viewer: Viewer) -> None:
         """The one reader of `receive`, from before the upstream is asked until the end. A request's body comes first.
@@ -518,8 +516,11 @@ class _Connection:
         It runs in the task of the request itself: that may be cancelled natively and at any time, and has nothing to
         clean up here.
         """
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:
+            self.failures.append(error)
         self.left.set()
         viewer.leave("disconnected")
 

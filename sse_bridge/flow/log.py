@@ -11,9 +11,11 @@ from typing import Final, NamedTuple
 
 __all__ = ["Cursor", "Gap", "RunLog"]
 
-#: Bytes up to which small batches are put together: an upstream that sends one frame a chunk would otherwise cost more
+#: Bytes of a batch that is large enough to be kept as it came.
+_LARGE: Final = 2048
+#: Smaller ones are put together, so many at a time: an upstream that sends one frame a chunk would otherwise cost more
 #: for keeping it than for the frame (170 bytes for 70).
-_SEGMENT: Final = 4096
+_MANY: Final = 32
 #: Forgotten segments that may stand at the head of the lists before these are cut: so that forgetting costs O(1).
 _SLACK: Final = 1024
 
@@ -60,6 +62,7 @@ class RunLog:
         self._nexts: list[int] = []
         self._head = 0
         self._start = 0  # where the oldest kept byte stands in the run
+        self._small = 0  # how many batches at the end are small ones
         self._newest = b""  # what was appended last: most cursors need that and nothing else
         self._newest_at = 0  # where it begins in the run
         self._cursors: list[Cursor] = []
@@ -82,15 +85,22 @@ class RunLog:
         self.next = next_number
         self._newest, self._newest_at = frames, self.size
         self.size += len(frames)
-        if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) <= _SEGMENT:
-            self._frames[-1] += frames
-            self._ends[-1], self._nexts[-1] = self.size, next_number
-        else:
-            self._frames.append(frames)
-            self._ends.append(self.size)
-            self._nexts.append(next_number)
-        if self.size - self._start > self.replay:
+        self._frames.append(frames)
+        self._ends.append(self.size)
+        self._nexts.append(next_number)
+        self._small = self._small + 1 if len(frames) < _LARGE else 0
+        if self._small == _MANY:
+            self._put_together()
+        if self._ends[self._head] + self.replay <= self.size:
             self._forget()
+
+    def _put_together(self) -> None:
+        """Makes one batch of the small ones at the end."""
+        first = max(len(self._frames) - self._small, self._head)
+        self._frames[first:] = [b"".join(self._frames[first:])]
+        self._ends[first:] = [self.size]
+        self._nexts[first:] = [self.next]
+        self._small = 0
 
     def close(self) -> None:
         """No frame will follow. Cursors take what is there and then are at the end for good."""
@@ -155,7 +165,7 @@ class RunLog:
     def _forget(self) -> None:
         """Drops what every cursor has passed or given up, except for the last `replay` bytes of it."""
         passed = min([cursor.needed for cursor in self._cursors], default=self.size)
-        while self._head < len(self._ends) and self._ends[self._head] <= passed and passed - self._start > self.replay:
+        while self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
             self._start, self.first = self._ends[self._head], self._nexts[self._head]
             self._frames[self._head] = b""
             self._head += 1

@@ -262,8 +262,10 @@ class Run:
             mapped = self._map_around_discards(frames)
         else:
             mapped = dialect.map(frames) if frames else b""
-        if mapped:
-            self._append(mapped)
+        if mapped:  # as in `_append`
+            self.log.append(mapped, dialect.ids.next)
+            for viewer in self._viewers:
+                viewer.notify()
         if dialect.finished:
             self._over = dialect.exited
             self._end()

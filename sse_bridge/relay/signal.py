@@ -21,25 +21,31 @@ class Signal:
     Look at the condition and await `wait` without awaiting in between, and look again after it.
     """
 
-    __slots__ = ("_event", "_futures", "_loop")
+    __slots__ = ("_event", "_future", "_loop", "_others")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None  # found once: up to Python 3.11 that is a system call
-        self._futures: list[asyncio.Future[None]] = []
+        self._future: asyncio.Future[None] | None = None  # of the one who waits, as there is mostly one
+        self._others: list[asyncio.Future[None]] = []
         self._event: anyio.Event | None = None  # elsewhere than on asyncio
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits."""
-        return any(not future.done() for future in self._futures) or self._event is not None
+        return self._event is not None or any(f is not None and not f.done() for f in (self._future, *self._others))
 
     def notify(self) -> None:
         """Wakes all who wait."""
-        if self._futures:
-            for future in self._futures:
-                if not future.done():
-                    future.set_result(None)
-            self._futures.clear()
+        future = self._future
+        if future is not None:
+            self._future = None
+            if not future.done():
+                future.set_result(None)
+            if self._others:
+                for future in self._others:
+                    if not future.done():
+                        future.set_result(None)
+                self._others = []
         elif self._event is not None:
             self._event.set()
             self._event = None
@@ -55,9 +61,11 @@ class Signal:
             except RuntimeError:
                 return self._wait_for_event()
         future = self._loop.create_future()  # one each: cancelling a task cancels what it waits for
-        if self._futures and self._futures[-1].done():  # somebody was cancelled
-            self._futures = [other for other in self._futures if not other.done()]
-        self._futures.append(future)
+        if self._future is None or self._future.done():
+            self._future = future
+        else:
+            self._others = [other for other in self._others if not other.done()]
+            self._others.append(future)
         return future
 
     async def _wait_for_event(self) -> None:

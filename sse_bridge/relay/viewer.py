@@ -44,8 +44,10 @@ class Viewer:
         self._took = took
         self._heartbeat = inf if heartbeat is None else heartbeat
         self._send_timeout = inf if send_timeout is None else send_timeout
-        self._wake = Signal()
-        self._paced = False  # it waits for its pace, and news changes nothing
+        self._news = Signal()
+        self._hurry = Signal()  # what ends a wait for the pace, where news changes nothing
+        #: There is something new in the log, or its end.
+        self.notify = self._news.notify
         self._now = clock.now
         self._sending_since: float | None = None
         self._sent_at = self._now()  # when the last `send` began
@@ -57,11 +59,6 @@ class Viewer:
     def took_at(self) -> float:
         """When it last took something, or could."""
         return self._sent_at
-
-    def notify(self) -> None:
-        """There is something new in the log, or its end."""
-        if not self._paced:
-            self._wake.notify()
 
     def leave(self, reason: str) -> None:
         """Ends the writing wherever it is, for good."""
@@ -78,7 +75,7 @@ class Viewer:
         self._last_words, self._done = farewell, done
         self.scope.deadline = deadline
         self.delivery.hurry()
-        self._wake.notify()
+        self._rouse()
 
     async def write(self, send_body: SendBody, first: bytes) -> None:
         """Writes the log to its end, and heartbeats in between. Returns after the end.
@@ -106,16 +103,19 @@ class Viewer:
             elif self._heartbeat_due:
                 await self.timed(send_body(HEARTBEAT, True))
             elif (ready_at := delivery.ready_at(time)) == inf:
-                await self._wake.wait()
+                await self._news.wait()
             else:
                 await self._wait(ready_at)
 
     async def _wait(self, ready_at: float) -> None:
         """Until the pace lets frames go. Heartbeats end it, too."""
-        self._paced = True
         with anyio.CancelScope(deadline=ready_at):
-            await self._wake.wait()
-        self._paced = False
+            await self._hurry.wait()
+
+    def _rouse(self) -> None:
+        """There is something to do that is not in the log."""
+        self._news.notify()
+        self._hurry.notify()
 
     async def until_done(self) -> None:
         """What a viewer that was stopped waits for before its end; others wait for nothing."""
@@ -149,6 +149,6 @@ class Viewer:
             return min(self._sending_since + self._send_timeout, now + self._heartbeat)
         if now >= self._sent_at + self._heartbeat and not self._heartbeat_due:
             self._heartbeat_due = True
-            self._wake.notify()
+            self._rouse()
         silent_until = inf if self._heartbeat_due else self._sent_at + self._heartbeat
         return min(silent_until, now + self._heartbeat, now + self._send_timeout)

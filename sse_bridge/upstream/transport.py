@@ -177,8 +177,17 @@ class _Connection(asyncio.Protocol):
             if self._head_size > _MAX_HEAD:
                 self._fail(httpx.RemoteProtocolError("The head of the response is too large."))
             return
-        if self._take is not None:
-            self._push(self._take)
+        take = self._take
+        if take is not None:
+            parts = self._parts
+            try:
+                if parts and not take(parts.pop() if len(parts) == 1 else self._arrived()):
+                    self._take = None
+                    self._pause()
+            except Exception as error:
+                self._take = None
+                self._error = self._error or error  # a bug: whoever waits shall have it
+                self.transport.abort()
             if self._take is not None and not self._is_complete:
                 return
         self._body_size += len(data)
@@ -253,16 +262,6 @@ class _Connection(asyncio.Protocol):
                 finally:
                     self._take = None
             await room()
-
-    def _push(self, take: Take) -> None:
-        try:
-            if self._parts and not take(self._arrived()):
-                self._take = None
-                self._pause()
-        except Exception as error:
-            self._take = None
-            self._error = self._error or error  # a bug: whoever waits shall have it
-            self.transport.abort()
 
     def _arrived(self) -> bytes:
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

@@ -206,6 +206,20 @@ def test_block_holds_and_others_never_do() -> None:
     assert [delivery.stall_timeout for delivery in deliveries] == [7.0, None, None]
 
 
+def test_up_to_a_size_of_the_log_it_is_certain_that_nobody_holds() -> None:
+    """So nobody has to be asked before: the bound is exact for who takes nothing, and it only grows."""
+    source = Source()
+    blocks, drops = source.view(Block(300)), source.view(Drop(100))
+    assert drops.calm_until == float("inf")
+    calm_until = blocks.calm_until
+    while source.log.size <= calm_until:
+        assert not blocks.holds(False)
+        source.print("x" * 20)
+    assert blocks.holds(False)
+    blocks.take(0.0)
+    assert blocks.calm_until == calm_until + source.log.size
+
+
 def test_drop_skips_the_oldest_and_says_exactly_how_much() -> None:
     """The notice goes before the next frame, under the number of the last one that is missing."""
     source = Source()

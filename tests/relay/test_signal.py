@@ -44,16 +44,20 @@ async def test_a_cancelled_wait_leaves_nothing_behind(anyio_backend: str) -> Non
         await signal.wait()
         woken.append("")
 
-    for _ in range(100):
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await signal.wait()
-    assert len(signal._futures) <= 1
     async with anyio.create_task_group() as tasks:
+        for first in (False, True):  # while nobody else waits, and while somebody does
+            for _ in range(100):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await signal.wait()
+            assert len(signal._others) <= 1
+            if not first:
+                tasks.start_soon(wait)
+                await wait_all_tasks_blocked()
         tasks.start_soon(wait)
         await wait_all_tasks_blocked()
         signal.notify()
-    assert woken == [""]
+    assert woken == ["", ""]
 
 
 async def test_a_latch_lets_through_for_good_once_it_is_set(anyio_backend: str) -> None:

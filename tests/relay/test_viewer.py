@@ -203,7 +203,7 @@ async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> 
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
         bodies = len(sink.bodies)
         viewer.notify()
-        assert viewer._wake.is_awaited
+        assert viewer._hurry.is_awaited
         log.close()
     assert b"".join(sink.bodies[bodies:]) == b"data: 2\n\ndata: 3\n\n"
     assert sink.ended
