@@ -64,6 +64,20 @@ class Delivery:
         ValueError: no frame has that number, nor will the next one.
     """
 
+    __slots__ = (
+        "_dialect",
+        "_first",
+        "_is_plain",
+        "_log",
+        "_merged",
+        "_merges",
+        "_pace",
+        "_start",
+        "cursor",
+        "is_paced",
+        "policy",
+    )
+
     def __init__(
         self, log: RunLog, dialect: Dialect, policy: Policy, rate: TokenBucket | None, number: int, now: float
     ) -> None:

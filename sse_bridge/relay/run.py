@@ -52,6 +52,37 @@ class Run:
         clock: of the event loop that reads it.
     """
 
+    __slots__ = (
+        "_absent",
+        "_calm_until",
+        "_cancel_timeout",
+        "_clock",
+        "_dialect",
+        "_ending",
+        "_flush_at",
+        "_grace",
+        "_held",
+        "_held_since",
+        "_is_let_go",
+        "_name",
+        "_over",
+        "_reading",
+        "_room",
+        "_splitter",
+        "_stalls",
+        "_timer",
+        "_totals",
+        "_viewers",
+        "_work",
+        "answered",
+        "began",
+        "cancelled",
+        "done",
+        "log",
+        "refused",
+        "token",
+    )
+
     def __init__(
         self,
         token: str,
@@ -265,7 +296,7 @@ class Run:
         if mapped:  # as in `_append`
             self.log.append(mapped, dialect.ids.next)
             for viewer in self._viewers:
-                viewer.notify()
+                viewer.news.notify()
         if dialect.finished:
             self._over = dialect.exited
             self._end()
@@ -289,7 +320,7 @@ class Run:
         if frames:
             self.log.append(frames, self._dialect.ids.next)
             for viewer in self._viewers:
-                viewer.notify()
+                viewer.news.notify()
 
     def _must_wait(self) -> bool:
         """Whether somebody is too far behind."""
@@ -378,7 +409,7 @@ class Run:
         self._splitter.close()
         self._totals.add_run(self.statistics())
         for viewer in self._viewers:
-            viewer.notify()
+            viewer.news.notify()
 
     async def _cancel_work(self) -> None:
         """Ends the work, whatever happens to the task that does it.

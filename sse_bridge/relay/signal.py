@@ -26,13 +26,15 @@ class Signal:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None  # found once: up to Python 3.11 that is a system call
         self._future: asyncio.Future[None] | None = None  # of the one who waits, as there is mostly one
-        self._others: list[asyncio.Future[None]] = []
+        self._others: list[asyncio.Future[None]] | None = None
         self._event: anyio.Event | None = None  # elsewhere than on asyncio
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits."""
-        return self._event is not None or any(f is not None and not f.done() for f in (self._future, *self._others))
+        return self._event is not None or any(
+            f is not None and not f.done() for f in (self._future, *(self._others or ()))
+        )
 
     def notify(self) -> None:
         """Wakes all who wait."""
@@ -41,11 +43,11 @@ class Signal:
             self._future = None
             if not future.done():
                 future.set_result(None)
-            if self._others:
+            if self._others is not None:
                 for future in self._others:
                     if not future.done():
                         future.set_result(None)
-                self._others = []
+                self._others = None
         elif self._event is not None:
             self._event.set()
             self._event = None
@@ -64,8 +66,7 @@ class Signal:
         if self._future is None or self._future.done():
             self._future = future
         else:
-            self._others = [other for other in self._others if not other.done()]
-            self._others.append(future)
+            self._others = [*(other for other in self._others or () if not other.done()), future]
         return future
 
     async def _wait_for_event(self) -> None:

@@ -34,6 +34,23 @@ class Viewer:
         send_timeout: seconds that one `send` may hang; `None` for ever.
     """
 
+    __slots__ = (
+        "_done",
+        "_heartbeat",
+        "_heartbeat_due",
+        "_hurry",
+        "_last_words",
+        "_now",
+        "_send_timeout",
+        "_sending_since",
+        "_sent_at",
+        "_took",
+        "delivery",
+        "gone",
+        "news",
+        "scope",
+    )
+
     def __init__(
         self, delivery: Delivery, took: Signal, clock: Clock, *, heartbeat: float | None, send_timeout: float | None
     ) -> None:
@@ -44,10 +61,9 @@ class Viewer:
         self._took = took
         self._heartbeat = inf if heartbeat is None else heartbeat
         self._send_timeout = inf if send_timeout is None else send_timeout
-        self._news = Signal()
+        #: To be notified when there is something new in the log, or its end.
+        self.news = Signal()
         self._hurry = Signal()  # what ends a wait for the pace, where news changes nothing
-        #: There is something new in the log, or its end.
-        self.notify = self._news.notify
         self._now = clock.now
         self._sending_since: float | None = None
         self._sent_at = self._now()  # when the last `send` began
@@ -103,7 +119,7 @@ class Viewer:
             elif self._heartbeat_due:
                 await self.timed(send_body(HEARTBEAT, True))
             elif (ready_at := delivery.ready_at(time)) == inf:
-                await self._news.wait()
+                await self.news.wait()
             else:
                 await self._wait(ready_at)
 
@@ -114,7 +130,7 @@ class Viewer:
 
     def _rouse(self) -> None:
         """There is something to do that is not in the log."""
-        self._news.notify()
+        self.news.notify()
         self._hurry.notify()
 
     async def until_done(self) -> None:

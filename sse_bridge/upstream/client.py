@@ -418,6 +418,8 @@ class Arriving(Protocol):
 class _ArrivingChunks:
     """The chunks of such a body: each costs two awaits instead of four generators, or none if it is pushed."""
 
+    __slots__ = ("_body",)
+
     def __init__(self, body: Arriving) -> None:
         self._body = body
 

@@ -99,6 +99,14 @@ class _Lines:
     #: How the fast path begins a frame, by how the upstream begins it.
     heads: Mapping[bytes, bytes]
 
+    __slots__ = (
+        "_unfinished",
+        "exited",
+        "finished",
+        "ids",
+        "unfinished",
+    )
+
     def __init__(self, ids: FrameIds) -> None:
         self.ids = ids
         self.finished = False
@@ -257,6 +265,8 @@ class _Lines:
 class Typed(_Lines):
     """Unnamed events, one JSON object each, with its kind under `type`: for `onmessage`."""
 
+    __slots__ = ()
+
     heads = {head: b'data: {"type":"%b","line":"' % stream for stream, head in _UPSTREAM_HEADS.items()}  # noqa: RUF012
 
     @staticmethod
@@ -270,6 +280,8 @@ class Named(_Lines):
     A browser's `EventSource` hands the event named `error` to `onerror`, where it has `data`; a lost connection
     has none.
     """
+
+    __slots__ = ()
 
     heads = {head: head for head in _UPSTREAM_HEADS.values()}  # noqa: RUF012
 
@@ -290,6 +302,8 @@ class Verbatim:
     finished = False
     exited = False
     unfinished = 0
+
+    __slots__ = ("ids",)
 
     def __init__(self, ids: FrameIds) -> None:
         self.ids = ids

@@ -46,6 +46,19 @@ class FrameSplitter:
         ValueError: `max_frame_size` is not positive.
     """
 
+    __slots__ = (
+        "_after_cr",
+        "_discarding",
+        "_discarding_at_line_end",
+        "_head",
+        "_is_clean",
+        "_pending",
+        "discarded_bytes",
+        "discarded_frames",
+        "discards",
+        "max_frame_size",
+    )
+
     def __init__(self, max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE) -> None:
         if max_frame_size is not None and max_frame_size < 1:
             raise ValueError(f"max_frame_size must be positive or None, not {max_frame_size}")
@@ -54,12 +67,13 @@ class FrameSplitter:
         self.discarded_frames = 0
         self.discarded_bytes = 0
         #: Frames discarded by the last `feed`, in order.
-        self.discards: list[Discard] = []
+        self.discards: list[Discard] | tuple[()] = ()  # no list for each of thousands of streams that have none
         self._head: bytes | None = b""  # the first bytes, until they are known to be a BOM or not
         self._after_cr = False  # an LF that comes next belongs to a CR that was already taken
         self._pending = bytearray()  # the beginning of a frame
         self._discarding = 0  # bytes of the oversized frame that is streaming in
         self._discarding_at_line_end = False
+        self._is_clean = False  # nothing is left from before: one look, and not one at each of these
 
     @property
     def pending(self) -> bytes:
@@ -72,20 +86,23 @@ class FrameSplitter:
         Look at `discards` after each call: the next one forgets them.
         """
         if self.discards:
-            self.discards = []
+            self.discards = ()
         if (
             # Nothing is left from before, and the chunk is whole frames in canonical form already. An upstream that
             # sends each line when it is printed sends nothing else; so this is what a line costs.
-            chunk[-2:] == b"\n\n"
-            and not self._pending
-            and self._head is None
-            and not (self._after_cr or self._discarding)
+            self._is_clean
+            and chunk[-2:] == b"\n\n"
             and chunk[0] != _LF
             and b"\r" not in chunk
             and b"\n\n\n" not in chunk
             and (self.max_frame_size is None or len(chunk) <= self.max_frame_size)
         ):
             return chunk
+        frames = self._feed(chunk)
+        self._is_clean = not (self._pending or self._after_cr or self._discarding) and self._head is None
+        return frames
+
+    def _feed(self, chunk: bytes) -> bytes:
         if self._head is not None:
             chunk = self._without_bom(self._head + chunk)
         if self._after_cr or b"\r" in chunk:
@@ -155,6 +172,8 @@ class FrameSplitter:
         return b"".join(kept)
 
     def _count_discard(self, offset: int, size: int) -> None:
+        if not self.discards:
+            self.discards = []
         self.discards.append(Discard(offset, size))
         self.discarded_frames += 1
         self.discarded_bytes += size

@@ -28,6 +28,11 @@ class FrameIds:
         run: the run's token, which stands in every id; `None` counts the frames and adds no line.
     """
 
+    __slots__ = (
+        "_prefix",
+        "next",
+    )
+
     def __init__(self, run: str | None) -> None:
         #: The number that the next frame gets.
         self.next = 1

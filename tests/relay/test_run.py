@@ -491,7 +491,7 @@ async def test_the_clock_is_told_of_an_unfinished_line(anyio_backend: str, monke
         it.work.feed('event: stdout\ndata: {"data":"50%"}\n\n')
         with anyio.fail_after(5):
             while not it.viewer.delivery.cursor.pending:
-                await it.viewer._news.wait()
+                await it.viewer.news.wait()
         it.work.feed(exit_frame())
         it.work.finish()
 

@@ -96,7 +96,7 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
         assert sink.bodies == [b"first", HEARTBEAT]
 
         log.append(b"data: 1\n\n", 2)
-        viewer.notify()
+        viewer.news.notify()
         await wait_all_tasks_blocked()
         viewer.tick(viewer._sent_at + 9)
         await wait_all_tasks_blocked()
@@ -113,7 +113,7 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
         await wait_all_tasks_blocked()
         sink.hold = anyio.Event()
         log.append(b"data: 1\n\n", 2)
-        viewer.notify()
+        viewer.news.notify()
         await wait_all_tasks_blocked()
         for beat in range(1, 100):
             viewer.tick(viewer._sent_at + 10 * beat)
@@ -134,7 +134,7 @@ async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
         await wait_all_tasks_blocked()
         viewer.tick(viewer._sent_at + 10)
         log.append(b"data: 1\n\n", 2)
-        viewer.notify()
+        viewer.news.notify()
         await wait_all_tasks_blocked()
 
         assert sink.bodies == [b"first", b"data: 1\n\n"]
@@ -202,7 +202,7 @@ async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> 
         await wait_all_tasks_blocked()
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
         bodies = len(sink.bodies)
-        viewer.notify()
+        viewer.news.notify()
         assert viewer._hurry.is_awaited
         log.close()
     assert b"".join(sink.bodies[bodies:]) == b"data: 2\n\ndata: 3\n\n"
@@ -252,7 +252,7 @@ async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_last_word(
             await wait_all_tasks_blocked()
             log.append(b"data: 1\n\n", 2)
             log.close()
-            viewer.notify()
+            viewer.news.notify()
             viewer.stop(farewell, anyio.current_time() + 5, done)
             await wait_all_tasks_blocked()
 

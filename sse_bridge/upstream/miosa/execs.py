@@ -85,6 +85,15 @@ class SandboxExec:
 
 
 class _SandboxWork:
+    __slots__ = (
+        "_evidence",
+        "_miosa",
+        "_path",
+        "_source",
+        "_token",
+        "may_run",
+    )
+
     def __init__(self, source: SandboxExec, miosa: Miosa) -> None:
         self.may_run = False
         self._source = source
@@ -176,6 +185,12 @@ class _Started:
 
 class _Watched:
     """Chunks on their way, and the news that there is output. From then on it is out of the way."""
+
+    __slots__ = (
+        "_chunks",
+        "_has_output",
+        "_next",
+    )
 
     def __init__(self, chunks: AsyncIterator[bytes], has_output: Callable[[], None]) -> None:
         self._chunks = chunks
