@@ -6,19 +6,22 @@ import re
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .upstream import line
+from .upstream import GROUPS, INTERVAL, line
 
-__all__ = ["Incorrect", "Paced", "follow", "read_burst", "run_of"]
+__all__ = ["Followers", "Incorrect", "Paced", "connect", "read_burst", "run_of"]
 
 _LINE: Final = re.compile(rb'"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\n\n')
 _STAMPED: Final = re.compile(rb'"line": ?"(\d+) (\d{7}) ')
 #: Seconds in which a response has to go on.
 _PATIENCE: Final = 120.0
+#: Lines of a stream that may be on their way when a time ends.
+_ON_THE_WAY: Final = 2
 
 
 class Incorrect(Exception):
@@ -81,9 +84,15 @@ def run_of(connection: socket.socket) -> str:
 class Paced:
     """What came of streams that get a line now and then."""
 
-    frames: int = 0
+    #: Lines that came on each connection.
+    lines: Counter[socket.socket] = field(default_factory=Counter)
     #: Nanoseconds from the upstream's write to the client's read, one for each line.
     latencies: list[int] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """Lines that came on all of them."""
+        return len(self.latencies)
 
     def percentile(self, share: float) -> float:
         """In milliseconds."""
@@ -93,33 +102,65 @@ class Paced:
         return ranked[min(len(ranked) - 1, int(share * len(ranked)))] / 1e6
 
 
-def follow(connections: Sequence[socket.socket], seconds: float) -> Paced:
-    """Reads what comes on all of them for a while.
+class Followers:
+    """Streams that get a line now and then, read side by side.
 
-    Raises:
-        Incorrect: a stream ended, or its lines have holes.
+    Args:
+        connections: their responses, under way.
     """
-    paced = Paced()
-    tails = dict.fromkeys(connections, b"")
-    last: dict[socket.socket, int] = {}
-    with selectors.DefaultSelector() as selector:
-        for connection in connections:
-            connection.setblocking(False)
-            selector.register(connection, selectors.EVENT_READ)
-        give_up = time.monotonic() + seconds
-        while (left := give_up - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
-                connection = key.fileobj  # type: ignore[assignment]
-                data = connection.recv(1 << 18)
-                now = time.monotonic_ns()
-                if not data:
-                    raise Incorrect("a stream ended")
-                whole, separator, tails[connection] = (tails[connection] + data).rpartition(b"\n\n")
-                for stamp, number in _STAMPED.findall(whole + separator):
-                    place = int(number)
-                    if place - last.get(connection, place - 10) != 10:  # ten groups of streams take turns
-                        raise Incorrect("lines are missing, or not in order")
-                    last[connection] = place
-                    paced.latencies.append(now - int(stamp))
-                    paced.frames += 1
-    return paced
+
+    def __init__(self, connections: Sequence[socket.socket]) -> None:
+        self._connections = connections
+        self._tails = dict.fromkeys(connections, b"")
+        self._last: dict[socket.socket, int] = {}
+
+    def settle(self, seconds: float = 1.0, patience: float = 30.0) -> None:
+        """Reads until a line has come on every connection, and `seconds` more.
+
+        Raises:
+            Incorrect: some have none after `patience` seconds, or see `follow`.
+        """
+        give_up = time.monotonic() + patience
+        while (served := len(self._last)) < len(self._connections):
+            if time.monotonic() > give_up:
+                raise Incorrect(f"only {served} of {len(self._connections)} streams were served")
+            self._read(0.05, Paced())
+        self._read(seconds, Paced())
+
+    def follow(self, seconds: float) -> Paced:
+        """Reads what comes on all of them for a while.
+
+        Raises:
+            Incorrect: a stream ended, its lines have holes, or fewer came than its pace says.
+        """
+        paced = Paced()
+        self._read(seconds, paced)
+        due = int(seconds / INTERVAL) - _ON_THE_WAY
+        late = sum(paced.lines[one] < due for one in self._connections)
+        if late:
+            raise Incorrect(f"{late} of {len(self._connections)} streams got fewer than {due} lines in {seconds:.1f} s")
+        return paced
+
+    def _read(self, seconds: float, paced: Paced) -> None:
+        until = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for connection in self._connections:
+                connection.setblocking(False)
+                selector.register(connection, selectors.EVENT_READ)
+            while (left := until - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    self._take(key.fileobj, paced)  # type: ignore[arg-type]
+
+    def _take(self, connection: socket.socket, paced: Paced) -> None:
+        data = connection.recv(1 << 18)
+        now = time.monotonic_ns()
+        if not data:
+            raise Incorrect("a stream ended")
+        whole, separator, self._tails[connection] = (self._tails[connection] + data).rpartition(b"\n\n")
+        for stamp, number in _STAMPED.findall(whole + separator):
+            place = int(number)
+            if place - self._last.get(connection, place - GROUPS) != GROUPS:
+                raise Incorrect("lines are missing, or not in order")
+            self._last[connection] = place
+            paced.latencies.append(now - int(stamp))
+            paced.lines[connection] += 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from .client import connect, follow, read_burst, run_of
+from .client import Followers, connect, read_burst, run_of
 from .servers import Serving
 
 __all__ = ["LINES", "SHAPES", "Figures", "Shape"]
@@ -17,8 +18,6 @@ __all__ = ["LINES", "SHAPES", "Figures", "Shape"]
 LINES: Final = 100_000
 #: Seconds of CPU that a serving process should have used before its figure counts; clocks tick every 10 ms.
 _ENOUGH: Final = 0.5
-#: Seconds before paced streams are measured, for all of them to be there.
-_SETTLE: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,11 @@ def _one_run(viewers: int, seconds: float) -> Callable[[Serving, float], Figures
     return measure
 
 
-def _followed(server: Serving, connections: list, seconds: float) -> Figures:  # type: ignore[type-arg]
-    follow(connections, _SETTLE)
+def _followed(server: Serving, connections: list[socket.socket], seconds: float) -> Figures:
+    followers = Followers(connections)
+    followers.settle()
     before = server.cpu()
-    paced = follow(connections, max(seconds, 0.5))
+    paced = followers.follow(max(seconds, 0.5))
     used = server.cpu() - before
     return Figures(
         1e6 * used / max(1, paced.frames),

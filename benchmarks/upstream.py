@@ -19,10 +19,12 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["EXIT", "line"]
+__all__ = ["EXIT", "GROUPS", "INTERVAL", "line"]
 
 #: Seconds between two lines of a paced stream.
 INTERVAL: Final = 0.05
+#: Groups that paced streams are in. They take turns within the interval, and lines are numbered across them.
+GROUPS: Final = 10
 EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -53,7 +55,7 @@ class Upstream:
         stream = b"".join(frames)
         large = [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
         self._bodies = {"burst": b"".join(map(chunked, frames)), "chunks": b"".join(map(chunked, large))}
-        self._paced: list[set[asyncio.StreamWriter]] = [set() for _ in range(10)]
+        self._paced: list[set[asyncio.StreamWriter]] = [set() for _ in range(GROUPS)]
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, EOFError):
@@ -94,13 +96,13 @@ class Upstream:
     async def keep_pace(self) -> None:
         number, due = 0, time.monotonic()
         while True:
-            group = self._paced[number % len(self._paced)]
+            group = self._paced[number % GROUPS]
             for writer in group:
                 writer.write(
                     chunked(frame(f"{time.monotonic_ns()} {number:07d} loss=0.482 lr=3e-4 throughput=812/s ok"))
                 )
             number += 1
-            due += INTERVAL / len(self._paced)
+            due += INTERVAL / GROUPS
             await asyncio.sleep(due - time.monotonic())
 
 

@@ -1,4 +1,8 @@
-"""The pattern of MIOSA's tutorial: FastAPI, the SDK's stream, `json.dumps`, `StreamingResponse`."""
+"""The pattern of MIOSA's tutorial: FastAPI, the SDK's stream, `json.dumps`, `StreamingResponse`.
+
+But for one thing: a client for each request, closed with its response. With the one client of the tutorial's page,
+which holds 20 connections and has no setting for more, 20 streams are served and all others wait.
+"""
 
 import json
 import os
@@ -9,18 +13,17 @@ from fastapi.responses import StreamingResponse
 from miosa import AsyncMiosa
 
 app = FastAPI()
-miosa = AsyncMiosa(api_key="msk_bench_key", base_url=os.environ["UPSTREAM"])
 
 
 @app.get("/")
 async def run(shape: str) -> StreamingResponse:
-    sandbox = await miosa.sandboxes.get(shape)
-
     async def events() -> AsyncIterator[str]:
-        async for event in sandbox.exec_stream("run"):
-            if event.type == "exit":
-                yield f"data: {json.dumps({'type': 'exit', 'code': event.data['exit_code']})}\n\n"
-            else:
-                yield f"data: {json.dumps({'type': event.type, 'line': event.data['line']})}\n\n"
+        async with AsyncMiosa(api_key="msk_bench_key", base_url=os.environ["UPSTREAM"]) as miosa:
+            sandbox = await miosa.sandboxes.get(shape)
+            async for event in sandbox.exec_stream("run"):
+                if event.type == "exit":
+                    yield f"data: {json.dumps({'type': 'exit', 'code': event.data['exit_code']})}\n\n"
+                else:
+                    yield f"data: {json.dumps({'type': event.type, 'line': event.data['line']})}\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
