@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .upstream import GROUPS, INTERVAL, line
+from .upstream import GROUPS, INTERVAL
 
 __all__ = ["Followers", "Incorrect", "Paced", "connect", "read_burst", "run_of"]
 
@@ -35,8 +35,11 @@ def connect(port: int, target: str) -> socket.socket:
     return connection
 
 
-def read_burst(port: int, target: str, lines: int) -> float:
+def read_burst(port: int, target: str, texts: Sequence[str]) -> float:
     """Reads one stream to its end; how many seconds that took.
+
+    Args:
+        texts: the lines that it has to hold.
 
     Raises:
         Incorrect: a line is missing, wrong or out of order, or there is no exit behind them.
@@ -50,11 +53,11 @@ def read_burst(port: int, target: str, lines: int) -> float:
                 raise Incorrect("the response broke off")
             pieces.append(piece)
     seconds = time.perf_counter() - started
-    body = _unchunked(b"".join(pieces).partition(b"\r\n\r\n")[2])
-    texts = _LINE.findall(body)
-    if len(texts) != lines:
-        raise Incorrect(f"{len(texts)} lines instead of {lines}")
-    if any(text != line(number).encode() for number, text in enumerate(texts)):
+    body = _unchunked(b"".join(pieces).partition(b"\r\n\r\n")[2]).replace(b"\r\n", b"\n")
+    found = _LINE.findall(body)
+    if len(found) != len(texts):
+        raise Incorrect(f"{len(found)} lines instead of {len(texts)}")
+    if any(one != text.encode() for one, text in zip(found, texts, strict=True)):
         raise Incorrect("lines are wrong, or not in order")
     if not _EXIT.search(body, body.rindex(b'"line"')):
         raise Incorrect("there is no exit at the end")
@@ -156,7 +159,9 @@ class Followers:
         now = time.monotonic_ns()
         if not data:
             raise Incorrect("a stream ended")
-        whole, separator, self._tails[connection] = (self._tails[connection] + data).rpartition(b"\n\n")
+        whole, separator, self._tails[connection] = (
+            (self._tails[connection] + data).replace(b"\r", b"").rpartition(b"\n\n")
+        )
         for stamp, number in _STAMPED.findall(whole + separator):
             place = int(number)
             if place - self._last.get(connection, place - GROUPS) != GROUPS:

@@ -18,7 +18,7 @@ from typing import Final
 
 import psutil
 
-__all__ = ["PEERS", "Serving", "serving", "upstream"]
+__all__ = ["PEERS", "Serving", "free_port", "serving", "started", "upstream"]
 
 _HERE: Final = Path(__file__).parent
 #: Seconds in which a process has to listen.
@@ -39,6 +39,8 @@ PEERS: Final = {
     "bridge": Peer("sse_bridge", "benchmarks.peers.bridge:app", variant="typed"),
     "verbatim": Peer("sse_bridge, verbatim", "benchmarks.peers.bridge:app", variant="verbatim"),
     "httpx": Peer("sse_bridge without [fast]", "benchmarks.peers.bridge:app", variant="httpx"),
+    "drop": Peer("sse_bridge, Drop", "benchmarks.peers.bridge:app", variant="drop"),
+    "coalesce": Peer("sse_bridge, Coalesce", "benchmarks.peers.bridge:app", variant="coalesce"),
     "nginx": Peer("nginx, passing through", program="nginx"),
     "node": Peer("Node handler", program="node"),
     "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),
@@ -50,18 +52,31 @@ PEERS: Final = {
 class Serving:
     """A peer that runs."""
 
+    name: str
     port: int
     process: psutil.Process
+    #: Whose streams it serves.
+    upstream: str
+
+    def family(self) -> list[psutil.Process]:
+        """The process and its children."""
+        return [self.process, *self.process.children(recursive=True)]
 
     def cpu(self) -> float:
-        """Seconds of CPU that it and its children have used, user and system."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(one.cpu_times()[:2]) for one in family)
+        """Seconds of CPU that they have used, user and system."""
+        return sum(map(_cpu, self.family()))
 
     def memory(self) -> int:
-        """Resident bytes, its children's included."""
-        family = [self.process, *self.process.children(recursive=True)]
-        return sum(int(one.memory_info().rss) for one in family)
+        """Resident bytes of all of them."""
+        return sum(int(one.memory_info().rss) for one in self.family())
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Seconds of CPU of all its threads, by Linux's clock of that process; elsewhere in ticks of 10 ms."""
+    try:
+        return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) returns
+    except OSError:
+        return sum(process.cpu_times()[:2])
 
 
 @contextmanager
@@ -72,33 +87,49 @@ def upstream(lines: int) -> Iterator[str]:
         listener.set_inheritable(True)
         command = [sys.executable, "-m", "benchmarks.upstream", "--fd", str(listener.fileno()), "--lines", str(lines)]
         process = subprocess.Popen(command, pass_fds=[listener.fileno()])
-    with _ended(process):
-        _wait_for(port, process)
+    with started(port, process):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def serving(name: str, upstream_url: str) -> Iterator[Serving]:
+def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Serving]:
     """Starts a peer in a process of its own, and ends it.
 
     Raises:
         FileNotFoundError: its program is not installed.
     """
-    peer = PEERS[name]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {**os.environ, "UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
+    peer, port = PEERS[name], free_port()
+    own = {"UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
     with tempfile.TemporaryDirectory() as directory:
         command = _command(peer, port, upstream_url, Path(directory))
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-        with _ended(process):
-            _wait_for(port, process)
-            yield Serving(port, psutil.Process(process.pid))
+        process = subprocess.Popen(command, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL)
+        with started(port, process):
+            yield Serving(name, port, psutil.Process(process.pid), upstream_url)
+
+
+def free_port() -> int:
+    """One on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def started(port: int, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While a process runs that listens there; it is ended afterwards.
+
+    Raises:
+        RuntimeError: it does not listen in time.
+    """
+    with _ended(process):
+        _wait_for(port, process)
+        yield
 
 
 def _command(peer: Peer, port: int, upstream_url: str, directory: Path) -> list[str]:
     if not peer.program:
         options = ["--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+        options += ["--backlog", "8192"]
         quiet = ["--no-access-log", "--log-level", "warning", "--lifespan", "off"]
         return [sys.executable, "-m", "uvicorn", peer.application, *options, *quiet]
     path = shutil.which(peer.program)

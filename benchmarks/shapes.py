@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from .client import Followers, connect, read_burst, run_of
+from .figures import Figures
+from .idle import idle
+from .leaving import leaves, process_ends
 from .servers import Serving
+from .stalled import stalled
+from .upstream import lines_of
 
-__all__ = ["LINES", "SHAPES", "Figures", "Shape"]
+__all__ = ["GROWTH", "LINES", "SHAPES", "Shape"]
 
 #: Lines of a burst.
 LINES: Final = 100_000
-#: Seconds of CPU that a serving process should have used before its figure counts; clocks tick every 10 ms.
+#: Seconds of CPU that a serving process should have used before its figure counts.
 _ENOUGH: Final = 0.5
 
-
-@dataclass(frozen=True)
-class Figures:
-    """What one repetition gave."""
-
-    #: Microseconds of CPU of the serving process for each frame that was delivered.
-    cpu_us: float
-    #: Lines a second, of one stream that is read as fast as it comes; 0 where the upstream sets the pace.
-    rate: float = 0.0
-    #: Milliseconds from the upstream's write to the client's read; 0 where nothing is stamped.
-    p50_ms: float = 0.0
-    p99_ms: float = 0.0
-    #: Resident mebibytes of the serving process in the end.
-    memory_mib: float = 0.0
+Measure = Callable[[Serving, float], Figures]
 
 
 @dataclass(frozen=True)
@@ -42,23 +34,26 @@ class Shape:
     title: str
     peers: tuple[str, ...]
     #: Measures a peer that runs. The second argument is how much of it: 1 for a whole measurement.
-    measure: Callable[[Serving, float], Figures]
+    measure: Measure
+    #: Repetitions, at most: of what takes long, or counts many times itself.
+    most: int = 100
 
 
-def _burst(shape: str) -> Callable[[Serving, float], Figures]:
+def _burst(shape: str) -> Measure:
     def measure(server: Serving, share: float) -> Figures:
-        read_burst(server.port, f"/?shape={shape}", LINES)  # warm, and checked once
+        texts = lines_of(shape, LINES)
+        read_burst(server.port, f"/?shape={shape}", texts)  # warm, and checked once
         before, frames, seconds = server.cpu(), 0, 0.0
         while not frames or server.cpu() - before < _ENOUGH * share:
-            seconds += read_burst(server.port, f"/?shape={shape}", LINES)
-            frames += LINES
+            seconds += read_burst(server.port, f"/?shape={shape}", texts)
+            frames += len(texts)
         used = server.cpu() - before
-        return Figures(1e6 * used / frames, frames / seconds, memory_mib=server.memory() / 2**20)
+        return {"cpu_us": 1e6 * used / frames, "rate": frames / seconds, "memory_mib": server.memory() / 2**20}
 
     return measure
 
 
-def _paced(streams: int, seconds: float) -> Callable[[Serving, float], Figures]:
+def _paced(streams: int, seconds: float) -> Measure:
     def measure(server: Serving, share: float) -> Figures:
         with ExitStack() as stack:
             targets = ["/?shape=paced"] * max(1, int(streams * share))
@@ -68,30 +63,30 @@ def _paced(streams: int, seconds: float) -> Callable[[Serving, float], Figures]:
     return measure
 
 
-def _one_run(viewers: int, seconds: float) -> Callable[[Serving, float], Figures]:
+def _one_run(viewers: int, seconds: float) -> Measure:
     def measure(server: Serving, share: float) -> Figures:
         with ExitStack() as stack:
             first = stack.enter_context(connect(server.port, "/?shape=paced"))
             run = run_of(first)
-            others = [f"/{run}?shape=paced"] * max(1, int(viewers * share) - 1)
+            others = [f"/{run}?shape=paced"] * max(0, int(viewers * share) - 1)
             connections = [first, *(stack.enter_context(connect(server.port, target)) for target in others)]
             return _followed(server, connections, seconds * share)
 
     return measure
 
 
-def _followed(server: Serving, connections: list[socket.socket], seconds: float) -> Figures:
+def _followed(server: Serving, connections: Sequence[socket.socket], seconds: float) -> Figures:
     followers = Followers(connections)
     followers.settle()
     before = server.cpu()
     paced = followers.follow(max(seconds, 0.5))
     used = server.cpu() - before
-    return Figures(
-        1e6 * used / max(1, paced.frames),
-        p50_ms=paced.percentile(0.5),
-        p99_ms=paced.percentile(0.99),
-        memory_mib=server.memory() / 2**20,
-    )
+    return {
+        "cpu_us": 1e6 * used / max(1, paced.frames),
+        "p50_ms": paced.percentile(0.5),
+        "p99_ms": paced.percentile(0.99),
+        "memory_mib": server.memory() / 2**20,
+    }
 
 
 def warm_up() -> None:
@@ -101,11 +96,39 @@ def warm_up() -> None:
         pass
 
 
-ALL: Final = ("bridge", "httpx", "nginx", "node", "passthrough", "tutorial")
+FRAMEWORKS: Final = ("tutorial",)
+ALL: Final = ("bridge", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SHAPES: Final = {
     "S1": Shape("a burst, one HTTP chunk per line", ALL, _burst("burst")),
     "S2": Shape("a burst, 64 KiB chunks", ("verbatim", *ALL), _burst("chunks")),
     "S3": Shape("300 streams of 20 lines a second", ALL, _paced(300, 5.0)),
     "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0)),
+    "S5": Shape(
+        "1 GB at a viewer that takes nothing for 3 s",
+        ("bridge", "drop", "coalesce", "nginx", "node", "passthrough"),
+        stalled(100),
+        most=1,
+    ),
+    "S6": Shape("a viewer leaves: until its upstream is closed", ALL, leaves(50), most=1),
+    "S6x": Shape("a viewer leaves: until its process is gone", ("bridge",), process_ends(20), most=1),
     "S7": Shape("one stream, a line every 50 ms", ALL, _paced(1, 5.0)),
+    "S8": Shape("5,000 idle streams, each with its own upstream", ALL, idle(5000, 40.0, shared=False), most=1),
+    "S8x": Shape("5,000 idle viewers of one run", ("bridge",), idle(5000, 40.0, shared=True), most=1),
+    "S9": Shape("a burst of lines of 10 KB, one HTTP chunk each", ALL, _burst("length-10000")),
+    "S9x": Shape("a burst with CRLF line ends, one HTTP chunk per line", ALL, _burst("crlf")),
+}
+#: What costs more when there is more of it: shapes by that number, for each curve.
+GROWTH: Final = {
+    "streams": {
+        count: Shape(f"{count} streams", ("bridge", "node", "nginx"), _paced(count, 3.0))
+        for count in (1, 3, 10, 30, 100, 300, 1000)
+    },
+    "viewers": {
+        count: Shape(f"{count} viewers of one run", ("bridge",), _one_run(count, 3.0))
+        for count in (1, 3, 10, 30, 100, 300, 1000, 2000)
+    },
+    "length": {
+        length: Shape(f"lines of {length} bytes", ("bridge", "node", "nginx"), _burst(f"length-{length}"))
+        for length in (20, 100, 500, 2000, 8000, 32_000, 64_000)
+    },
 }

@@ -3,9 +3,16 @@
     python -m benchmarks.upstream --fd N --lines N
 
 It answers `POST /api/v1/sandboxes/{shape}/exec/stream`, so that the SDK and `SandboxExec` can ask it, and
-`GET /{shape}` for everybody else. Shapes: `burst` (one HTTP chunk per frame), `chunks` (64 KiB each), `paced` (a line
-every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share). A short `exec`, with
-which the bridge ends what it started, is answered at once.
+`GET /{shape}` for everybody else. A short `exec`, with which the bridge ends what it started, is answered at once.
+Shapes:
+
+* `burst`: one HTTP chunk per frame; `chunks`: 64 KiB each; `crlf`: as `burst`, with CRLF line ends
+* `length-N`: as `burst`, but with lines of N characters, and fewer if they are long
+* `blocks-N`: the lines of `chunks` N times over
+* `paced`: a line every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share
+* `idle`: one line, and then nothing
+
+`GET /closings` says when the last `paced` streams were closed, by the same clock.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ import json
 import re
 import socket
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Final
 
@@ -30,11 +38,23 @@ EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LAST: Final = b"0\r\n\r\n"
 _CHUNK: Final = 64 * 1024
+#: Lines of a block.
+BLOCK: Final = 100_000
+#: Characters of a stream of `length-N`, some; and its most lines.
+_LENGTH: Final = 20_000_000
 
 
 def line(number: int) -> str:
     """What a script prints: 68 characters, and a number by which order and completeness are checked."""
     return f"{number:07d} epoch 3 step {number % 1000:03d} loss=0.482 lr=3e-4 throughput=812/s ok {number % 7}"
+
+
+def lines_of(shape: str, lines: int) -> list[str]:
+    """What a stream of a shape prints, if `lines` are those of a burst."""
+    if not shape.startswith("length-"):
+        return [line(number) for number in range(lines)]
+    length = int(shape.removeprefix("length-"))
+    return [f"{number:07d} ".ljust(length, "x") for number in range(min(lines, max(20, _LENGTH // length)))]
 
 
 def frame(text: str) -> bytes:
@@ -51,10 +71,9 @@ class Upstream:
     """Whole responses, ready to be written, and the connections that get a line now and then."""
 
     def __init__(self, lines: int) -> None:
-        frames = [*(frame(line(number)) for number in range(lines)), EXIT]
-        stream = b"".join(frames)
-        large = [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
-        self._bodies = {"burst": b"".join(map(chunked, frames)), "chunks": b"".join(map(chunked, large))}
+        self._lines = lines
+        self._bodies: dict[str, bytes] = {}
+        self._closings: deque[int] = deque(maxlen=1000)
         self._paced: list[set[asyncio.StreamWriter]] = [set() for _ in range(GROUPS)]
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,12 +87,43 @@ class Upstream:
                 writer.write(_json({"data": {"stdout": "sse-bridge:gone", "stderr": "", "exit_code": 0}}))
             elif path.startswith("/api/") and not path.endswith("/stream"):  # what the SDK asks first
                 writer.write(_json({"data": {"id": shape, "name": shape, "state": "running"}}))
+            elif shape == "closings":
+                writer.write(_json({"data": list(self._closings)}))
             elif shape == "paced":
                 await self._pace(reader, writer)
+            elif shape == "idle":
+                writer.write(_HEAD + chunked(frame(line(0))))
+                await reader.read()
+            elif shape.startswith("blocks-"):
+                await self._write_blocks(writer, int(shape.removeprefix("blocks-")))
             else:
-                await self._write(writer, self._bodies[shape])
+                await self._write(writer, self._body(shape))
             await writer.drain()
         writer.close()
+
+    def _body(self, shape: str) -> bytes:
+        """A whole response, which is kept."""
+        if shape not in self._bodies:
+            lines = BLOCK if shape == "block" else self._lines
+            frames = [frame(text) for text in lines_of(shape, lines)]
+            if shape != "block":
+                frames.append(EXIT)
+            if shape == "crlf":
+                frames = [one.replace(b"\n", b"\r\n") for one in frames]
+            if shape in ("chunks", "block"):
+                stream = b"".join(frames)
+                frames = [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
+            self._bodies[shape] = b"".join(map(chunked, frames))
+        return self._bodies[shape]
+
+    async def _write_blocks(self, writer: asyncio.StreamWriter, count: int) -> None:
+        writer.write(_HEAD)
+        block = self._body("block")
+        for _ in range(count):
+            for start in range(0, len(block), _CHUNK):
+                writer.write(block[start : start + _CHUNK])
+                await writer.drain()
+        writer.write(chunked(EXIT) + _LAST)
 
     async def _write(self, writer: asyncio.StreamWriter, body: bytes) -> None:
         writer.write(_HEAD)
@@ -91,6 +141,7 @@ class Upstream:
             while await reader.read(65536):
                 pass
         finally:
+            self._closings.append(time.monotonic_ns())
             group.discard(writer)
 
     async def keep_pace(self) -> None:

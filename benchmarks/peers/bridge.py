@@ -1,21 +1,31 @@
-"""Ours, at its defaults. `VARIANT` is `typed`, `verbatim`, or `httpx` (as if the extra `fast` were not installed)."""
+"""Ours, at its defaults but for what `VARIANT` names, and a viewer's leaving, which ends its run at once.
+
+`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, or `httpx` (as if the extra `fast` were not installed). The
+sandbox is the one that the request's `shape` names, or `SANDBOX` where that is set, and so is `COMMAND`.
+"""
 
 import os
 
 from starlette.requests import Request
 
-from sse_bridge import Miosa, SandboxExec, SSEBridge
+from sse_bridge import Block, Coalesce, Drop, Miosa, SandboxExec, SSEBridge
 from sse_bridge.upstream import client
 
 VARIANT = os.environ.get("VARIANT", "typed")
+POLICIES: dict[str, Block | Drop | Coalesce] = {"drop": Drop(), "coalesce": Coalesce()}
 if VARIANT == "httpx":
     client._fast_transport = lambda ssl_context: None
 
 
 async def resolve(request: Request) -> SandboxExec:
-    return SandboxExec(request.query_params["shape"], "run")
+    sandbox = os.environ.get("SANDBOX", request.query_params["shape"])
+    return SandboxExec(sandbox, os.environ.get("COMMAND", "run"))
 
 
 app = SSEBridge(
-    Miosa(os.environ["UPSTREAM"], "msk_bench_key"), resolve, dialect="verbatim" if VARIANT == "verbatim" else "typed"
+    Miosa(os.environ["UPSTREAM"], "msk_bench_key"),
+    resolve,
+    dialect="verbatim" if VARIANT == "verbatim" else "typed",
+    policy=POLICIES.get(VARIANT, Block()),
+    grace=0,
 )

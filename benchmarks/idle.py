@@ -1,0 +1,84 @@
+"""Thousands of streams on which nothing happens: what each of them holds, and what heartbeats cost."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from .client import Incorrect, connect, run_of
+from .figures import Figures
+from .servers import Serving
+
+__all__ = ["idle"]
+
+#: Connections that are there before memory is measured: what a first one needs, all have.
+_BEFORE = 50
+#: Connections that are opened at once.
+_BATCH = 50
+#: Seconds for everything that a connection leaves behind to be collected.
+_CALM = 2.0
+_HEARTBEAT = 15.0
+
+
+def idle(streams: int, seconds: float, *, shared: bool) -> Callable[[Serving, float], Figures]:
+    """So many streams, each with an upstream of its own, or all of them viewers of one run."""
+
+    def measure(server: Serving, share: float) -> Figures:
+        with ExitStack() as stack:
+            target = "/?shape=idle"
+            connections: list[socket.socket] = []
+
+            def open_until(count: int) -> None:
+                while len(connections) < count:
+                    size = min(_BATCH, count - len(connections))
+                    batch = [stack.enter_context(connect(server.port, target)) for _ in range(size)]
+                    for connection in batch:
+                        _read_until(connection, b'"line"')
+                    connections.extend(batch)
+
+            if shared:
+                connections.append(stack.enter_context(connect(server.port, target)))
+                target = f"/{run_of(connections[0])}?shape=idle"
+                _read_until(connections[0], b'"line"')
+            open_until(_BEFORE)
+            time.sleep(_CALM)
+            before = server.memory()
+            count = _BEFORE + max(1, int((streams - _BEFORE) * share))
+            open_until(count)
+            time.sleep(_CALM)
+            grown = (server.memory() - before) / (count - _BEFORE)
+
+            lasting = seconds * share
+            used = server.cpu()
+            time.sleep(lasting)
+            used = server.cpu() - used
+            beats = list(_heartbeats(connections))
+            if any(beats) and min(beats) < int(lasting / _HEARTBEAT):  # peers that send none are no worse for it here
+                raise Incorrect(f"a stream got {min(beats)} heartbeats in {lasting:.0f} s")
+            return {"kib_each": grown / 1024, "idle_percent": 100 * used / max(lasting, 0.1)}
+
+    return measure
+
+
+def _read_until(connection: socket.socket, wanted: bytes) -> None:
+    read = b""
+    while wanted not in read:
+        piece = connection.recv(65536)
+        if not piece:
+            raise Incorrect("a stream ended before its first line")
+        read += piece
+
+
+def _heartbeats(connections: list[socket.socket]) -> Iterator[int]:
+    """How many came on each; raises `Incorrect` where a stream has ended."""
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            read = connection.recv(1 << 20)
+        except BlockingIOError:
+            read = b": none"
+        if not read:
+            raise Incorrect("a stream ended")
+        yield read.count(b": heartbeat") + read.count(b": ping")

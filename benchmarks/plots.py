@@ -1,0 +1,111 @@
+"""Pictures of what was measured, as SVG and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .figures import COLUMNS, Medians, medians
+from .servers import PEERS
+from .shapes import SHAPES
+
+__all__ = ["draw"]
+
+_OURS: Final = ("bridge", "verbatim", "httpx", "drop", "coalesce")
+_COLOURS: Final = {True: "#d9480f", False: "#8f99a3"}
+_CURVES: Final = {"bridge": "#d9480f", "node": "#4a7a3f", "nginx": "#495057"}
+#: Pictures of bars, by the shapes and the figures that they show.
+_BARS: Final = {
+    "bursts": [("S1", "cpu_us"), ("S2", "cpu_us"), ("S9", "cpu_us"), ("S9x", "cpu_us")],
+    "paced": [("S3", "cpu_us"), ("S3", "p99_ms"), ("S7", "p99_ms")],
+    "idle": [("S8", "kib_each"), ("S8", "idle_percent")],
+    "ends": [("S5", "peak_mib"), ("S5", "seconds"), ("S6", "closed_ms")],
+}
+_LOGARITHMIC: Final = ("cpu_us", "kib_each", "closed_ms", "peak_mib")
+_AXES: Final = {
+    "streams": "streams of 20 lines a second",
+    "viewers": "viewers of one run of 20 lines a second",
+    "length": "bytes of a line, in a burst of one HTTP chunk per line",
+}
+
+
+def draw(results: Mapping[str, Any], directory: Path) -> None:
+    """Writes the pictures for which there are figures.
+
+    Args:
+        results: what `python -m benchmarks` writes as JSON.
+    """
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams.update(
+        {"svg.hashsalt": "sse_bridge", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
+    figures = {name: medians(by_peer) for name, by_peer in results["runs"].items()}
+    for name, panels in _BARS.items():
+        shown = [(shape, column) for shape, column in panels if _has(figures.get(shape, {}), column)]
+        if shown:
+            _draw_bars(name, shown, figures, directory)
+    if "growth" in results:
+        _draw_growth(results["growth"], directory)
+
+
+def _has(figures: Medians, column: str) -> bool:
+    return any(column in of for of in figures.values())
+
+
+def _draw_bars(name: str, panels: list[tuple[str, str]], figures: Mapping[str, Medians], directory: Path) -> None:
+    from matplotlib import pyplot
+
+    most = max(len(figures[shape]) for shape, _ in panels)
+    picture, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 0.9 + 0.3 * most), squeeze=False)
+    for axis, (shape, column) in zip(axes[0], panels, strict=True):
+        rows = sorted(figures[shape].items(), key=lambda item: item[1][column], reverse=True)
+        values = [of[column] for _, of in rows]
+        axis.barh([PEERS[peer].title for peer, _ in rows], values, color=[_COLOURS[peer in _OURS] for peer, _ in rows])
+        for place, value in enumerate(values):
+            axis.annotate(
+                f"{value:{COLUMNS[column].form}}", (value, place), (3, 0), textcoords="offset points", va="center"
+            )
+        if column in _LOGARITHMIC and min(values) > 0:
+            axis.set_xscale("log")
+        axis.margins(x=0.25)
+        axis.set_xticks([])
+        axis.minorticks_off()
+        axis.spines["bottom"].set_visible(False)
+        axis.set_title(f"{SHAPES[shape].title}\n{COLUMNS[column].title}", loc="left", fontsize=9)
+    _write(picture, directory, name)
+
+
+def _draw_growth(growth: Mapping[str, Mapping[str, Any]], directory: Path) -> None:
+    from matplotlib import pyplot
+
+    picture, axes = pyplot.subplots(1, len(growth), figsize=(4.6 * len(growth), 3.4), squeeze=False)
+    for axis, (curve, by_number) in zip(axes[0], growth.items(), strict=True):
+        by_peer: dict[str, list[tuple[float, float]]] = {}
+        for number, runs in by_number.items():
+            for peer, of in medians(runs).items():
+                by_peer.setdefault(peer, []).append((float(number), of["cpu_us"]))
+        for peer, points in by_peer.items():
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, color=_CURVES.get(peer, "#8f99a3"))
+            axis.annotate(PEERS[peer].title, points[-1], (4, 4), textcoords="offset points", color=_CURVES.get(peer))
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel(_AXES[curve])
+        axis.margins(x=0.15, y=0.15)
+        axis.set_title("CPU us/line", loc="left", fontsize=9)
+    _write(picture, directory, "growth")
+
+
+def _write(picture: Any, directory: Path, name: str) -> None:
+    from matplotlib import pyplot
+
+    picture.tight_layout()
+    for path in _paths(directory, name):
+        picture.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(picture)
+
+
+def _paths(directory: Path, name: str) -> Iterable[Path]:
+    return directory / f"{name}.svg", directory / f"{name}.png"

@@ -1,0 +1,36 @@
+"""Tables of what was measured, and of what was to be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .figures import COLUMNS, Medians
+from .servers import PEERS
+from .shapes import SHAPES
+from .targets import TARGETS
+
+__all__ = ["show", "show_targets"]
+
+
+def show(name: str, figures: Medians) -> None:
+    """One shape: a line for each peer, the best of its first figure above."""
+    shown = [column for column in COLUMNS if any(column in of for of in figures.values())]
+    if not shown:
+        return
+    print(f"\n{name}: {SHAPES[name].title}\n")
+    print(f"{'':28}" + "".join(f" {COLUMNS[column].title:>12}" for column in shown))
+    for peer, of in sorted(figures.items(), key=lambda item: item[1][shown[0]]):
+        print(f"{PEERS[peer].title:28}" + "".join(f" {of[column]:>12{COLUMNS[column].form}}" for column in shown))
+
+
+def show_targets(figures: Mapping[str, Medians]) -> None:
+    """What was to be reached, and whether it was; of shapes that were measured."""
+    print(f"\n{'':2} {'':50} {'target':>14} {'figure':>8}")
+    for target in TARGETS:
+        if target.shape not in figures:
+            continue
+        figure = target.figure(figures)
+        bound = f"{'at most' if target.at_most else 'at least'} {target.bound:5.1f}"
+        verdict = "" if figure is None else "reached" if target.is_reached(figure) else "NOT reached"
+        shown = "no figure" if figure is None else f"{figure:8.2f}"
+        print(f"{target.shape:2} {target.title:50} {bound:>14} {shown:>8}  {verdict}")

@@ -1,0 +1,90 @@
+"""A gigabyte at a viewer that reads nothing for a while, and then everything."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from .client import Incorrect
+from .figures import Figures
+from .servers import Serving
+from .upstream import BLOCK
+
+__all__ = ["stalled"]
+
+#: Seconds in which the viewer takes nothing.
+_STALL: Final = 3.0
+_PATIENCE: Final = 60.0
+_SAID: Final = re.compile(rb'"type": ?"gap", ?"dropped": ?(\d+)|"line": ?"([^"]*)"')
+_EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\s*\Z')
+
+
+def stalled(blocks: int) -> Callable[[Serving, float], Figures]:
+    """So many blocks of lines, some 10 MB each."""
+
+    def measure(server: Serving, share: float) -> Figures:
+        count = max(2, int(blocks * share))
+        _forget_peak(server)
+        before, started = server.memory(), time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.port), _PATIENCE) as connection:
+            # HTTP/1.0 has no chunks, so that what arrives is the stream itself.
+            connection.sendall(f"GET /?shape=blocks-{count} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            connection.recv(1)
+            time.sleep(_STALL)
+            given, missing = _count(_frames(connection))
+        if given + missing != count * BLOCK:
+            raise Incorrect(f"{given} lines and {missing} that a gap counts, of {count * BLOCK}")
+        return {
+            "seconds": time.monotonic() - started,
+            "peak_mib": max(0, _peak(server) - before) / 2**20,
+            "missing_percent": 100 * missing / (given + missing),
+        }
+
+    return measure
+
+
+def _frames(connection: socket.socket) -> Iterator[bytes]:
+    """Whole frames, many at a time; in the end what is left."""
+    rest = b""
+    while piece := connection.recv(1 << 20):
+        whole, separator, rest = (rest + piece).replace(b"\r", b"").rpartition(b"\n\n")
+        if whole:
+            yield whole + separator
+    if rest:
+        raise Incorrect("the stream ended within a frame")
+
+
+def _count(pieces: Iterator[bytes]) -> tuple[int, int]:
+    """Lines that came, and lines that gaps count; raises `Incorrect` if one is out of its place."""
+    given = missing = 0
+    last = b""
+    for last in pieces:
+        for dropped, text in _SAID.findall(last):
+            if dropped:
+                missing += int(dropped)
+                continue
+            for line in text.split(b"\\n"):  # merged ones
+                if int(line[:7]) != (given + missing) % BLOCK:
+                    raise Incorrect(f"line {line!r} is out of its place")
+                given += 1
+    if not _EXIT.search(last):
+        raise Incorrect("there is no exit at the end")
+    return given, missing
+
+
+def _forget_peak(server: Serving) -> None:
+    for process in server.family():
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def _peak(server: Serving) -> int:
+    """The most bytes that were resident since then."""
+    found = 0
+    for process in server.family():
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+        found += int(match[1]) * 1024 if match else 0
+    return found

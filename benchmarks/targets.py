@@ -1,0 +1,75 @@
+"""What was to be reached, as ratios (or differences) of figures of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from .figures import Medians
+
+__all__ = ["TARGETS", "Target"]
+
+#: By shape.
+Results = Mapping[str, Medians]
+
+
+class Target(NamedTuple):
+    """Something that is to be reached."""
+
+    shape: str
+    title: str
+    bound: float
+    of: Callable[[Results], float]
+    #: Whether the bound is what may not be overstepped; else it is the least.
+    at_most: bool = True
+
+    def figure(self, results: Results) -> float | None:
+        """`None` if a shape or a peer that it takes has no figure."""
+        try:
+            return self.of(results)
+        except KeyError:
+            return None
+
+    def is_reached(self, figure: float) -> bool:
+        return figure <= self.bound if self.at_most else figure >= self.bound
+
+
+def _cpu(shape: str, one: str, other: str) -> Callable[[Results], float]:
+    return lambda results: results[shape][one]["cpu_us"] / results[shape][other]["cpu_us"]
+
+
+def _ours(shape: str, name: str) -> Callable[[Results], float]:
+    return lambda results: results[shape]["bridge"][name]
+
+
+def _share(results: Results) -> float:
+    return results["S4"]["bridge"]["cpu_us"] / results["S3"]["bridge"]["cpu_us"]
+
+
+def _p99(results: Results, shape: str, peer: str) -> float:
+    return results[shape][peer]["p99_ms"]
+
+
+TARGETS: Final = [
+    Target("S1", "CPU, the tutorial's pattern / ours", 40, _cpu("S1", "tutorial", "bridge"), at_most=False),
+    Target("S1", "CPU, Node / ours", 5, _cpu("S1", "node", "bridge"), at_most=False),
+    Target("S1", "CPU, ours / nginx", 2.5, _cpu("S1", "bridge", "nginx")),
+    Target("S1", "CPU, the tutorial's / ours without [fast]", 3, _cpu("S1", "tutorial", "httpx"), at_most=False),
+    Target("S2", "CPU, the tutorial's pattern / ours", 25, _cpu("S2", "tutorial", "bridge"), at_most=False),
+    Target("S2", "CPU, Node / ours", 5, _cpu("S2", "node", "bridge"), at_most=False),
+    Target("S2", "CPU, ours / nginx", 2.5, _cpu("S2", "bridge", "nginx")),
+    Target("S2", "CPU, ours verbatim / nginx", 2, _cpu("S2", "verbatim", "nginx")),
+    Target("S3", "CPU, ours / Node", 1.1, _cpu("S3", "bridge", "node")),
+    Target("S3", "CPU, ours / the tutorial's pattern", 0.3, _cpu("S3", "bridge", "tutorial")),
+    Target("S3", "p99, ours / nginx", 3, lambda of: _p99(of, "S3", "bridge") / _p99(of, "S3", "nginx")),
+    Target(
+        "S4", "CPU, a delivered line / one of S3", 0.5, lambda of: _ours("S4", "cpu_us")(of) / _ours("S3", "cpu_us")(of)
+    ),
+    Target("S6", "upstream closed, median, ms", 5, _ours("S6", "closed_ms")),
+    Target("S6", "process gone, median, ms", 100, _ours("S6x", "gone_ms")),
+    Target("S7", "p99, ours - nginx, ms", 1, lambda of: _p99(of, "S7", "bridge") - _p99(of, "S7", "nginx")),
+    Target("S8", "a stream with its upstream, KB", 36, lambda of: 1.024 * _ours("S8", "kib_each")(of)),
+    Target("S8", "a viewer of a shared run, KB", 20, lambda of: 1.024 * _ours("S8x", "kib_each")(of)),
+    Target("S8", "heartbeats of 5,000 streams, % of a core", 5, _ours("S8", "idle_percent")),
+    Target("S8", "heartbeats of 5,000 viewers, % of a core", 5, _ours("S8x", "idle_percent")),
+]
