@@ -18,6 +18,7 @@ __all__ = ["Followers", "Incorrect", "Paced", "connect", "read_burst", "run_of"]
 _LINE: Final = re.compile(rb'"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\n\n')
 _STAMPED: Final = re.compile(rb'"line": ?"(\d+) (\d{7}) ')
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 #: Seconds in which a response has to go on.
 _PATIENCE: Final = 120.0
 #: Lines of a stream that may be on their way when a time ends.
@@ -46,12 +47,14 @@ def read_burst(port: int, target: str, texts: Sequence[str]) -> float:
     """
     started = time.perf_counter()
     pieces: list[bytes] = []
+    tail = b""
     with connect(port, target) as connection:
-        while not pieces or not (pieces[-1].endswith(b"0\r\n\r\n") or b"".join(pieces[-2:]).endswith(b"\r\n0\r\n\r\n")):
+        while tail != _LAST_CHUNK:
             piece = connection.recv(1 << 20)
             if not piece:
                 raise Incorrect("the response broke off")
             pieces.append(piece)
+            tail = (tail + piece[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
     seconds = time.perf_counter() - started
     body = _unchunked(b"".join(pieces).partition(b"\r\n\r\n")[2]).replace(b"\r\n", b"\n")
     found = _LINE.findall(body)

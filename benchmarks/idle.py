@@ -43,11 +43,11 @@ def idle(streams: int, seconds: float, *, shared: bool) -> Callable[[Serving, fl
                 target = f"/{run_of(connections[0])}?shape=idle"
                 _read_until(connections[0], b'"line"')
             open_until(_BEFORE)
-            time.sleep(_CALM)
+            time.sleep(_CALM * min(1.0, 5 * share))
             before = server.memory()
             count = _BEFORE + max(1, int((streams - _BEFORE) * share))
             open_until(count)
-            time.sleep(_CALM)
+            time.sleep(_CALM * min(1.0, 5 * share))
             grown = (server.memory() - before) / (count - _BEFORE)
 
             lasting = seconds * share

@@ -70,7 +70,9 @@ def _draw_bars(name: str, panels: list[tuple[str, str]], figures: Mapping[str, M
             )
         if column in _LOGARITHMIC and min(values) > 0:
             axis.set_xscale("log")
-        axis.margins(x=0.25)
+            axis.set_xlim(min(values) / 2, 2 * max(values) ** 1.1 / min(values) ** 0.1)
+        else:
+            axis.set_xlim(0, 1.25 * max(values) or 1)
         axis.set_xticks([])
         axis.minorticks_off()
         axis.spines["bottom"].set_visible(False)

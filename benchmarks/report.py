@@ -25,7 +25,7 @@ def show(name: str, figures: Medians) -> None:
 
 def show_targets(figures: Mapping[str, Medians]) -> None:
     """What was to be reached, and whether it was; of shapes that were measured."""
-    print(f"\n{'':2} {'':50} {'target':>14} {'figure':>8}")
+    print(f"\n{'':3} {'':50} {'target':>14} {'figure':>8}")
     for target in TARGETS:
         if target.shape not in figures:
             continue
@@ -33,4 +33,4 @@ def show_targets(figures: Mapping[str, Medians]) -> None:
         bound = f"{'at most' if target.at_most else 'at least'} {target.bound:5.1f}"
         verdict = "" if figure is None else "reached" if target.is_reached(figure) else "NOT reached"
         shown = "no figure" if figure is None else f"{figure:8.2f}"
-        print(f"{target.shape:2} {target.title:50} {bound:>14} {shown:>8}  {verdict}")
+        print(f"{target.shape:3} {target.title:50} {bound:>14} {shown:>8}  {verdict}")

@@ -44,6 +44,9 @@ PEERS: Final = {
     "nginx": Peer("nginx, passing through", program="nginx"),
     "node": Peer("Node handler", program="node"),
     "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),
+    "sse-starlette": Peer("httpx-sse, sse-starlette", "benchmarks.peers.sse_starlette_response:app"),
+    "fastapi": Peer("httpx-sse, FastAPI's events", "benchmarks.peers.fastapi_events:app"),
+    "litestar": Peer("httpx-sse, Litestar's events", "benchmarks.peers.litestar_events:app"),
     "tutorial": Peer("the tutorial's pattern", "benchmarks.peers.tutorial:app"),
 }
 
@@ -100,10 +103,12 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
     """
     peer, port = PEERS[name], free_port()
     own = {"UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w+b") as log:
         command = _command(peer, port, upstream_url, Path(directory))
-        process = subprocess.Popen(command, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL)
-        with started(port, process):
+        process = subprocess.Popen(
+            command, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        with started(port, process, Path(log.name)):
             yield Serving(name, port, psutil.Process(process.pid), upstream_url)
 
 
@@ -115,14 +120,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(port: int, process: subprocess.Popen[bytes]) -> Iterator[None]:
+def started(port: int, process: subprocess.Popen[bytes], log: Path | None = None) -> Iterator[None]:
     """While a process runs that listens there; it is ended afterwards.
 
     Raises:
-        RuntimeError: it does not listen in time.
+        RuntimeError: it does not listen in time. With what is in its log, which nobody wants to read otherwise.
     """
     with _ended(process):
-        _wait_for(port, process)
+        try:
+            _wait_for(port, process)
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}\n{log.read_text()}" if log else str(error)) from None
         yield
 
 

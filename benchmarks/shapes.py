@@ -96,7 +96,7 @@ def warm_up() -> None:
         pass
 
 
-FRAMEWORKS: Final = ("tutorial",)
+FRAMEWORKS: Final = ("sse-starlette", "fastapi", "litestar", "tutorial")
 ALL: Final = ("bridge", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SHAPES: Final = {
     "S1": Shape("a burst, one HTTP chunk per line", ALL, _burst("burst")),

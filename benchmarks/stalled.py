@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from .client import Incorrect
+import httptools
+
+from .client import Incorrect, connect
 from .figures import Figures
 from .servers import Serving
 from .upstream import BLOCK
@@ -18,7 +21,6 @@ __all__ = ["stalled"]
 
 #: Seconds in which the viewer takes nothing.
 _STALL: Final = 3.0
-_PATIENCE: Final = 60.0
 _SAID: Final = re.compile(rb'"type": ?"gap", ?"dropped": ?(\d+)|"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\s*\Z')
 
@@ -30,11 +32,8 @@ def stalled(blocks: int) -> Callable[[Serving, float], Figures]:
         count = max(2, int(blocks * share))
         _forget_peak(server)
         before, started = server.memory(), time.monotonic()
-        with socket.create_connection(("127.0.0.1", server.port), _PATIENCE) as connection:
-            # HTTP/1.0 has no chunks, so that what arrives is the stream itself.
-            connection.sendall(f"GET /?shape=blocks-{count} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            connection.recv(1)
-            time.sleep(_STALL)
+        with connect(server.port, f"/?shape=blocks-{count}") as connection:
+            time.sleep(_STALL * min(1.0, 5 * share))
             given, missing = _count(_frames(connection))
         if given + missing != count * BLOCK:
             raise Incorrect(f"{given} lines and {missing} that a gap counts, of {count * BLOCK}")
@@ -47,11 +46,30 @@ def stalled(blocks: int) -> Callable[[Serving, float], Figures]:
     return measure
 
 
+class _Response:
+    """What llhttp says of a response."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.on_body = self.parts.append
+        self.is_complete = False
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
 def _frames(connection: socket.socket) -> Iterator[bytes]:
-    """Whole frames, many at a time; in the end what is left."""
+    """Whole frames, many at a time."""
+    response = _Response()
+    parser = httptools.HttpResponseParser(response)
     rest = b""
-    while piece := connection.recv(1 << 20):
-        whole, separator, rest = (rest + piece).replace(b"\r", b"").rpartition(b"\n\n")
+    while not response.is_complete:
+        piece = connection.recv(1 << 20)
+        if not piece:
+            raise Incorrect("the response broke off")
+        parser.feed_data(piece)
+        whole, separator, rest = (rest + b"".join(response.parts)).rpartition(b"\n\n")
+        response.parts.clear()
         if whole:
             yield whole + separator
     if rest:

@@ -24,6 +24,7 @@ const server = http.createServer((request, response) => {
     stream.setEncoding("utf8");
     stream.on("data", (text) => {
       pending += text;
+      if (pending.includes("\r\n")) pending = pending.replaceAll("\r\n", "\n");
       let end;
       while ((end = pending.indexOf("\n\n")) >= 0) {
         const frame = pending.slice(0, end);

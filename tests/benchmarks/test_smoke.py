@@ -8,14 +8,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import TARGETS, medians
 from benchmarks.client import Followers, Incorrect, Paced, connect, read_burst, run_of
+from benchmarks.figures import COLUMNS, medians
+from benchmarks.plots import draw
 from benchmarks.servers import PEERS, serving, upstream
-from benchmarks.shapes import SHAPES, Figures
-from benchmarks.upstream import GROUPS, frame
+from benchmarks.shapes import SHAPES
+from benchmarks.targets import TARGETS
+from benchmarks.upstream import GROUPS, frame, lines_of
 from tests.support.skipping import skip
 
 LINES = 2000
@@ -29,15 +32,15 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_every_peer_delivers_everything(peer: str, url: str) -> None:
-    """In both bursts, and line by line at the upstream's pace; and what is not everything is noticed."""
+    """In all bursts, and line by line at the upstream's pace; and what is not everything is noticed."""
     program = PEERS[peer].program
     if program and shutil.which(program) is None:
         skip(f"there is no {program}; `make system` as root installs it")
     with serving(peer, url) as server, ExitStack() as stack:
-        for shape in ("burst", "chunks"):
-            assert read_burst(server.port, f"/?shape={shape}", LINES) > 0
+        for shape in ("burst", "chunks", "crlf", "length-10000") if peer not in ("drop", "coalesce") else ():
+            assert read_burst(server.port, f"/?shape={shape}", lines_of(shape, LINES)) > 0
         with pytest.raises(Incorrect, match="instead of"):
-            read_burst(server.port, "/?shape=burst", LINES + 1)
+            read_burst(server.port, "/?shape=burst", lines_of("burst", LINES + 1))
 
         streams = 30  # more than 20, which is what MIOSA's SDK holds with one client
         paced = followed([stack.enter_context(connect(server.port, "/?shape=paced")) for _ in range(streams)], 1.0)
@@ -111,12 +114,46 @@ def test_a_hole_is_noticed(line_by_line: LineByLine) -> None:
         followers.follow(0.1)
 
 
+SHORT = {
+    "S5": [("bridge", 0.02), ("drop", 0.02), ("coalesce", 0.02)],
+    "S6": [("bridge", 0.1)],
+    "S6x": [("bridge", 0.1)],
+    "S8": [("bridge", 0.01), ("passthrough", 0.01)],
+    "S8x": [("bridge", 0.01)],
+}
+
+
+@pytest.mark.parametrize(("shape", "peer", "share"), [(name, *of) for name, peers in SHORT.items() for of in peers])
+def test_other_shapes_have_their_figures(shape: str, peer: str, share: float, url: str) -> None:
+    """A short form of each: that the check holds, and that tables know what is measured."""
+    with serving(peer, url) as server:
+        figures = SHAPES[shape].measure(server, share)
+    assert figures
+    assert figures.keys() <= COLUMNS.keys()
+    assert min(figures.values()) >= 0
+
+
+def test_an_upstream_that_stays_open_is_noticed(url: str) -> None:
+    """Bare ASGI over httpx does not notice that its viewer has left."""
+    with serving("passthrough", url) as server, pytest.raises(Incorrect, match="still open"):
+        SHAPES["S6"].measure(server, 0.01)
+
+
 def test_targets_are_worked_out_of_medians() -> None:
     """Of every shape and peer that they name, and a peer without figures has none."""
-    figures = [Figures(cpu_us=value, p99_ms=value) for value in (3.0, 1.0, 2.0)]
-    assert medians({"bridge": figures, "node": []}) == {"bridge": Figures(cpu_us=2.0, p99_ms=2.0)}
+    runs = [dict.fromkeys(COLUMNS, value) for value in (3.0, 1.0, 2.0)]
+    assert medians({"bridge": runs, "node": []}) == {"bridge": dict.fromkeys(COLUMNS, 2.0)}
+    results = {name: medians(dict.fromkeys(shape.peers, runs)) for name, shape in SHAPES.items()}
     for target in TARGETS:
-        of_all = medians(dict.fromkeys(SHAPES[target.shape].peers, figures))
-        assert target.of(of_all) in (0.0, 1.0)
+        assert target.figure(results) in (0.0, 1.0, 2.0, 2.048)
+        assert target.figure({**results, target.shape: {}}) is None
         assert target.is_reached(target.bound)
         assert not target.is_reached(target.bound + (0.1 if target.at_most else -0.1))
+
+
+def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    """Of some shapes, of some peers, and of curves."""
+    runs = [{"cpu_us": 1.5, "p99_ms": 0.5}]
+    growth = {"streams": {"1": {"bridge": runs}, "9": {"bridge": runs}}}
+    draw({"runs": {"S1": {"bridge": runs, "node": []}}, "growth": growth}, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bursts.png", "bursts.svg", "growth.png", "growth.svg"}
