@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
