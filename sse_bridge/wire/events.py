@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .frames import split
+from .frames import canonical, split
 
 __all__ = ["Event", "comment", "encode", "parse", "parse_frame"]
 
@@ -36,7 +36,7 @@ class Event:
 
 def parse(frames: bytes) -> Iterator[Event]:
     """One `Event` for each of the whole frames that `FrameSplitter.feed` returned, comments included."""
-    return map(parse_frame, split(frames))
+    return map(parse_frame, split(canonical(frames)))
 
 
 def parse_frame(frame: bytes) -> Event:

