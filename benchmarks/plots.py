@@ -12,7 +12,7 @@ from .shapes import SHAPES
 
 __all__ = ["draw"]
 
-_OURS: Final = ("bridge", "verbatim", "httpx", "drop", "coalesce")
+_OURS: Final = ("bridge", "verbatim", "h11", "httpx", "drop", "coalesce")
 _COLOURS: Final = {True: "#d9480f", False: "#8f99a3"}
 _CURVES: Final = {"bridge": "#d9480f", "node": "#4a7a3f", "nginx": "#495057"}
 #: Pictures of bars, by the shapes and the figures that they show.

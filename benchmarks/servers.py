@@ -38,7 +38,8 @@ class Peer:
 PEERS: Final = {
     "bridge": Peer("sse_bridge", "benchmarks.peers.bridge:app", variant="typed"),
     "verbatim": Peer("sse_bridge, verbatim", "benchmarks.peers.bridge:app", variant="verbatim"),
-    "httpx": Peer("sse_bridge without [fast]", "benchmarks.peers.bridge:app", variant="httpx"),
+    "h11": Peer("sse_bridge without [fast]", "benchmarks.peers.bridge:app", variant="h11"),
+    "httpx": Peer("sse_bridge, httpx's transport", "benchmarks.peers.bridge:app", variant="httpx"),
     "drop": Peer("sse_bridge, Drop", "benchmarks.peers.bridge:app", variant="drop"),
     "coalesce": Peer("sse_bridge, Coalesce", "benchmarks.peers.bridge:app", variant="coalesce"),
     "nginx": Peer("nginx, passing through", program="nginx"),

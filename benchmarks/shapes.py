@@ -97,7 +97,7 @@ def warm_up() -> None:
 
 
 FRAMEWORKS: Final = ("sse-starlette", "fastapi", "litestar", "tutorial")
-ALL: Final = ("bridge", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
+ALL: Final = ("bridge", "h11", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SHAPES: Final = {
     "S1": Shape("a burst, one HTTP chunk per line", ALL, _burst("burst")),
     "S2": Shape("a burst, 64 KiB chunks", ("verbatim", *ALL), _burst("chunks")),

@@ -54,7 +54,7 @@ TARGETS: Final = [
     Target("S1", "CPU, the tutorial's pattern / ours", 40, _cpu("S1", "tutorial", "bridge"), at_most=False),
     Target("S1", "CPU, Node / ours", 5, _cpu("S1", "node", "bridge"), at_most=False),
     Target("S1", "CPU, ours / nginx", 2.5, _cpu("S1", "bridge", "nginx")),
-    Target("S1", "CPU, the tutorial's / ours without [fast]", 3, _cpu("S1", "tutorial", "httpx"), at_most=False),
+    Target("S1", "CPU, the tutorial's / ours without [fast]", 3, _cpu("S1", "tutorial", "h11"), at_most=False),
     Target("S2", "CPU, the tutorial's pattern / ours", 25, _cpu("S2", "tutorial", "bridge"), at_most=False),
     Target("S2", "CPU, Node / ours", 5, _cpu("S2", "node", "bridge"), at_most=False),
     Target("S2", "CPU, ours / nginx", 2.5, _cpu("S2", "bridge", "nginx")),

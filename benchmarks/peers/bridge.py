@@ -1,7 +1,8 @@
 """Ours, at its defaults but for what `VARIANT` names, and a viewer's leaving, which ends its run at once.
 
-`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, or `httpx` (as if the extra `fast` were not installed). The
-sandbox is the one that the request's `shape` names, or `SANDBOX` where that is set, and so is `COMMAND`.
+`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were not installed), or `httpx` (as
+where a proxy is set: with httpx's own transport). The sandbox is the one that the request's `shape` names, or `SANDBOX`
+where that is set, and so is `COMMAND`.
 """
 
 import os
@@ -9,10 +10,12 @@ import os
 from starlette.requests import Request
 
 from sse_bridge import Block, Coalesce, Drop, Miosa, SandboxExec, SSEBridge
-from sse_bridge.upstream import client
+from sse_bridge.upstream import client, parsing
 
 VARIANT = os.environ.get("VARIANT", "typed")
 POLICIES: dict[str, Block | Drop | Coalesce] = {"drop": Drop(), "coalesce": Coalesce()}
+if VARIANT == "h11":
+    vars(parsing)["httptools"] = None
 if VARIANT == "httpx":
     client._fast_transport = lambda ssl_context: None
 

@@ -68,8 +68,8 @@ class HTTPUpstream:
 
     Args:
         client: a client of your own, which stays yours to close. `None` makes one without a limit on connections
-            and without a cookie jar; it honours proxies from the environment. With the extra `fast`, on asyncio and
-            without a proxy, it has a transport of its own (`transport.FastTransport`).
+            and without a cookie jar; it honours proxies from the environment. On asyncio and without a proxy it has
+            a transport of its own (`transport.FastTransport`).
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
@@ -307,11 +307,9 @@ def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 def _fast_transport(ssl_context: ssl.SSLContext) -> httpx.AsyncBaseTransport | None:
-    """The one that `sse_bridge[fast]` brings, if it is installed and can serve the event loop that runs."""
-    try:
-        from .transport import FastTransport, is_usable
-    except ModuleNotFoundError:
-        return None
+    """Our own, if it can serve the event loop that runs."""
+    from .transport import FastTransport, is_usable
+
     return FastTransport(ssl_context, _KEEPALIVE) if is_usable() else None
 
 

@@ -1,8 +1,8 @@
 """A fast HTTP/1.1 transport for many long streams, behind httpx's interface (`design.md` §10).
 
-MIOSA sends one HTTP chunk per frame, and httpx's default transport spends 7 µs on each. Here llhttp (`httptools`)
-parses what arrives, the bodies of chunks are appended to a list by the parser itself, and whoever reads gets all of
-them joined: what a chunk costs is parsing, what a wake-up costs is shared by everything that came meanwhile.
+MIOSA sends one HTTP chunk per frame, and httpx's default transport spends 7 µs on each, and as much again on its chain
+of generators. Here the bodies of chunks are appended to a list by the parser itself (`parsing`), and whoever reads gets
+all of them joined: what a chunk costs is parsing, what a wake-up costs is shared by everything that came meanwhile.
 
 It serves only what this package needs: asyncio, HTTP/1.1, TLS, one request per connection. `is_usable` says whether it
 can stand in; where it cannot, httpx's own transport is used.
@@ -20,19 +20,17 @@ from itertools import zip_longest
 from typing import Any, Final, cast
 
 import anyio
-import httptools
 import httpx
 
 from .base import Room, Take
 from .client import ARRIVING
+from .parsing import ERRORS, MAX_HEAD, Parser, response_parser
 
 __all__ = ["FastTransport", "is_usable"]
 
 #: Bytes that may wait for the reader; then reading from the socket stops. One read of asyncio's (256 KiB) may overstep
 #: it.
 _MARK: Final = 64 * 1024
-#: Bytes of a response's head, as httpcore has it.
-_MAX_HEAD: Final = 100 * 1024
 #: What would end a line of the request's head (RFC 9110 5.5).
 _FORBIDDEN: Final = re.compile(rb"[\r\n\0]")
 #: Seconds for closing a TLS connection properly; it is aborted then.
@@ -91,7 +89,7 @@ class FastTransport(httpx.AsyncBaseTransport):
             options = {"ssl": self._ssl, "server_hostname": name, "ssl_shutdown_timeout": _TLS_SHUTDOWN}
         elif url.scheme != "http":
             raise httpx.UnsupportedProtocol(f"There is no transport for {url.scheme!r}.")
-        connection = _Connection(self._open, is_head=request.method == "HEAD")
+        connection = _Connection(self._open, request.method)
         try:
             async with _limit(timeout, httpx.ConnectTimeout):
                 connected = await _connected(host, url.port or (443 if options else 80))
@@ -136,14 +134,14 @@ class _Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, all_open: set[_Connection], *, is_head: bool) -> None:
+    def __init__(self, all_open: set[_Connection], method: str) -> None:
         self.transport: asyncio.Transport
         self.status = 0
         self.reason = b""
         self.http_version = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self._all_open = all_open
-        self._is_head = is_head
+        self._is_head = method == "HEAD"
         self.loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._waiting: asyncio.Future[None] | None = None
@@ -156,7 +154,7 @@ class _Connection(asyncio.Protocol):
         self._body_size = 0
         self.on_body = self._parts.append  # what the parser calls for every piece
         self._has_framing = False
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._parser: Parser | None = response_parser(self, method)
 
     # -- asyncio calls these
 
@@ -165,16 +163,17 @@ class _Connection(asyncio.Protocol):
         self._all_open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_complete or self._error is not None:
+        parser = self._parser
+        if self._is_complete or self._error is not None or parser is None:
             return
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:  # an upgrade is one, too
+            parser.feed_data(data)
+        except ERRORS as error:  # an upgrade is one, too
             if not self._is_complete:  # whatever follows the response is not looked at
                 self._fail(httpx.RemoteProtocolError(str(error) or "The server wants another protocol."))
         if not self._has_head:
             self._head_size += len(data)
-            if self._head_size > _MAX_HEAD:
+            if self._head_size > MAX_HEAD:
                 self._fail(httpx.RemoteProtocolError("The head of the response is too large."))
             return
         take = self._take
@@ -217,6 +216,7 @@ class _Connection(asyncio.Protocol):
             self.headers.append((name, (value or b"").strip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None, "it calls this"
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200:  # what counts is still to come
             self.reason, self.headers = b"", []

@@ -90,7 +90,7 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("without_garbage_collection")
-@pytest.mark.parametrize("transport", ["fast", "httpx"])
+@pytest.mark.parametrize("transport", ["ours", "httpx"])
 async def test_two_thousand_viewers_leave_nothing_behind(
     anyio_backend: str, transport: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,9 +73,9 @@ async def read(upstream: RawUpstream) -> bytes:
         return b"".join([chunk async for chunk in chunks])
 
 
-@pytest.fixture(params=["fast", "httpx"], autouse=True)
+@pytest.fixture(params=["ours", "httpx"], autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With `sse_bridge[fast]` and without it. On trio that is the same."""
+    """With our own transport and with httpx's. On trio that is the same."""
     if request.param == "httpx":
         monkeypatch.setattr(client_module, "_fast_transport", lambda context: None)
     return str(request.param)

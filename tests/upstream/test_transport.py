@@ -15,11 +15,19 @@ import psutil
 import pytest
 import trustme
 
-from sse_bridge.upstream import transport
+from sse_bridge.upstream import parsing, transport
 from sse_bridge.upstream.client import ARRIVING
 from sse_bridge.upstream.transport import FastTransport, is_usable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+
+@pytest.fixture(params=["llhttp", "h11"], autouse=True)
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `sse_bridge[fast]` and without it."""
+    if request.param == "h11":
+        monkeypatch.setattr(parsing, "httptools", None)
+
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
