@@ -164,11 +164,13 @@ class _Lines:
         290 for two, 700 frame by frame.
         """
         specials = frames.translate(None, _PLAIN)
-        count = len(specials) // len(_SPECIALS)
-        if specials != _SPECIALS * count or not frames.endswith(_TAIL):
-            return None
         head = frames[:_HEAD_SIZE]
-        if head not in self.heads:
+        if head not in self.heads or not frames.endswith(_TAIL):
+            return None
+        if specials == _SPECIALS:  # one line: most of what streams carry that print now and then
+            return self.ids.one(self.heads[head] + frames[_HEAD_SIZE:])
+        count = len(specials) // len(_SPECIALS)
+        if specials != _SPECIALS * count:
             return None
         texts = frames[_HEAD_SIZE : -len(_TAIL)].split(_TAIL + head)
         if len(texts) == count:

@@ -55,6 +55,12 @@ class FrameIds:
         """
         return b"%b%b\n\n" % (self.line(number), frame)
 
+    def one(self, frame: bytes) -> bytes:
+        """Numbers a single frame, given with its blank line."""
+        number = self.next
+        self.next = number + 1
+        return frame if self._prefix is None else b"%b%d\n%b" % (self._prefix, number, frame)
+
     def join(self, parts: list[bytes], head: bytes = b"", tail: bytes = b"\n\n") -> bytes:
         """Makes frames of `parts`: the id line, `head`, the part, `tail`. Without parts there are no bytes.
 
@@ -62,12 +68,12 @@ class FrameIds:
         """
         if not parts:
             return b""
+        if len(parts) == 1:
+            return self.one(head + parts[0] + tail)
         first = self.next
         self.next += len(parts)
         if self._prefix is None:
             return head + (tail + head).join(parts) + tail
-        if len(parts) == 1:
-            return b"%b%d\n%b%b%b" % (self._prefix, first, head, parts[0], tail)
         return self._interleave(self._prefix, first, parts, head, tail)
 
     @staticmethod

@@ -100,7 +100,7 @@ def test_a_stream_that_falls_silent_is_noticed(line_by_line: LineByLine) -> None
     followers.settle(0)
     for number in range(1, 10):
         write(GROUPS * number)
-    with pytest.raises(Incorrect, match=r"1 of 2 streams got fewer than 2 lines in 0.2 s"):
+    with pytest.raises(Incorrect, match=r"1 of 2 streams got fewer than 1 lines in 0.2 s"):
         followers.follow(0.2)
 
 

@@ -26,6 +26,13 @@ def test_numbers_are_consecutive_across_any_batches(first: int, sizes: list[int]
         assert ids.next == number + size
 
 
+def test_a_single_frame_gets_the_next_number() -> None:
+    """As one of many would, shown or not."""
+    for ids, expected in ((FrameIds("run"), b"id: run.1\ndata: x\n\n"), (FrameIds(None), b"data: x\n\n")):
+        assert ids.one(b"data: x\n\n") == expected
+        assert ids.next == 2
+
+
 def test_ids_know_whether_they_show() -> None:
     """Without a run's token nothing is added, and frames are still counted."""
     assert FrameIds("run").visible
