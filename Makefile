@@ -27,9 +27,9 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Some ten minutes; `make bench QUICK=--quick` for a look.
+# Three quarters of an hour; `make bench QUICK=--quick` for a look, which writes no results.
 bench: $(VENV)/installed-bench system
-	$(BIN)/python -m benchmarks $(QUICK) --json benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks $(QUICK)
 
 # Chromium, shells, nginx and Node for tests and benchmarks, where root and apt are there; what needs them is skipped
 # elsewhere.

@@ -5,7 +5,8 @@
 Every peer runs in a process of its own, one after the other in each repetition, with an upstream and a client that are
 not the bottleneck in two more. CPU time is what the operating system says of the serving process; a peer that does
 not deliver all lines in order, and the exit, has no figure. Shown are medians of the repetitions. Figures and plots go
-to `benchmarks/results/`, or to where `--json` says.
+to `benchmarks/results/`, or to where `--json` says. Without arguments everything is measured, which takes three
+quarters of an hour.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,10 @@ from .shapes import GROWTH, LINES, SHAPES, Shape, warm_up
 Runs = dict[str, dict[str, list[Figures]]]
 
 _RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
+_PACKAGES: Final = (
+    *("sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "h11", "anyio", "starlette"),
+    *("fastapi", "litestar", "sse-starlette", "httpx-sse", "miosa"),
+)
 #: Descriptors of a process: thousands of streams have two each.
 _DESCRIPTORS: Final = 20_000
 
@@ -67,13 +73,31 @@ def _say(text: str) -> None:
 
 def _machine() -> dict[str, Any]:
     """Where and with what this was measured."""
-    packages = ["sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "httpx-sse", "starlette", "fastapi", "miosa"]
     return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in packages},
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "programs": {command[0]: _answer(command) for command in (["node", "--version"], ["nginx", "-v"])},
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _answer(command: list[str]) -> str:
+    """What a program says of its version; nothing if it is not there."""
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return ""
+    return (said.stdout + said.stderr).strip()
 
 
 def _allow_descriptors() -> None:
@@ -86,7 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", choices=SHAPES, help="only this one (may be given again)")
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one (may be given again)")
-    parser.add_argument("--growth", action="store_true", help="also what more streams, viewers and bytes cost")
+    parser.add_argument(
+        "--growth", action="store_true", help="what more streams, viewers and bytes cost, and nothing else"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short repetition, for a look: figures mean little")
     parser.add_argument("--json", type=Path, help="a file for all figures, with the plots beside it")
@@ -94,20 +120,22 @@ def main() -> None:
     _allow_descriptors()
     repeat, share = (1, 0.1) if arguments.quick else (arguments.repeat, 1.0)
     peers = arguments.peer or []
+    is_all = not (arguments.shape or arguments.growth)
     results: dict[str, Any] = {"machine": _machine()}
-    shapes = {name: shape for name, shape in SHAPES.items() if not arguments.shape or name in arguments.shape}
-    results["runs"] = runs = measure(shapes, peers, repeat, share)
+    if arguments.growth or (is_all and not arguments.quick):
+        results["growth"] = {
+            curve: measure({str(number): shape for number, shape in by_number.items()}, peers, repeat, 1.0)
+            for curve, by_number in GROWTH.items()
+        }
+    wanted = SHAPES if is_all else arguments.shape or ()
+    results["runs"] = runs = measure({name: SHAPES[name] for name in wanted}, peers, repeat, share)
     figures = {name: medians(by_peer) for name, by_peer in runs.items()}
     for name, of_shape in figures.items():
         show(name, of_shape)
-    if arguments.growth:
-        results["growth"] = {
-            curve: measure({str(number): shape for number, shape in by_number.items()}, peers, repeat, share)
-            for curve, by_number in GROWTH.items()
-        }
     show_targets(figures)
-    target = arguments.json or (None if arguments.quick or arguments.shape or peers else _RESULTS)
+    target = arguments.json or (_RESULTS if is_all and not arguments.quick and not peers else None)
     if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(results, indent=1) + "\n")
         draw(results, target.parent)
     if not all(of for by_peer in runs.values() for of in by_peer.values()):

@@ -21,8 +21,8 @@ _STAMPED: Final = re.compile(rb'"line": ?"(\d+) (\d{7}) ')
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 #: Seconds in which a response has to go on.
 _PATIENCE: Final = 120.0
-#: The share of its lines that a stream has to get in time, at least. A peer that cannot keep up still has a figure for a
-#: line, and latencies that say so; one that serves some streams and not others has none.
+#: The share of its lines that a stream has to get in time, at least. A peer that cannot keep up still has a figure for
+#: a line, and latencies that say so; one that serves some streams and not others has none.
 _LEAST: Final = 0.25
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, Protocol
 
 from .events import Event, parse_frame
-from .frames import canonical, split
+from .frames import canonical, count_alike, split
 from .ids import FrameIds
 from .merging import Merged, first_frames, merge
 
@@ -29,6 +29,9 @@ __all__ = ["DIALECTS", "Dialect", "Named", "Typed", "Verbatim"]
 
 #: Characters of an unfinished line that are held back; then they go out as they are. Precedent: Go's line scanner.
 MAX_UNFINISHED: Final = 64 * 1024
+
+#: Bytes of frames from which on it pays to look whether they begin alike.
+_LONG: Final = 2048
 
 _Body = dict[str, Any]
 
@@ -312,9 +315,11 @@ class Verbatim:
         self.ids = ids
 
     def map(self, frames: bytes) -> bytes:
-        frames = canonical(frames)
+        count = count_alike(frames) if len(frames) > _LONG else 0
+        if not count:
+            frames = canonical(frames)
         if not self.ids.visible:
-            self.ids.next += frames.count(b"\n\n")
+            self.ids.next += count or frames.count(b"\n\n")
             return frames
         if b"id" in frames:
             frames = _ID_LINE.sub(b"", frames)

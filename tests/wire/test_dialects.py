@@ -397,6 +397,19 @@ def test_verbatim_without_ids_touches_nothing(upstream: list[bytes]) -> None:
     assert dialect.ids.next == len(frames.split(stream)) + 1
 
 
+@pytest.mark.parametrize("odd", [b"", b"event: exit\ndata: 0\n\n", b"\n", b"data: 1\ndata: 2\n\n"])
+@pytest.mark.parametrize("ids", [None, "r"])
+def test_verbatim_counts_many_frames_as_it_counts_few(odd: bytes, ids: str | None) -> None:
+    """Whether they begin alike or not, with blank lines too many or without."""
+    alike = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
+    many, few = Verbatim(FrameIds(ids)), Verbatim(FrameIds(ids))
+
+    whole = many.map(alike + odd + alike)
+
+    assert whole == b"".join(few.map(frame + b"\n\n") for frame in frames.split(canonical(alike + odd + alike)))
+    assert many.ids.next == few.ids.next == 1001 + bool(odd.strip())
+
+
 def test_verbatim_counts_what_it_does_not_touch() -> None:
     """Numbers go on, whether anybody sees them or not."""
     dialect = Verbatim(FrameIds(None))

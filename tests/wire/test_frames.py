@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_bridge.wire import events, frames
-from sse_bridge.wire.frames import FrameSplitter, canonical
+from sse_bridge.wire.frames import FrameSplitter, canonical, count_alike
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("sse-vectors.json").read_text())
 
@@ -140,6 +140,25 @@ def test_frames_are_canonical(stream: bytes) -> None:
     assert out == b"".join(frame + b"\n\n" for frame in frames.split(out))
     if not out.startswith(b"\xef\xbb\xbf"):
         assert out == FrameSplitter(None).feed(out)
+
+
+heads = st.sampled_from([b"data:", b"event: a\ndata: ", b"event: b\ndata: ", b"id\ndata:", b": c", b"data", b"x:\ny:"])
+rests = st.sampled_from([b"", b"1", b"2:3", b"\n\ndata:4", b"\ndata: 5", b"\n"])
+
+
+@given(st.lists(st.tuples(heads, rests), min_size=1, max_size=6) | st.lists(st.tuples(st.just(b"a:\nb:"), rests)))
+def test_frames_that_begin_alike_are_counted_by_their_beginning(parts: list[tuple[bytes, bytes]]) -> None:
+    """If that can be done, it is right; and where nothing but the last line's value differs, it can be done."""
+    fed = FrameSplitter(None).feed(b"".join(head + rest + b"\n\n" for head, rest in parts))
+    if not fed:
+        return
+
+    count = count_alike(fed)
+
+    assert count in (0, len(frames.split(canonical(fed))))
+    assert not count or fed == canonical(fed)
+    if len({head for head, _ in parts}) == 1 and b":" in parts[0][0] and not any(b"\n" in rest for _, rest in parts):
+        assert count == len(parts)
 
 
 @given(streams, st.integers(1, 30))
