@@ -32,6 +32,7 @@ LINES = [
 ]
 SINGLE = [f'event: stdout\ndata: {{"line":"{line}"}}\n\n'.encode() for line in LINES]
 ESCAPED = [f'event: stdout\ndata: {{"line":"{line} \\"ok\\""}}\n\n'.encode() for line in LINES]
+COLOURED = [f'event: stdout\ndata: {{"line":"\\u001b[32m{line}\\u001b[0m"}}\n\n'.encode() for line in LINES]
 MIXED = [frame.replace(b"stdout", b"stderr") if n % 10 == 0 else frame for n, frame in enumerate(SINGLE)]
 SPACED = [f'data: {{"type": "stdout", "line": "{line}"}}\n\n'.encode() for line in LINES]
 
@@ -95,6 +96,8 @@ ROWS: list[tuple[str, Callable[[list[bytes]], int], list[bytes]]] = [
     ("split + verbatim", mapped(Verbatim, None), large(SINGLE)),
     ("split + typed + ids, stderr every 10th", mapped(Typed, RUN), large(MIXED)),
     ("split + typed + ids, escapes", mapped(Typed, RUN), large(ESCAPED)),
+    ("split + typed + ids, colours", mapped(Typed, RUN), large(COLOURED)),
+    ("split + typed + ids, escapes, chunk per frame", mapped(Typed, RUN), ESCAPED),
     ("split + typed + ids, slow path", mapped(Typed, RUN), large(SPACED)),
     ("split + typed + ids, chunk per frame", mapped(Typed, RUN), SINGLE),
     ("split + typed + ids + log + take, chunk per frame", logged, SINGLE),

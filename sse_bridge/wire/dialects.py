@@ -43,10 +43,14 @@ _PLAIN: Final = bytes(byte for byte in range(0x20, 0x100) if byte not in b'"\\')
 _SPECIALS: Final = b'\n""""\n\n'
 _UPSTREAM_HEADS: Final = {kind: b'event: %b\ndata: {"line":"' % kind for kind in (b"stdout", b"stderr")}
 _HEAD_SIZE: Final = len(_UPSTREAM_HEADS[b"stdout"])
-#: The same frame with escapes that cannot mean a line feed, and with the white space other encoders write.
-_SIMPLE: Final = re.compile(
-    rb'event: ?(stdout|stderr)\ndata: ?\{"line": ?"([^"\\\x00-\x1f]*+(?:\\["\\/bfrt][^"\\\x00-\x1f]*+)*+)"\}'
-)
+#: A text that holds nothing to be looked into: plain bytes (as ranges, which `re` is through with twice as fast as with
+#: their opposite) and escapes that mean no line end; colours are `\u001b`. A carriage return is one only as `\r`, which
+#: is how `merging` knows it.
+_TEXT: Final = rb'[ !#-\[\]-\xff]*+(?:\\(?:["\\/bfrt]|u(?!000[aAdD])[0-9a-fA-F]{4})[ !#-\[\]-\xff]*+)*+'
+#: Nothing but frames as above, with such texts.
+_ESCAPED: Final = re.compile(rb'(?:event: std(?:out|err)\ndata: \{"line":"' + _TEXT + rb'"\}\n\n)*+')
+#: One such frame, and with the white space other encoders write.
+_SIMPLE: Final = re.compile(rb'event: ?(stdout|stderr)\ndata: ?\{"line": ?"(' + _TEXT + rb')"\}')
 
 # -- the other shapes, miosa-wire.md §6 -------------------------------------------------------------------------
 
@@ -163,18 +167,20 @@ class _Lines:
 
         What is left of a plain frame without its plain bytes is a line feed, four quotes and two line feeds. If
         that is all there is, and each frame begins and ends as a plain one does, which accounts for every one of
-        these, then no text holds any, nor is there a blank line too many. Measured, ns a frame: 120 for one stream,
-        290 for two, 700 frame by frame.
+        these, then no text holds any, nor is there a blank line too many. Where texts hold escapes, one regular
+        expression has to do. Measured, ns a frame: 120 for one stream, 290 for two, 300 with escapes, 700 one by one.
         """
-        specials = frames.translate(None, _PLAIN)
         head = frames[:_HEAD_SIZE]
         if head not in self.heads or not frames.endswith(_TAIL):
             return None
-        if specials == _SPECIALS:  # one line: most of what streams carry that print now and then
-            return self.ids.one(self.heads[head] + frames[_HEAD_SIZE:])
+        specials = frames.translate(None, _PLAIN)
         count = len(specials) // len(_SPECIALS)
         if specials != _SPECIALS * count:
-            return None
+            if _ESCAPED.fullmatch(frames) is None:
+                return None
+            count = frames.count(_TAIL)
+        if count == 1:  # most of what streams carry that print now and then
+            return self.ids.one(self.heads[head] + frames[_HEAD_SIZE:])
         texts = frames[_HEAD_SIZE : -len(_TAIL)].split(_TAIL + head)
         if len(texts) == count:
             return self.ids.join(texts, self.heads[head], _TAIL)

@@ -90,9 +90,18 @@ plain_frames = st.builds(
     st.sampled_from([b"", b"x", b"a b c", "é\u2028".encode(), b'\\"', b"\\t", b"\\\\n", b"\xff", b"}"]),
 )
 endings = st.sampled_from([b"event: exit\ndata: 0\n\n", b"event: error\ndata: x\n\n"])
+escapes = [b'\\"', b"\\\\", b"\\t", b"\\r", b"\\u001b[1m", b"\\ud83d\\ude00", b"\\ud800"]
+line_ends = [b"\\n", b"\\u000d", b"\\u000A"]
+no_json = [b"\\u12", b"\\x", b'"', b"\t", b"\\"]
+escaped_frames = st.builds(
+    lambda kind, texts: b'event: %b\ndata: {"line":"%b"}\n\n' % (kind, b"".join(texts)),
+    st.sampled_from([b"stdout", b"stdout", b"stderr"]),
+    st.lists(st.sampled_from([b"x", *escapes, *line_ends, *no_json]), max_size=4),
+)
 blank_lines = st.sampled_from([b"\n", b"\n\n"])
 upstreams = st.lists(
-    st.one_of(plain_frames, plain_frames, plain_frames, loose_frames, endings, blank_lines), max_size=8
+    st.one_of(plain_frames, plain_frames, escaped_frames, escaped_frames, loose_frames, endings, blank_lines),
+    max_size=8,
 )
 
 
@@ -145,6 +154,9 @@ def test_plain_lines_of_one_stream_take_the_fast_path() -> None:
     assert dialect._map_plain(chunk + b'event: stdlog\ndata: {"line":"a"}\n\n') is None
     assert dialect._map_plain(chunk + b'event: stderr\ndata: {"line"}"}\n\n') is None
     assert dialect._map_plain(b"x" + chunk) is None
+    coloured = chunk.replace(b'"a"', b'"\\u001b[1ma"')
+    assert dialect._map_plain(coloured) == Typed(FrameIds(None))._map_each(coloured, fast=True)
+    assert dialect._map_plain(chunk.replace(b'"a"', b'"\\u000a"')) is None
 
 
 # -- every known shape, miosa-wire.md §2.1 and §6 ------------------------------------------------------------------
