@@ -10,11 +10,14 @@ BIN = $(VENV)/bin
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
 
-# Coverage is a gate where the rules are: no branch of wire and flow is untested.
+# Coverage is a gate where the rules are: no branch of wire and flow is untested. Two at a time where nothing but the
+# test itself needs the processor; what starts servers and browsers has both for itself.
 test: $(VENV)/installed-lint system
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
-	$(BIN)/python -m pytest -q --ignore=tests/wire --ignore=tests/flow
+	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow \
+	    --ignore=tests/integration --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -q tests/integration tests/benchmarks
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
