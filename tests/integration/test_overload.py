@@ -59,7 +59,7 @@ POLICIES = {"block": ("Block", {"stall_timeout": None}), "drop": ("Drop", {}), "
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_far_more_than_the_marks_at_a_viewer_that_stops_reading(policy: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
+def test_more_than_the_marks_at_a_viewer_that_stops_reading(policy: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
     """Under `Block` the script waits in its `print`, under the others it does not; memory is bounded under all.
 
     When the viewer reads on, what it gets and what the gaps count is what was printed, in order, to the end.
