@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,9 @@ _BARS: Final = {
     "idle": [("S8", "kib_each"), ("S8", "idle_percent")],
     "ends": [("S5", "peak_mib"), ("S5", "seconds"), ("S6", "closed_ms")],
 }
-_LOGARITHMIC: Final = ("cpu_us", "kib_each", "closed_ms", "peak_mib")
+_LOGARITHMIC: Final = ("cpu_us", "closed_ms", "peak_mib", "p99_ms")
+#: Characters of a title's line, as wide as a panel.
+_WIDTH: Final = 32
 _AXES: Final = {
     "streams": "streams of 20 lines a second",
     "viewers": "viewers of one run of 20 lines a second",
@@ -76,7 +79,8 @@ def _draw_bars(name: str, panels: list[tuple[str, str]], figures: Mapping[str, M
         axis.set_xticks([])
         axis.minorticks_off()
         axis.spines["bottom"].set_visible(False)
-        axis.set_title(f"{SHAPES[shape].title}\n{COLUMNS[column].title}", loc="left", fontsize=9)
+        unit = COLUMNS[column].title + (", logarithmic" if axis.get_xscale() == "log" else "")
+        axis.set_title(f"{textwrap.fill(SHAPES[shape].title, _WIDTH)}\n{unit}", loc="left", fontsize=9)
     _write(picture, directory, name)
 
 
@@ -90,12 +94,16 @@ def _draw_growth(growth: Mapping[str, Mapping[str, Any]], directory: Path) -> No
             for peer, of in medians(runs).items():
                 by_peer.setdefault(peer, []).append((float(number), of["cpu_us"]))
         for peer, points in by_peer.items():
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, color=_CURVES.get(peer, "#8f99a3"))
-            axis.annotate(PEERS[peer].title, points[-1], (4, 4), textcoords="offset points", color=_CURVES.get(peer))
+            colour = _CURVES.get(peer, "#8f99a3")
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=PEERS[peer].title)
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlabel(_AXES[curve])
-        axis.margins(x=0.15, y=0.15)
+        for scale, form in ((axis.xaxis, "{x:,.0f}"), (axis.yaxis, "{x:g}")):
+            scale.set_major_formatter(form)
+            scale.set_minor_formatter("")
+        axis.set_ylim(axis.get_ylim()[0] / 1.5, axis.get_ylim()[1] * 1.5)
+        axis.legend(frameon=False, fontsize=8)
         axis.set_title("CPU us/line", loc="left", fontsize=9)
     _write(picture, directory, "growth")
 
