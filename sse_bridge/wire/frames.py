@@ -115,10 +115,11 @@ class FrameSplitter:
         if not end:
             self._keep(chunk)
             return b""
-        frames = chunk[:end]
         if self._pending:
-            frames = b"".join((self._pending, frames))
+            frames = b"".join((self._pending, memoryview(chunk)[:end]))
             self._pending.clear()
+        else:
+            frames = chunk[:end]
         self._keep(chunk[end:])
         if self.max_frame_size is not None and len(frames) > self.max_frame_size:
             frames = self._without_oversized(canonical(frames), self.max_frame_size)

@@ -78,17 +78,15 @@ class FrameIds:
 
     @staticmethod
     def _interleave(prefix: bytes, first: int, parts: list[bytes], head: bytes, tail: bytes) -> bytes:
-        pieces: list[bytes] = []
+        pieces = [tail] * (3 * len(parts) + 1)
+        pieces[2::3] = parts
         taken = 0
         while taken < len(parts):
             thousand, start = divmod(first + taken, _GROUP)
             stop = min(_GROUP, start + len(parts) - taken)
-            count = stop - start
-            group = [tail + prefix + (b"%d" % thousand if thousand else b"")] * (3 * count)
-            group[1::3] = _endings(head, "03d" if thousand else "d")[start:stop]
-            group[2::3] = parts[taken : taken + count]
-            pieces += group
-            taken += count
+            end = taken + stop - start
+            pieces[3 * taken : 3 * end : 3] = [tail + prefix + (b"%d" % thousand if thousand else b"")] * (end - taken)
+            pieces[3 * taken + 1 : 3 * end : 3] = _endings(head, "03d" if thousand else "d")[start:stop]
+            taken = end
         pieces[0] = pieces[0].removeprefix(tail)
-        pieces.append(tail)
         return b"".join(pieces)
