@@ -29,8 +29,8 @@ from ..upstream.miosa.execs import SandboxExec
 __all__ = ["create_app"]
 
 _HERE: Final = Path(__file__).parent
-#: Seconds that a closed tab leaves the script. A browser comes back after two, but not before it is through with what it
-#: was given already: under `Block`, with megabytes of lines on a slow machine, that took more than three more.
+#: Seconds that a closed tab leaves the script. A browser comes back after two, but not before it is through with what
+#: it was given already: under `Block`, with megabytes of lines on a slow machine, that took more than three more.
 _GRACE: Final = 15.0
 #: Seconds for each of the calls that set the sandbox up.
 _TIMEOUT: Final = 30.0

@@ -45,7 +45,7 @@ def test_every_peer_delivers_everything(peer: str, url: str) -> None:
 
         streams = 30  # more than 20, which is what MIOSA's SDK holds with one client
         paced = followed([stack.enter_context(connect(server.port, "/?shape=paced")) for _ in range(streams)], 1.0)
-        assert paced.frames >= 18 * streams
+        assert paced.frames >= 15 * streams
         assert 0 < paced.percentile(0.5) <= paced.percentile(0.99) < 1000
         assert server.cpu() >= 0  # clocks tick every 10 ms
         assert server.memory() > 2**20

@@ -53,7 +53,7 @@ def is_running(pid: int) -> bool:
     """Whether a process exists and is not just a zombie that nobody has reaped."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second one if it goes between opening and reading
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
