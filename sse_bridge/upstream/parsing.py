@@ -52,16 +52,16 @@ class Parser(Protocol):
     def get_http_version(self) -> str: ...
 
 
-def response_parser(listener: Listener, method: str) -> Parser:
+def response_parser(listener: Listener, *, is_head: bool) -> Parser:
     """The fastest that is there.
 
     Args:
         listener: is told.
-        method: of the request that is answered. llhttp does not ask: whoever sent a `HEAD` has to know by itself that
-            no body follows.
+        is_head: whether a `HEAD` is answered. llhttp does not ask: whoever sent one has to know by itself that no body
+            follows.
     """
     if httptools is None:
-        return H11Parser(listener, method)
+        return H11Parser(listener, is_head=is_head)
     parser: Parser = httptools.HttpResponseParser(listener)
     return parser
 
@@ -71,9 +71,10 @@ class H11Parser:
 
     __slots__ = ("_http_version", "_listener", "_next_event", "_receive_data", "_status")
 
-    def __init__(self, listener: Listener, method: str) -> None:
+    def __init__(self, listener: Listener, *, is_head: bool) -> None:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        # What was really sent is the same to whoever reads the answer, but for the method.
+        # What was really sent makes no difference to whoever reads the answer.
+        method = "HEAD" if is_head else "GET"
         connection.send(h11.Request(method=method, target="/", headers=[("Host", "upstream")]))
         connection.send(h11.EndOfMessage())
         self._receive_data = connection.receive_data

@@ -89,7 +89,7 @@ class FastTransport(httpx.AsyncBaseTransport):
             options = {"ssl": self._ssl, "server_hostname": name, "ssl_shutdown_timeout": _TLS_SHUTDOWN}
         elif url.scheme != "http":
             raise httpx.UnsupportedProtocol(f"There is no transport for {url.scheme!r}.")
-        connection = _Connection(self._open, request.method)
+        connection = _Connection(self._open, is_head=request.method == "HEAD")
         try:
             async with _limit(timeout, httpx.ConnectTimeout):
                 connected = await _connected(host, url.port or (443 if options else 80))
@@ -134,14 +134,14 @@ class _Connection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, all_open: set[_Connection], method: str) -> None:
+    def __init__(self, all_open: set[_Connection], *, is_head: bool) -> None:
         self.transport: asyncio.Transport
         self.status = 0
         self.reason = b""
         self.http_version = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self._all_open = all_open
-        self._is_head = method == "HEAD"
+        self._is_head = is_head
         self.loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._waiting: asyncio.Future[None] | None = None
@@ -154,7 +154,7 @@ class _Connection(asyncio.Protocol):
         self._body_size = 0
         self.on_body = self._parts.append  # what the parser calls for every piece
         self._has_framing = False
-        self._parser: Parser | None = response_parser(self, method)
+        self._parser: Parser | None = response_parser(self, is_head=is_head)
 
     # -- asyncio calls these
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, Protocol
 
@@ -98,7 +99,7 @@ class Dialect(Protocol):
     def error(self, code: str, message: str) -> bytes: ...
 
 
-class _Lines:
+class _Lines(ABC):
     """What `Typed` and `Named` share: everything but how a frame is spelled."""
 
     ids_by_default = True
@@ -123,9 +124,9 @@ class _Lines:
         self._unfinished: dict[str, str] = {}
 
     @staticmethod
+    @abstractmethod
     def render(kind: str, body: _Body) -> bytes:
         """One frame, without its blank line. No key of `body` is called `type`."""
-        raise NotImplementedError  # pragma: no cover (abstract)
 
     def map(self, frames: bytes) -> bytes:
         """Maps whole frames. The fast path and the slow path say the same on every input (a property test)."""

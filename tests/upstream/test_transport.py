@@ -379,6 +379,21 @@ async def test_closing_the_transport_closes_what_is_open(anyio_backend: str) -> 
         assert b"".join([chunk async for chunk in response.stream]) == b""  # type: ignore[union-attr]
 
 
+async def test_the_parser_is_the_one_that_is_installed(anyio_backend: str, request: pytest.FixtureRequest) -> None:
+    """Or these tests would hold llhttp against httpx twice."""
+    connection = transport._Connection(set(), is_head=False)
+
+    assert isinstance(connection._parser, parsing.H11Parser) == ("h11" in request.node.callspec.id)
+
+
+async def test_a_method_that_nobody_knows_is_sent_as_it_is(anyio_backend: str) -> None:
+    """What the answer is read with has no say in that."""
+    async with server(says(WHOLE)) as url:
+        expected, actual = [await outcome(of, url, "X-FOLLOW") for of in both()]
+
+    assert expected == actual
+
+
 async def test_it_is_for_asyncio(anyio_backend: str) -> None:
     """And what is like it."""
     assert is_usable()
