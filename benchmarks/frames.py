@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator
 from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 
 from sse_bridge.flow.log import RunLog
-from sse_bridge.wire.dialects import Named, Typed, Verbatim
-from sse_bridge.wire.frames import FrameSplitter
+from sse_bridge.wire.dialects import NAMED, TYPED, VERBATIM, Dialect
+from sse_bridge.wire.frames import DEFAULT_MAX_FRAME_SIZE, FrameSplitter
 from sse_bridge.wire.ids import FrameIds
+from sse_bridge.wire.pipeline import Pipeline
+from sse_bridge.wire.shapes import EXEC
 
 FRAMES = 20_000
 CHUNK = 64 * 1024
@@ -64,22 +66,26 @@ def splitter_only(chunks: list[bytes]) -> int:
     return sum(len(splitter.feed(chunk)) for chunk in chunks)
 
 
-def mapped(dialect: Callable[[FrameIds], Typed | Named | Verbatim], run: str | None) -> Callable[[list[bytes]], int]:
+def pipeline(dialect: Dialect, run: str | None) -> Pipeline:
+    return Pipeline(dialect, EXEC, FrameIds(run), DEFAULT_MAX_FRAME_SIZE)
+
+
+def mapped(dialect: Dialect, run: str | None) -> Callable[[list[bytes]], int]:
     def work(chunks: list[bytes]) -> int:
-        splitter, station = FrameSplitter(), dialect(FrameIds(run))
-        return sum(len(station.map(splitter.feed(chunk))) for chunk in chunks)
+        station = pipeline(dialect, run)
+        return sum(len(station.feed(chunk)) for chunk in chunks)
 
     return work
 
 
 def logged(chunks: list[bytes]) -> int:
     """Split, map, ids, log, and one viewer who takes what is there after each chunk."""
-    splitter, station, log = FrameSplitter(), Typed(FrameIds(RUN)), RunLog()
+    station, log = pipeline(TYPED, RUN), RunLog()
     cursor, size = log.attach(), 0
     for chunk in chunks:
-        frames = station.map(splitter.feed(chunk))
+        frames = station.feed(chunk)
         if frames:
-            log.append(frames, station.ids.next)
+            log.append(frames, station.next)
         size += len(cursor.take(CHUNK))
     return size
 
@@ -89,17 +95,18 @@ ROWS: list[tuple[str, Callable[[list[bytes]], int], list[bytes]]] = [
     ("peer: httpx-sse + json, chunk per frame", by_hand, SINGLE),
     ('bytes.split(b"\\n\\n")', splits, large(SINGLE)),
     ("split", splitter_only, large(SINGLE)),
-    ("split + typed", mapped(Typed, None), large(SINGLE)),
-    ("split + typed + ids", mapped(Typed, RUN), large(SINGLE)),
+    ("split + typed", mapped(TYPED, None), large(SINGLE)),
+    ("split + typed + ids", mapped(TYPED, RUN), large(SINGLE)),
     ("split + typed + ids + log + take", logged, large(SINGLE)),
-    ("split + named + ids", mapped(Named, RUN), large(SINGLE)),
-    ("split + verbatim", mapped(Verbatim, None), large(SINGLE)),
-    ("split + typed + ids, stderr every 10th", mapped(Typed, RUN), large(MIXED)),
-    ("split + typed + ids, escapes", mapped(Typed, RUN), large(ESCAPED)),
-    ("split + typed + ids, colours", mapped(Typed, RUN), large(COLOURED)),
-    ("split + typed + ids, escapes, chunk per frame", mapped(Typed, RUN), ESCAPED),
-    ("split + typed + ids, slow path", mapped(Typed, RUN), large(SPACED)),
-    ("split + typed + ids, chunk per frame", mapped(Typed, RUN), SINGLE),
+    ("split + named + ids", mapped(NAMED, RUN), large(SINGLE)),
+    ("split + verbatim", mapped(VERBATIM, None), large(SINGLE)),
+    ("split + verbatim, chunk per frame", mapped(VERBATIM, None), SINGLE),
+    ("split + typed + ids, stderr every 10th", mapped(TYPED, RUN), large(MIXED)),
+    ("split + typed + ids, escapes", mapped(TYPED, RUN), large(ESCAPED)),
+    ("split + typed + ids, colours", mapped(TYPED, RUN), large(COLOURED)),
+    ("split + typed + ids, escapes, chunk per frame", mapped(TYPED, RUN), ESCAPED),
+    ("split + typed + ids, slow path", mapped(TYPED, RUN), large(SPACED)),
+    ("split + typed + ids, chunk per frame", mapped(TYPED, RUN), SINGLE),
     ("split + typed + ids + log + take, chunk per frame", logged, SINGLE),
 ]
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "errors": set(),
     "wire": set(),
     "flow": {"wire"},
-    "upstream": {"errors"},
+    "upstream": {"errors", "wire.shapes"},
     "relay": {"wire", "flow", "upstream.base", "errors"},
     "stores": {"relay"},
     "asgi": {"wire", "flow", "relay", "stores", "upstream", "errors"},

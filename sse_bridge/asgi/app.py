@@ -5,10 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import random
-import re
-import secrets
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import anyio
 import anyio.lowlevel
@@ -29,7 +27,7 @@ from ..upstream.client import HTTPUpstream
 from ..wire.dialects import DIALECTS
 from ..wire.events import Event, encode
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
-from ..wire.ids import FrameIds
+from ..wire.ids import FrameIds, event_id, is_token, new_token, read_place
 from . import messages, options, refusals
 from .messages import Receive, Scope, Send
 from .sockets import Sockets, with_own_addresses
@@ -50,14 +48,10 @@ _STREAM_HEADERS: Final = [
 #: Rounds of the event loop that `receive` gets for saying what it knows already: that the viewer has left.
 _ROUNDS_TO_NOTICE: Final = 5
 _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16}")
-_EVENT_ID: Final = re.compile(r"([A-Za-z0-9_-]{16})\.([0-9]{1,18})")
 #: Bytes. What was handed to `send` has not arrived: kernels held 3.9 MB of it (measured), which a cut connection loses.
 DEFAULT_REPLAY: Final = 8 * 1024 * 1024
 #: Seconds after which trying again makes sense for who was turned away: streams end at no time that is known.
 _RETRY_AFTER: Final = "5"
-#: Random bytes in a run's token: 96 bits, 16 characters.
-_TOKEN_BYTES: Final = 12
 #: Milliseconds over which viewers are spread that come back after a stop, all of which were told at the same time.
 _SPREAD: Final = 5000
 #: Seconds that stopping may take beyond `cancel_timeout`.
@@ -153,7 +147,7 @@ class SSEBridge:
         self._authorize = authorize
         self._store = MemoryStore()
         self._dialect = DIALECTS[dialect]
-        self._ids = self._dialect(FrameIds(None)).ids_by_default if ids is None else ids
+        self._ids = self._dialect.ids_by_default if ids is None else ids
         self._totals = Totals()
         self._policy = policy
         self._rate = rate
@@ -162,7 +156,7 @@ class SSEBridge:
         self._heartbeat = heartbeat
         self._grace = grace
         self._replay = replay
-        self._sees_retry = dialect != "verbatim"  # to which nothing of ours is added
+        self._sees_retry = self._dialect.has_own_frames
         self._retry_ms = retry_ms if self._sees_retry else None
         self._max_frame_size = max_frame_size
         self._send_timeout = send_timeout
@@ -255,22 +249,22 @@ class SSEBridge:
 
     async def _resume(self, request: Request, seen: str, send: Send) -> None:
         """Goes on behind the frame that was seen last. 204 ends an `EventSource` (WHATWG HTML 9.2.3)."""
-        place = _place(seen)
+        place = read_place(seen)
         run = None if place is None else self._store.get(place.token, anyio.current_time())
-        if run is None or place is None or place.number > run.log.next:
+        if run is None or place is None or place.number >= run.log.next:
             return await messages.send_json(send, 204, None)
-        return await self._attach(request, run, place.number, send)
+        return await self._attach(request, run, place.number + 1, send)
 
     async def _watch_run(self, request: Request, token: str, send: Send) -> None:
         run = self._store.get(token, anyio.current_time())
         if run is None:
-            if _TOKEN.fullmatch(token):  # it was a run once: an EventSource is to stop asking
+            if is_token(token):  # it was a run once: an EventSource is to stop asking
                 return await messages.send_json(send, 204, None)
             raise HTTPException(404, "There is nothing at this path.")
-        place = _place(_last_event_id(request))
-        known = place is not None and place.token == token and place.number <= run.log.next
+        place = read_place(_last_event_id(request))
+        known = place is not None and place.token == token and place.number < run.log.next
         # Who has seen nothing is told how much of the beginning is no longer kept.
-        return await self._attach(request, run, place.number if place is not None and known else 1, send)
+        return await self._attach(request, run, place.number + 1 if place is not None and known else 1, send)
 
     async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
         """One more viewer, from frame `number` on, of a run that another request hosts, or that is over."""
@@ -360,12 +354,12 @@ class SSEBridge:
         if self._max_runs is not None:
             self._bound("runs", sum(not other.done.is_set for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
-        dialect = self._dialect(FrameIds(token if self._ids else None))
+        token = new_token()
         run = Run(
             token,
             work,
-            dialect,
+            self._dialect,
+            FrameIds(token if self._ids else None),
             max_frame_size=self._max_frame_size,
             replay=self._replay,
             grace=self._grace,
@@ -477,7 +471,7 @@ class SSEBridge:
         without one it would look like a new visitor and start the command again.
         """
         seen = viewer.delivery.first - 1
-        first = Event(retry=self._retry_ms, id=f"{run.token}.{seen}" if self._ids else None)
+        first = Event(retry=self._retry_ms, id=event_id(run.token, seen) if self._ids else None)
         return encode(first) or HEARTBEAT
 
     # -- the rest
@@ -523,17 +517,6 @@ class _Connection:
             self.failures.append(error)
         self.left.set()
         viewer.leave("disconnected")
-
-
-class _Place(NamedTuple):
-    token: str
-    number: int  # of the frame that comes next
-
-
-def _place(event_id: str) -> _Place | None:
-    """What an id of ours says; `None` for anything else."""
-    match = _EVENT_ID.fullmatch(event_id)
-    return None if match is None else _Place(match[1], int(match[2]) + 1)
 
 
 async def _call(function: Callable[..., object], *arguments: object) -> object:

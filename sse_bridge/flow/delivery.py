@@ -11,6 +11,7 @@ from math import inf
 from typing import Final
 
 from ..wire.dialects import Dialect
+from ..wire.ids import FrameIds
 from ..wire.merging import first_frames
 from .log import RunLog
 from .pace import Pace, TokenBucket
@@ -54,7 +55,8 @@ class Delivery:
 
     Args:
         log: the run's.
-        dialect: the run's, which knows how to say that something is missing, and how to merge.
+        dialect: the run's. It words the notice of missing frames, and merges.
+        ids: the run's.
         policy: what happens when the viewer falls behind.
         rate: a limit on frames; `None` for none.
         number: of the frame it begins with.
@@ -67,6 +69,7 @@ class Delivery:
     __slots__ = (
         "_dialect",
         "_first",
+        "_ids",
         "_is_plain",
         "_log",
         "_merged",
@@ -79,12 +82,20 @@ class Delivery:
     )
 
     def __init__(
-        self, log: RunLog, dialect: Dialect, policy: Policy, rate: TokenBucket | None, number: int, now: float
+        self,
+        log: RunLog,
+        dialect: Dialect,
+        ids: FrameIds,
+        policy: Policy,
+        rate: TokenBucket | None,
+        number: int,
+        now: float,
     ) -> None:
         self.policy = policy
         self.cursor = log.attach(number, None if isinstance(policy, Block) else policy.high_water)
         self._log = log
         self._dialect = dialect
+        self._ids = ids
         self._merges = isinstance(policy, Coalesce)
         buckets = [bucket for bucket in (rate, _bucket(policy)) if bucket is not None]
         self._pace = Pace(buckets, now) if buckets else None
@@ -134,7 +145,7 @@ class Delivery:
         if most == 0:
             return b""
         gap = cursor.gap()
-        notice = b"" if gap is None else self._dialect.missed(gap.frames, gap.size, gap.last)
+        notice = b"" if gap is None else self._dialect.missed(self._ids, gap.frames, gap.size, gap.last)
         return notice + (cursor.take(BATCH) if most is None and not self._merges else self._take_some(most))
 
     def _take_some(self, most: int | None) -> bytes:
@@ -142,7 +153,10 @@ class Delivery:
         pending = cursor.peek(_MERGED_BATCH if self._merges else BATCH)
         if not pending:
             return b""
-        taken = self._dialect.merge(pending, cursor.next, most) if self._merges else first_frames(pending, most)
+        if self._merges:
+            taken = self._dialect.merge(self._ids, pending, cursor.next, most)
+        else:
+            taken = first_frames(pending, most)
         cursor.advance(taken.frames, taken.size)
         self._merged += taken.frames - taken.events
         if self._pace is not None:

@@ -19,7 +19,8 @@ from ..flow.pace import TokenBucket
 from ..flow.policy import Policy
 from ..upstream.base import Cancelled, Work, push
 from ..wire.dialects import Dialect
-from ..wire.frames import FrameSplitter
+from ..wire.ids import FrameIds
+from ..wire.pipeline import Pipeline
 from .clock import Clock, Timer
 from .signal import Latch, Signal
 from .statistics import RunStatistics, Totals
@@ -43,7 +44,8 @@ class Run:
     Args:
         token: the run's public name.
         work: the exec, not yet started.
-        dialect: maps its frames; numbers them with the run's token.
+        dialect: how its frames are spelled.
+        ids: what numbers them.
         max_frame_size: bytes of an upstream frame; see `FrameSplitter`.
         replay: bytes that every viewer has taken and that are kept for those who come late or come back.
         grace: seconds the work goes on after the last viewer has left; `None` lets it go on to its end.
@@ -63,12 +65,13 @@ class Run:
         "_grace",
         "_held",
         "_held_since",
+        "_ids",
         "_is_let_go",
         "_name",
         "_over",
+        "_pipeline",
         "_reading",
         "_room",
-        "_splitter",
         "_stalls",
         "_timer",
         "_totals",
@@ -88,6 +91,7 @@ class Run:
         token: str,
         work: Work,
         dialect: Dialect,
+        ids: FrameIds,
         *,
         max_frame_size: int | None,
         replay: int,
@@ -111,7 +115,8 @@ class Run:
         self.cancelled: Cancelled | None = None
         self._work = work
         self._dialect = dialect
-        self._splitter = FrameSplitter(max_frame_size)
+        self._ids = ids
+        self._pipeline = Pipeline(dialect, work.shape, ids, max_frame_size)
         self._grace = grace
         self._cancel_timeout = cancel_timeout
         self._reading = anyio.CancelScope()
@@ -166,7 +171,7 @@ class Run:
         Raises:
             ValueError: no frame has that number, nor will the next one.
         """
-        delivery = Delivery(self.log, self._dialect, policy, rate, number, clock.now())
+        delivery = Delivery(self.log, self._dialect, self._ids, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self._room, clock, heartbeat=heartbeat, send_timeout=send_timeout)
         self._viewers.append(viewer)
         self._calm_until = -1
@@ -213,8 +218,8 @@ class Run:
             frames_in=self.log.next - 1,
             bytes_in=self.log.size,
             bytes_kept=self.log.kept,
-            frames_discarded=self._splitter.discarded_frames,
-            bytes_discarded=self._splitter.discarded_bytes,
+            frames_discarded=self._pipeline.discarded_frames,
+            bytes_discarded=self._pipeline.discarded_bytes,
             stalls=self._stalls,
             viewers=tuple(viewer.delivery.statistics() for viewer in self._viewers),
         )
@@ -272,7 +277,7 @@ class Run:
         except UpstreamError as error:
             self._fail(error)
         else:
-            self._over = self._over or not self._dialect.sees_endings
+            self._over = self._over or not self._dialect.has_own_frames
             self._fail(_ended_early())
 
     async def _wait_for_room(self) -> None:
@@ -286,39 +291,30 @@ class Run:
         """
         if self.log.closed:  # after the terminal frame
             return True
-        dialect = self._dialect
-        held_back = dialect.unfinished
-        frames = self._splitter.feed(chunk)
-        if self._splitter.discards:
-            mapped = self._map_around_discards(frames)
-        else:
-            mapped = dialect.map(frames) if frames else b""
-        if mapped:  # as in `_append`
-            self.log.append(mapped, dialect.ids.next)
+        pipeline = self._pipeline
+        held_back = pipeline.unfinished
+        frames = pipeline.feed(chunk)
+        if pipeline.discards:
+            self._log_discards()
+        if frames:  # as in `_append`
+            self.log.append(frames, pipeline.next)
             for viewer in self._viewers:
                 viewer.news.notify()
-        if dialect.finished:
-            self._over = dialect.exited
+        if pipeline.finished:
+            self._over = pipeline.exited
             self._end()
             self._reading.deadline = self._clock.now() + END_AFTER_EXIT
-        elif dialect.unfinished and (mapped or dialect.unfinished != held_back):
+        elif pipeline.unfinished and (frames or pipeline.unfinished != held_back):
             self._flush_later()
         return self.log.size <= self._calm_until or not self._must_wait()
 
-    def _map_around_discards(self, frames: bytes) -> bytes:
-        """A frame that was too large becomes a gap, in its place and under its number."""
-        mapped, start = [], 0
-        for discard in self._splitter.discards:
+    def _log_discards(self) -> None:
+        for discard in self._pipeline.discards:
             logger.warning("run %s...: discarded a frame of %d bytes", self._name, discard.size)
-            mapped.append(self._dialect.map(frames[start : discard.offset]))
-            mapped.append(self._dialect.gap(1, discard.size))
-            start = discard.offset
-        mapped.append(self._dialect.map(frames[start:]))
-        return b"".join(mapped)
 
     def _append(self, frames: bytes) -> None:
         if frames:
-            self.log.append(frames, self._dialect.ids.next)
+            self.log.append(frames, self._pipeline.next)
             for viewer in self._viewers:
                 viewer.news.notify()
 
@@ -359,7 +355,7 @@ class Run:
                 self._flush_at = now + FLUSH_AFTER
             else:
                 self._flush_at = inf
-                self._append(self._dialect.flush())
+                self._append(self._pipeline.flush())
         return self._flush_at
 
     def _end_stalls(self, now: float) -> float:
@@ -400,13 +396,13 @@ class Run:
             error.upstream_status,
             error.request_id,
         )
-        self._append(self._dialect.error(error.code, error.message))
+        self._append(self._pipeline.fail(error.code, error.message))
         self._end()
 
     def _end(self) -> None:
         """No frame will follow."""
         self.log.close()
-        self._splitter.close()
+        self._pipeline.close()
         self._totals.add_run(self.statistics())
         for viewer in self._viewers:
             viewer.news.notify()

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from ..wire.shapes import Shape
+
 if TYPE_CHECKING:
     from .client import HTTPUpstream
 
@@ -53,6 +55,8 @@ class Work(Protocol):
     #: Whether there may be something to cancel: set before the request that starts the exec goes out, cleared when
     #: the upstream's answer proves that nothing was started.
     may_run: bool
+    #: How its stream reads.
+    shape: Shape
 
     def stream(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Starts the exec, and yields its chunks once the upstream has said yes.

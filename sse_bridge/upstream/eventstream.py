@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from ..errors import ConfigurationError
+from ..wire.shapes import EVENT_STREAM
 from .base import Cancelled, Work
 from .client import SSE_ACCEPT, HTTPUpstream, NotSent, http_url, is_header_value, is_json, is_token, json_bytes
 
@@ -65,6 +66,7 @@ class EventStream:
 
 class _EventStreamWork:
     may_run = False  # there is nothing to cancel but the connection
+    shape = EVENT_STREAM
 
     def __init__(self, source: EventStream, upstream: HTTPUpstream, last_event_id: str | None) -> None:
         self._source = source

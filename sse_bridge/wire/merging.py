@@ -12,11 +12,10 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from .frames import split
-from .ids import FrameIds
+from .ids import ID_LINE, FrameIds
 
 __all__ = ["Merged", "first_frames", "merge"]
 
-_ID_LINE: Final = rb"(?:id: [^\n]*\n)?"
 _TAIL: Final = b'"}'
 _BLANK_LINE: Final = b"\n\n"
 #: What stands between two lines inside a JSON string.
@@ -90,7 +89,7 @@ def _merge_one_stream(frames: bytes, heads: Iterable[bytes], ids: FrameIds, firs
 @lru_cache
 def _between(head: bytes) -> re.Pattern[bytes]:
     """The end of one line's frame and the beginning of the next."""
-    return re.compile(re.escape(_TAIL + _BLANK_LINE) + _ID_LINE + re.escape(head))
+    return re.compile(re.escape(_TAIL + _BLANK_LINE) + ID_LINE + re.escape(head))
 
 
 # -- any frames
@@ -127,7 +126,7 @@ def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int
 @lru_cache
 def _line(heads: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """A frame that is one plain line."""
-    return re.compile(_ID_LINE + b"(" + b"|".join(map(re.escape, heads)) + rb')([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
+    return re.compile(ID_LINE + b"(" + b"|".join(map(re.escape, heads)) + rb')([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
 
 
 def _last_state(text: bytes) -> bytes:

@@ -15,9 +15,10 @@ from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
-from sse_bridge.wire.dialects import Typed, Verbatim
+from sse_bridge.wire.dialects import TYPED, VERBATIM
 from sse_bridge.wire.events import parse
 from sse_bridge.wire.ids import FrameIds
+from tests.support.frames import pipeline
 
 RUN = "Zk3vQ0x9bTnWf2Rq"
 #: The largest batch that is ever appended here.
@@ -28,22 +29,22 @@ class Source:
     """A run's log, and what went into it."""
 
     def __init__(self, replay: int = 0) -> None:
-        self.dialect = Typed(FrameIds(RUN))
+        self.pipeline = pipeline(TYPED, RUN)
         self.log = RunLog(replay)
         self.said: list[tuple[str, str]] = []  # the kind and the text of every frame; number 1 is at index 0
 
     def print(self, *lines: str, kind: str = "stdout") -> None:
         upstream = "".join(f"event: {kind}\ndata: {json.dumps({'line': line})}\n\n" for line in lines)
-        self.log.append(self.dialect.map(upstream.encode()), self.dialect.ids.next)
+        self.log.append(self.pipeline.feed(upstream.encode()), self.pipeline.next)
         self.said += [(kind, line) for line in lines]
 
     def end(self) -> None:
-        self.log.append(self.dialect.map(b'event: exit\ndata: {"exit_code":0}\n\n'), self.dialect.ids.next)
+        self.log.append(self.pipeline.feed(b'event: exit\ndata: {"exit_code":0}\n\n'), self.pipeline.next)
         self.said.append(("exit", ""))
         self.log.close()
 
-    def view(self, policy: Policy, rate: TokenBucket | None = None, number: int = 1) -> Delivery:
-        return Delivery(self.log, self.dialect, policy, rate, number, 0.0)
+    def view(self, policy: Policy, rate: TokenBucket | None = None, number: int = 1, now: float = 0.0) -> Delivery:
+        return Delivery(self.log, TYPED, FrameIds(RUN), policy, rate, number, now)
 
 
 class Page:
@@ -109,8 +110,7 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
     def come(self, policy: Policy, rate: TokenBucket | None, back: int) -> None:
         if len(self.pages) < 6:
             number = max(1, self.source.log.next - back)
-            delivery = Delivery(self.source.log, self.source.dialect, policy, rate, number, self.now)
-            self.pages.append(Page(self.source, delivery))
+            self.pages.append(Page(self.source, self.source.view(policy, rate, number, self.now)))
 
     @rule(index=st.integers(0, 5))
     def leave(self, index: int) -> None:
@@ -302,10 +302,10 @@ def test_a_gap_that_was_not_told_yet_keeps_a_viewer_from_its_end() -> None:
 
 def test_verbatim_has_no_word_for_what_is_missing_but_counts_it() -> None:
     """No line of ours goes among the upstream's."""
-    dialect, log = Verbatim(FrameIds(None)), RunLog()
-    delivery = Delivery(log, dialect, Drop(high_water=10), None, 1, 0.0)
-    for _ in range(3):
-        log.append(dialect.map(b"data: %b\n\n" % (b"x" * 5000)), dialect.ids.next)
+    log = RunLog()
+    delivery = Delivery(log, VERBATIM, FrameIds(None), Drop(high_water=10), None, 1, 0.0)
+    for number in range(3):
+        log.append(b"data: %b\n\n" % (b"x" * 5000), number + 2)
 
     assert delivery.take(0.0).count(b"data") == 1
     assert delivery.statistics().frames_dropped == 2

@@ -17,7 +17,7 @@ from sse_bridge.relay import viewer as viewer_module
 from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.signal import Latch, Signal
 from sse_bridge.relay.viewer import HEARTBEAT, Viewer
-from sse_bridge.wire.dialects import Typed
+from sse_bridge.wire.dialects import TYPED
 from sse_bridge.wire.ids import FrameIds
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ def viewer_of(
     send_timeout: float | None = 30.0,
     rate: TokenBucket | None = None,
 ) -> Viewer:
-    delivery = Delivery(log, Typed(FrameIds(None)), Block(), rate, 1, anyio.current_time())
+    delivery = Delivery(log, TYPED, FrameIds(None), Block(), rate, 1, anyio.current_time())
     return Viewer(delivery, Signal(), Clock(), heartbeat=heartbeat, send_timeout=send_timeout)
 
 

@@ -11,7 +11,7 @@ from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.stores import memory
 from sse_bridge.stores.memory import MemoryStore
-from sse_bridge.wire.dialects import Typed
+from sse_bridge.wire.dialects import TYPED
 from sse_bridge.wire.ids import FrameIds
 from tests.support.work import ScriptedWork
 
@@ -19,9 +19,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyn
 
 
 def run_of(token: str, size: int = 0) -> Run:
-    dialect = Typed(FrameIds(token))
     limits: dict[str, Any] = {"max_frame_size": None, "replay": 10**9, "grace": 0, "cancel_timeout": 1}
-    run = Run(token, ScriptedWork(), dialect, totals=Totals(), clock=Clock(), **limits)
+    run = Run(token, ScriptedWork(), TYPED, FrameIds(token), totals=Totals(), clock=Clock(), **limits)
     if size:
         run.log.append(b"x" * size, 2)
     return run

@@ -12,10 +12,13 @@ import anyio.lowlevel
 from sse_bridge.relay.signal import Signal
 from sse_bridge.upstream.base import Cancelled, Work
 from sse_bridge.upstream.client import HTTPUpstream
+from sse_bridge.wire.shapes import EXEC
 
 
 class ScriptedWork:
     """A `Work` whose stream the test writes with `feed` and ends with `finish` or `fail`."""
+
+    shape = EXEC
 
     def __init__(self, *, refusal: Exception | None = None, answers: bool = True, outcome: object = None) -> None:
         self.may_run = False

@@ -1,39 +1,90 @@
-"""`FrameIds`: every frame gets the next number, whatever the table says."""
+"""`ids`: every frame gets the next number, and what is written is read back."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_bridge.wire.ids import FrameIds
+from sse_bridge.wire.ids import FrameIds, Place, event_id, is_token, new_token, read_place, without_ids
+
+RUN = "Zk3vQ0x9bTnWf2Rq"
 
 
 @given(st.integers(1, 3000), st.lists(st.integers(0, 1200), min_size=1, max_size=5), st.booleans())
 def test_numbers_are_consecutive_across_any_batches(first: int, sizes: list[int], visible: bool) -> None:
     """The bulk form says exactly what formatting each id would say."""
     ids = FrameIds("run" if visible else None)
-    ids.next = first
+    number = first
 
     for size in sizes:
-        parts = [b"p%d" % index for index in range(size)]
-        number = ids.next
+        texts = [b"p%d" % index for index in range(size)]
         expected = b"".join(
-            (b"id: run.%d\n" % (number + index) if visible else b"") + b"data: <" + part + b">\n\n"
-            for index, part in enumerate(parts)
+            (b"id: run.%d\n" % (number + index) if visible else b"") + b"data: <" + text + b">\n\n"
+            for index, text in enumerate(texts)
         )
 
-        assert ids.join(parts, b"data: <", b">\n\n") == expected
-        assert ids.next == number + size
+        assert ids.number((texts, size, b"data: <", b">\n\n"), number) == expected
+        number += size
 
 
-def test_a_single_frame_gets_the_next_number() -> None:
-    """As one of many would, shown or not."""
-    for ids, expected in ((FrameIds("run"), b"id: run.1\ndata: x\n\n"), (FrameIds(None), b"data: x\n\n")):
-        assert ids.one(b"data: x\n\n") == expected
-        assert ids.next == 2
+@pytest.mark.parametrize("first", [1, 998, 999, 1000, 1001, 1999, 10**6 - 1])
+def test_the_table_of_numbers_has_no_seams(first: int) -> None:
+    """Thousands begin where the number before them ends."""
+    made = FrameIds("run").number(([b"x"] * 2002, 2002, b"", b"\n\n"), first)
+
+    assert made == b"".join(b"id: run.%d\nx\n\n" % (first + index) for index in range(2002))
 
 
 def test_ids_know_whether_they_show() -> None:
-    """Without a run's token nothing is added, and frames are still counted."""
-    assert FrameIds("run").visible
-    assert not FrameIds(None).visible
+    """Without a run's token no line is added."""
+    assert (FrameIds("run").visible, FrameIds("run").token, FrameIds("run").line(7)) == (True, "run", b"id: run.7\n")
+    assert (FrameIds(None).visible, FrameIds(None).token, FrameIds(None).line(7)) == (False, None, b"")
+    assert FrameIds("run").at(7, b"data: x") == b"id: run.7\ndata: x\n\n"
+    assert FrameIds(None).at(7, b"data: x") == b"data: x\n\n"
+
+
+def test_an_id_that_was_written_is_read_back() -> None:
+    """On a frame and in a `Last-Event-ID` it has one form."""
+    token = new_token()
+    written = event_id(token, 17)
+
+    assert FrameIds(token).line(17) == f"id: {written}\n".encode()
+    assert read_place(written) == Place(token, 17)
+    assert read_place(event_id(token, 0)) == Place(token, 0)
+    assert read_place(event_id(token, 10**18 - 1)) == Place(token, 10**18 - 1)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "",
+        "17",
+        "run.17",
+        RUN,
+        *(RUN + end for end in (".", ".-1", ".1 ", ".1\n", f".{10**18}", "x.1", ".٥", "x1", " .1", ".1.1")),
+        f"x{RUN}.1",
+        f"{RUN[:15]}é.1",
+        f"{RUN[:15]}/.1",
+    ],
+)
+def test_an_id_of_another_form_is_no_place(odd: str) -> None:
+    """It may come from anywhere: other streams, other software, or somebody's keyboard."""
+    assert read_place(odd) is None
+
+
+def test_tokens_are_long_random_and_fit_for_a_path() -> None:
+    """16 characters of 96 random bits; a token that was never given has the form of one, too."""
+    tokens = {new_token() for _ in range(100)}
+
+    assert len(tokens) == 100
+    assert all(is_token(token) and len(token) == 16 for token in tokens)
+    assert not any(map(is_token, ["", "x" * 15, "x" * 17, "x" * 15 + "/", "x" * 15 + ".", "x" * 16 + "\n"]))
+
+
+def test_the_upstreams_ids_go_and_its_data_stays() -> None:
+    """An `id` line is one that begins with the field's name."""
+    frames = b"id: 1\ndata: id: 2\nid\n\nid:3\n\nidle: x\nid:\ndata: y\n\n"
+
+    assert without_ids(frames) == b"data: id: 2\n\n\nidle: x\ndata: y\n\n"
+    assert without_ids(b"data: x\n\n") == b"data: x\n\n"

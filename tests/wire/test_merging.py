@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_bridge.wire.dialects import Named, Typed, Verbatim
+from sse_bridge.wire.dialects import NAMED, TYPED, VERBATIM, Dialect
 from sse_bridge.wire.events import Event, parse
 from sse_bridge.wire.ids import FrameIds
-from sse_bridge.wire.merging import first_frames
+from sse_bridge.wire.merging import Merged, first_frames
+from sse_bridge.wire.pipeline import Pipeline
+from tests.support.frames import pipeline
 
 RUN = "Zk3vQ0x9bTnWf2Rq"
 
@@ -23,9 +25,13 @@ def upstream(kind: str, body: Any) -> bytes:
     return f"event: {kind}\ndata: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
 
-def typed(*lines: tuple[str, Any], run: str | None = RUN) -> tuple[Typed, bytes]:
-    dialect = Typed(FrameIds(run))
-    return dialect, dialect.map(b"".join(upstream(kind, body) for kind, body in lines))
+def typed(*lines: tuple[str, Any], run: str | None = RUN) -> tuple[Pipeline, bytes]:
+    made = pipeline(TYPED, run)
+    return made, made.feed(b"".join(upstream(kind, body) for kind, body in lines))
+
+
+def merge(frames: bytes, first: int, most: int | None, run: str | None = RUN) -> Merged:
+    return TYPED.merge(FrameIds(run), frames, first, most)
 
 
 def bodies(frames: bytes) -> list[dict[str, Any]]:
@@ -34,9 +40,9 @@ def bodies(frames: bytes) -> list[dict[str, Any]]:
 
 def test_lines_of_one_stream_become_one_event_under_the_number_of_the_last() -> None:
     """So a page that appends lines shows the same text, and a resume goes on behind all of them."""
-    dialect, frames = typed(*[("stdout", {"line": text}) for text in ("a", 'say "b"', "c\\", "")])
+    _, frames = typed(*[("stdout", {"line": text}) for text in ("a", 'say "b"', "c\\", "")])
 
-    merged = dialect.merge(frames, 1, None)
+    merged = merge(frames, 1, None)
 
     assert bodies(merged.data) == [{"type": "stdout", "line": 'a\nsay "b"\nc\\\n'}]
     assert [event.id for event in parse(merged.data)] == [f"{RUN}.4"]
@@ -44,14 +50,14 @@ def test_lines_of_one_stream_become_one_event_under_the_number_of_the_last() -> 
 
 
 @pytest.mark.parametrize("run", [RUN, None])
-@pytest.mark.parametrize("dialect_type", [Typed, Named])
-def test_another_stream_begins_another_event(dialect_type: type[Typed | Named], run: str | None) -> None:
+@pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])
+def test_another_stream_begins_another_event(dialect: Dialect, run: str | None) -> None:
     """Order is kept, in every dialect of ours, with ids and without."""
-    dialect = dialect_type(FrameIds(run))
     kinds = ["stdout", "stdout", "stderr", "stderr", "stderr", "stdout"]
-    frames = dialect.map(b"".join(upstream(kind, {"line": str(number)}) for number, kind in enumerate(kinds)))
+    stream = b"".join(upstream(kind, {"line": str(number)}) for number, kind in enumerate(kinds))
+    frames = pipeline(dialect, run).feed(stream)
 
-    merged = dialect.merge(frames, 1, None)
+    merged = dialect.merge(FrameIds(run), frames, 1, None)
 
     assert [body["line"] for body in bodies(merged.data)] == ["0\n1", "2\n3\n4", "5"]
     if run is not None:
@@ -71,11 +77,11 @@ OTHERS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize("other", OTHERS, ids=[str(other) for other in OTHERS])
 def test_what_is_no_plain_line_stays_as_it_is_and_in_its_place(other: tuple[str, Any]) -> None:
     """Not a byte of it changes, and lines on its two sides are not joined across it."""
-    dialect, frames = typed(("stdout", {"line": "a"}), ("stdout", {"line": "b"}))
-    between = dialect.map(upstream(*other))
-    after = b"" if dialect.finished else dialect.map(upstream("stdout", {"line": "c"}))
+    made, frames = typed(("stdout", {"line": "a"}), ("stdout", {"line": "b"}))
+    between = made.feed(upstream(*other))
+    after = b"" if made.finished else made.feed(upstream("stdout", {"line": "c"}))
 
-    merged = dialect.merge(frames + between + after, 1, None)
+    merged = merge(frames + between + after, 1, None)
 
     assert between in merged.data
     assert bodies(merged.data)[0]["line"] == "a\nb"
@@ -85,11 +91,11 @@ def test_what_is_no_plain_line_stays_as_it_is_and_in_its_place(other: tuple[str,
 def test_a_text_that_looks_like_the_end_of_a_line_is_text() -> None:
     """A quote inside a text is escaped: nothing between two frames can be mistaken for the text of one."""
     text = '"}\n\nid: 1\ndata: {"type":"stdout","line":"'
-    dialect, frames = typed(("stdout", {"line": "a", "n": '"}'}), ("stdout", {"line": 'b","n":"c'}))
-    assert [body["line"] for body in bodies(dialect.merge(frames, 1, None).data)] == ["a", 'b","n":"c']
+    _, frames = typed(("stdout", {"line": "a", "n": '"}'}), ("stdout", {"line": 'b","n":"c'}))
+    assert [body["line"] for body in bodies(merge(frames, 1, None).data)] == ["a", 'b","n":"c']
 
-    dialect, frames = typed(("stdout", {"line": json.dumps(text)}), ("stdout", {"line": "c"}))
-    assert [body["line"] for body in bodies(dialect.merge(frames, 1, None).data)] == [json.dumps(text) + "\nc"]
+    _, frames = typed(("stdout", {"line": json.dumps(text)}), ("stdout", {"line": "c"}))
+    assert [body["line"] for body in bodies(merge(frames, 1, None).data)] == [json.dumps(text) + "\nc"]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +114,8 @@ def test_a_text_that_looks_like_the_end_of_a_line_is_text() -> None:
 def test_of_an_overwritten_line_the_last_state_is_kept(line: str, shown: str) -> None:
     """A progress bar is what it is in the end; a return at a line's end overwrites nothing."""
     for lines in ([("stdout", {"line": line})] * 3, [("stdout", {"line": line}), ("stderr", {"line": line})]):
-        dialect, frames = typed(*lines)
-        said = "\n".join(body["line"] for body in bodies(dialect.merge(frames, 1, None).data))
+        _, frames = typed(*lines)
+        said = "\n".join(body["line"] for body in bodies(merge(frames, 1, None).data))
 
         assert said.replace("\r", "") == "\n".join([shown.replace("\r", "")] * len(lines))
         assert said.count("\r") == (shown.count("\r") if shown != "windows" else 1) * len(lines)
@@ -117,11 +123,11 @@ def test_of_an_overwritten_line_the_last_state_is_kept(line: str, shown: str) ->
 
 def test_no_more_events_than_wanted() -> None:
     """What does not fit is not touched: it is merged the next time, perhaps with more."""
-    dialect, frames = typed(*[(kind, {"line": kind}) for kind in ("stdout", "stdout", "stderr", "stdout")])
+    _, frames = typed(*[(kind, {"line": kind}) for kind in ("stdout", "stdout", "stderr", "stdout")])
 
-    assert dialect.merge(frames, 1, 0) == (b"", 0, 0, 0)
-    first = dialect.merge(frames, 1, 2)
-    rest = dialect.merge(frames[first.size :], 1 + first.frames, 2)
+    assert merge(frames, 1, 0) == (b"", 0, 0, 0)
+    first = merge(frames, 1, 2)
+    rest = merge(frames[first.size :], 1 + first.frames, 2)
     assert (first.events, first.frames, rest.events, rest.frames) == (2, 3, 1, 1)
     assert [body["line"] for body in bodies(first.data + rest.data)] == ["stdout\nstdout", "stderr", "stdout"]
 
@@ -129,10 +135,10 @@ def test_no_more_events_than_wanted() -> None:
 def test_verbatim_merges_nothing() -> None:
     """Its frames are the upstream's."""
     frames = b"data: 1\n\ndata: 2\n\ndata: 3\n\n"
-    dialect = Verbatim(FrameIds(None))
+    ids = FrameIds(None)
 
-    assert dialect.merge(frames, 1, None) == first_frames(frames, None) == (frames, 3, 3, len(frames))
-    assert dialect.merge(frames, 1, 2) == (frames[:18], 2, 2, 18)
+    assert VERBATIM.merge(ids, frames, 1, None) == first_frames(frames, None) == (frames, 3, 3, len(frames))
+    assert VERBATIM.merge(ids, frames, 1, 2) == (frames[:18], 2, 2, 18)
 
 
 texts = st.text(st.sampled_from('ab"\\\r\n{}:,\x00é\u2028😀'), max_size=8)
@@ -157,10 +163,10 @@ def test_a_page_that_shows_what_it_gets_shows_the_same(
     lines: list[tuple[str, str, dict[str, str]]], most: int | None, run: str | None
 ) -> None:
     """Every line is there, in order, in its stream; ids go up to the last; neighbours of one stream are one event."""
-    dialect, frames = typed(*[(kind, {"line": text, **extra}) for kind, text, extra in lines], run=run)
+    _, frames = typed(*[(kind, {"line": text, **extra}) for kind, text, extra in lines], run=run)
     number, rest, said, seen = 1, frames, b"", list[Event]()
     while rest:
-        merged = dialect.merge(rest, number, most)
+        merged = merge(rest, number, most, run)
         assert merged.frames == rest[: merged.size].count(b"\n\n") > 0
         assert merged.events == merged.data.count(b"\n\n") <= (most or 10**6)
         number, rest, said = number + merged.frames, rest[merged.size :], said + merged.data

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import anyio
 
 from ...errors import ConfigurationError, UpstreamError
+from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Take, Work, push
 from ..client import SSE_ACCEPT, HTTPUpstream, NotSent, ceil_seconds, is_text, json_bytes
 from ..refusals import Refusal
@@ -85,6 +86,8 @@ class SandboxExec:
 
 
 class _SandboxWork:
+    shape = EXEC
+
     __slots__ = (
         "_evidence",
         "_miosa",

@@ -1,0 +1,251 @@
+"""Mappers: one run's upstream frames become a page's frames, not yet numbered.
+
+The contract of every mapper, stated once:
+
+* `map` takes whole frames (what `FrameSplitter.feed` returned) and never fails, whatever the frames hold. While `heads`
+  has entries, plain frames may go through `plain.map_plain` instead, which says the same (a property test).
+* A mapper belongs to one run. It may hold back the beginning of a line (`unfinished` says how much); `flush` hands
+  it over as it is.
+* After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return no frames.
+* `gap` and `fail` say what only the bridge can know, in dialects that have frames of their own.
+* `exited` tells whether the frames so far say that the work itself has ended. `close` frees what is held back and
+  keeps `exited` and `finished`; call nothing else after it.
+
+What an object means is the business of `shapes`; how a frame is spelled comes from a dialect. Numbering comes
+afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from .events import parse_frame
+from .frames import canonical, count_alike, split
+from .ids import Parts, without_ids
+from .objects import Body, write_json
+from .plain import UPSTREAM_HEADS, map_plain_frame
+from .shapes import Exit, Failure, Output, Shape, read
+
+__all__ = ["LineMapper", "Mapper", "Spelling", "VerbatimMapper"]
+
+#: Characters of an unfinished line that are held back; then they go out as they are. Precedent: Go's line scanner.
+MAX_UNFINISHED: Final = 64 * 1024
+
+#: Bytes of frames that are worth a look at how they begin and end.
+_LARGE: Final = 2048
+_NO_HEADS: Final[Mapping[bytes, bytes]] = {}
+
+
+class Mapper(Protocol):
+    """See the contract at the head of this module."""
+
+    #: How a plain frame is to begin, by how the upstream begins it. Empty while all frames have to go through `map`.
+    heads: Mapping[bytes, bytes]
+    #: Characters of unfinished lines that are held back.
+    unfinished: int
+    #: The terminal frame has passed.
+    finished: bool
+
+    @property
+    def exited(self) -> bool: ...
+
+    def map(self, frames: bytes) -> Parts: ...
+    def flush(self) -> Parts: ...
+    def gap(self, dropped: int, size: int) -> Parts: ...
+    def fail(self, code: str, message: str) -> Parts: ...
+    def close(self) -> None: ...
+
+
+class Spelling(Protocol):
+    """How a dialect writes a frame."""
+
+    #: How a plain frame is to begin, by how the upstream begins it.
+    heads: Mapping[bytes, bytes]
+
+    def render(self, kind: str, body: Body) -> bytes:
+        """One frame, without its blank line. No key of `body` is called `type`."""
+        ...
+
+
+class LineMapper:
+    """Turns any shape into whole lines and endings, spelled by a dialect."""
+
+    __slots__ = (
+        "_all_heads",
+        "_held",
+        "_render",
+        "_shape",
+        "exited",
+        "finished",
+        "heads",
+        "unfinished",
+    )
+
+    def __init__(self, spelling: Spelling, shape: Shape) -> None:
+        self.heads = spelling.heads
+        self.unfinished = 0
+        self.finished = False
+        self.exited = False
+        self._all_heads = spelling.heads
+        self._render = spelling.render
+        self._shape = shape
+        self._held: dict[str, str] = {}  # the beginning of a line, by stream
+
+    def map(self, frames: bytes) -> Parts:
+        """Maps frames one by one. Plain ones take a shortcut unless the beginning of a line goes before them."""
+        mapped: list[bytes] = []
+        for frame in split(canonical(frames)):
+            if self.finished:
+                break
+            plain = map_plain_frame(frame, self.heads) if self.heads else None
+            if plain is None:
+                mapped += self._translate(frame)
+            else:
+                mapped.append(plain)
+        return _parts(mapped)
+
+    def flush(self) -> Parts:
+        """The unfinished lines, marked `partial`."""
+        return _parts(self._take_held())
+
+    def gap(self, dropped: int, size: int) -> Parts:
+        """The notice that `dropped` frames of `size` bytes in all are missing here."""
+        return _parts([] if self.finished else [self._render("gap", {"dropped": dropped, "bytes": size})])
+
+    def fail(self, code: str, message: str) -> Parts:
+        """The terminal frame of a run that ended without an exit."""
+        return _parts([] if self.finished else self._end("error", {"code": code, "message": message}))
+
+    def close(self) -> None:
+        """Forgets unfinished lines."""
+        self._held.clear()
+        self._note_held()
+
+    def _translate(self, frame: bytes) -> list[bytes]:
+        """The frames that stand for any one upstream frame."""
+        meaning = read(parse_frame(frame), self._shape)
+        if meaning is None:
+            return []
+        if isinstance(meaning, Output):
+            return self._piece(meaning) if meaning.is_piece else self._lines(meaning)
+        if isinstance(meaning, Exit):
+            self.exited = True
+            return self._end("exit", meaning.body)
+        if isinstance(meaning, Failure):
+            return self._end("error", meaning.body)
+        return [self._render(meaning.kind, meaning.body)]
+
+    def _lines(self, output: Output) -> list[bytes]:
+        """Whole lines. What the stream left unfinished goes first."""
+        lines = output.text.removesuffix("\n").split("\n")
+        return self._take_held(output.stream) + self._render_lines(output.stream, lines, output.rest)
+
+    def _piece(self, output: Output) -> list[bytes]:
+        """Cuts text that comes in pieces into lines, and holds back the beginning of the next."""
+        stream = output.stream
+        *lines, tail = (self._held.pop(stream, "") + output.text).split("\n")
+        if tail:
+            self._held[stream] = tail
+        self._note_held()
+        frames = self._render_lines(stream, lines, output.rest)
+        return frames if len(tail) < MAX_UNFINISHED else frames + self._take_held(stream)
+
+    def _render_lines(self, stream: str, lines: list[str], rest: Body) -> list[bytes]:
+        """What else the object held stands on its first line: on all of them it would multiply without bound.
+
+        The others are written as one JSON array and cut apart, since a frame of a mebibyte may hold half a million.
+        Quote, comma, quote stands only between two texts, because a quote inside a text is escaped.
+        """
+        first = [self._render(stream, {"line": line, **rest}) for line in lines[:1]]
+        if len(lines) < 2:
+            return first
+        head = self._all_heads[UPSTREAM_HEADS[stream.encode()]]
+        return first + [head + text + b'"}' for text in write_json(lines[1:])[2:-2].split(b'","')]
+
+    def _end(self, kind: str, body: Body) -> list[bytes]:
+        self.finished = True
+        return [*self._take_held(), self._render(kind, body)]
+
+    def _take_held(self, *streams: str) -> list[bytes]:
+        """The beginnings of lines, of some streams or of all, marked `partial`."""
+        held = [(stream, self._held.pop(stream)) for stream in streams or list(self._held) if stream in self._held]
+        self._note_held()
+        return [self._render(stream, {"line": text, "partial": True}) for stream, text in held]
+
+    def _note_held(self) -> None:
+        self.unfinished = sum(map(len, self._held.values()))
+        self.heads = _NO_HEADS if self.unfinished or self.finished else self._all_heads
+
+
+class VerbatimMapper:
+    """Hands on the upstream's frames. Without ids, not a byte is touched but line ends.
+
+    With ids, ours replace the upstream's, and frames that held only an id go. A frame never ends the run: the end of
+    the stream does. Whether the work has ended by then, too, is read off the last frame that carries data.
+
+    Args:
+        numbered: whether the frames will get ids.
+    """
+
+    __slots__ = ("_exited", "_last", "_numbered", "_shape")
+
+    heads = _NO_HEADS
+    unfinished = 0
+    finished = False
+
+    def __init__(self, shape: Shape, *, numbered: bool) -> None:
+        self._shape = shape
+        self._numbered = numbered
+        self._last = b""  # ends with the last frame that carries data, and frames that do not
+        self._exited = False
+
+    @property
+    def exited(self) -> bool:
+        """Whether the last frame that carries data tells of an exit. Costs a parse until `close`."""
+        return self._exited or self._ends_in_exit()
+
+    def map(self, frames: bytes) -> Parts:
+        """Maps whole frames. In a large chunk, counting them by their beginning saves a look for extra blank lines."""
+        is_large = len(frames) > _LARGE
+        count = count_alike(frames) if is_large else 0
+        if not count and b"\n\n\n" in frames:  # spares a call where there is one frame a chunk
+            frames = canonical(frames)
+        if b"\ndata" in frames or frames.startswith(b"data"):
+            self._last = _from_last_data(frames) if is_large else frames
+        if not self._numbered:
+            return [frames], count or frames.count(b"\n\n"), b"", b""
+        return _parts([frame for part in split(without_ids(frames)) if (frame := part.lstrip(b"\n"))])
+
+    def flush(self) -> Parts:
+        return _parts([])
+
+    def gap(self, dropped: int, size: int) -> Parts:
+        return _parts([])
+
+    def fail(self, code: str, message: str) -> Parts:
+        return _parts([])
+
+    def close(self) -> None:
+        """Settles `exited` and forgets the frames that it was read from."""
+        self._exited = self.exited
+        self._last = b""
+
+    def _ends_in_exit(self) -> bool:
+        for frame in reversed(split(self._last)):
+            event = parse_frame(frame)
+            if event.data is not None:
+                return isinstance(read(event, self._shape), Exit)
+        return False
+
+
+def _from_last_data(frames: bytes) -> bytes:
+    """The end of frames, from the last one on that carries data.
+
+    A copy, because keeping a whole chunk costs 7 ns for each of its frames: the next one gets memory that is cold.
+    """
+    return frames[max(0, frames.rfind(b"\n\n", 0, frames.rfind(b"\ndata") + 1)) :]
+
+
+def _parts(frames: list[bytes]) -> Parts:
+    return frames, len(frames), b"", b"\n\n"

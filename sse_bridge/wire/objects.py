@@ -1,0 +1,57 @@
+"""JSON objects in and out. What they mean is the business of `shapes`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NoReturn
+
+__all__ = ["Body", "read_object", "without", "write_json"]
+
+Body = dict[str, Any]
+
+#: Levels of nesting; deeper objects are shown as text.
+_MAX_DEPTH: Final = 100
+
+
+def read_object(text: str) -> Body | None:
+    """Reads a JSON object. `None` if `text` is anything else, or if a browser could not read it back."""
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and not _is_deep(value) else None
+
+
+def write_json(value: Body | list[str]) -> bytes:
+    """Writes JSON in one line. Text beyond ASCII stays as it is, where UTF-8 can carry it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def without(body: Body, *keys: str) -> Body:
+    """A copy that lacks some keys."""
+    return {key: value for key, value in body.items() if key not in keys}
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Python reads `NaN` and `Infinity`, and floats too large to be finite. Browsers refuse them."""
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if abs(number) != float("inf") else _refuse(digits)
+
+
+def _is_deep(value: object) -> bool:
+    """Whether writing the value could exhaust the stack although reading it did not."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [child for children in inner for child in children]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,112 @@
+"""The pipeline: one upstream's chunks in, one run's numbered frames out.
+
+It cuts chunks into frames, maps these and numbers what comes out, in one straight line. It knows no viewers, no log
+and no time: the caller decides when a line has waited long enough to be flushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .dialects import Dialect
+from .frames import Discard, FrameSplitter
+from .ids import FrameIds, Parts
+from .plain import map_plain
+from .shapes import Shape
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """Everything that happens to a chunk before it is kept.
+
+    Call `feed` for each chunk, `flush` when the upstream has been silent for a while, `fail` when it ended without a
+    terminal frame, and `close` in the end. After `close`, only the attributes are of use.
+
+    Args:
+        dialect: how frames are spelled.
+        shape: how to read the upstream.
+        ids: what numbers the frames.
+        max_frame_size: bytes of an upstream frame; see `FrameSplitter`.
+    """
+
+    __slots__ = ("_ids", "_mapper", "_splitter", "discards", "finished", "next", "unfinished")
+
+    def __init__(self, dialect: Dialect, shape: Shape, ids: FrameIds, max_frame_size: int | None) -> None:
+        self._splitter = FrameSplitter(max_frame_size)
+        self._mapper = dialect.mapper(shape, numbered=ids.visible)
+        self._ids = ids
+        #: The number that the next frame gets.
+        self.next = 1
+        #: Characters of unfinished lines that are held back.
+        self.unfinished = 0
+        #: The terminal frame has passed: `feed`, `flush` and `fail` return no more frames.
+        self.finished = False
+        #: Frames over the size limit that the last `feed` discarded.
+        self.discards: Sequence[Discard] = ()
+
+    @property
+    def exited(self) -> bool:
+        """Whether the frames so far say that the work itself has ended."""
+        return self._mapper.exited
+
+    @property
+    def discarded_frames(self) -> int:
+        """Frames over the size limit that were discarded so far."""
+        return self._splitter.discarded_frames
+
+    @property
+    def discarded_bytes(self) -> int:
+        """Their bytes."""
+        return self._splitter.discarded_bytes
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Takes the next chunk, and returns the frames that are whole now: canonical, numbered, perhaps none.
+
+        A gap stands where a discarded frame would have stood.
+        """
+        splitter = self._splitter
+        frames = splitter.feed(chunk)
+        if splitter.discards or self.discards:
+            return self._feed_around_discards(frames)
+        if not frames:
+            return b""
+        mapper, first = self._mapper, self.next
+        parts = map_plain(frames, mapper.heads) if mapper.heads else None
+        if parts is None:  # plain frames leave the mapper as it is
+            parts = mapper.map(frames)
+            self.unfinished = mapper.unfinished
+            self.finished = mapper.finished
+        self.next = first + parts[1]
+        return self._ids.number(parts, first)
+
+    def flush(self) -> bytes:
+        """The unfinished lines, marked `partial`."""
+        return self._number(self._mapper.flush())
+
+    def fail(self, code: str, message: str) -> bytes:
+        """The terminal frame of a run that ended without an exit; empty if it has ended, and in `verbatim`."""
+        return self._number(self._mapper.fail(code, message))
+
+    def close(self) -> None:
+        """Forgets what is not whole. No frame will follow."""
+        self._splitter.close()
+        self._mapper.close()
+        self.unfinished = 0
+
+    def _number(self, parts: Parts) -> bytes:
+        first = self.next
+        self.next = first + parts[1]
+        self.unfinished = self._mapper.unfinished
+        self.finished = self._mapper.finished
+        return self._ids.number(parts, first)
+
+    def _feed_around_discards(self, frames: bytes) -> bytes:
+        self.discards = self._splitter.discards
+        numbered, start = [], 0
+        for discard in self.discards:
+            numbered.append(self._number(self._mapper.map(frames[start : discard.offset])))
+            numbered.append(self._number(self._mapper.gap(1, discard.size)))
+            start = discard.offset
+        numbered.append(self._number(self._mapper.map(frames[start:])))
+        return b"".join(numbered)

@@ -1,0 +1,349 @@
+"""`mapping`: the fast path says what the slow path says, lines are whole, and endings are seen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sse_bridge.wire import events, frames
+from sse_bridge.wire.dialects import NAMED, TYPED, VERBATIM, Dialect
+from sse_bridge.wire.frames import FrameSplitter, canonical
+from sse_bridge.wire.ids import FrameIds, Parts
+from sse_bridge.wire.mapping import MAX_UNFINISHED
+from sse_bridge.wire.shapes import EXEC
+from tests.support.frames import frame, loose_frames, objects, pipeline, plain_frames, typed, upstreams
+
+# -- fast and slow agree ------------------------------------------------------------------------------------------
+
+
+def same(dialect: Dialect, upstream: list[bytes], *, whole: bool) -> None:
+    """What the pipeline says of frames beside what the mapper says of the same frames in disguise.
+
+    A comment changes nothing in what a frame says, and no fast path takes a frame that begins with one.
+    """
+    stream = b"".join(upstream)
+    fast, oracle = pipeline(dialect), dialect.mapper(EXEC, numbered=False)
+    mapped = b"".join(fast.feed(chunk) for chunk in ([stream] if whole else upstream))
+    disguised = [b": x\n" + one + b"\n\n" for one in frames.split(canonical(FrameSplitter(None).feed(stream)))]
+    expected = unnumbered([oracle.map(one) for one in disguised])
+
+    assert mapped == canonical(mapped)
+    assert seen(mapped) == seen(expected)
+    assert fast.next == len(seen(expected)) + 1
+    assert (fast.finished, fast.exited, fast.unfinished) == (oracle.finished, oracle.exited, oracle.unfinished)
+    assert seen(fast.flush()) == seen(unnumbered([oracle.flush()]))
+
+
+def unnumbered(mapped: list[Parts]) -> bytes:
+    return b"".join(FrameIds(None).number(parts, 1) for parts in mapped)
+
+
+def seen(out: bytes) -> list[tuple[str, Any]]:
+    return [(event.type, json.loads(event.data or "null")) for event in events.parse(out)]
+
+
+@given(upstreams, st.booleans())
+def test_fast_path_and_slow_path_agree_typed(upstream: list[bytes], whole: bool) -> None:
+    """Whatever arrives, however it is batched, the page gets the same objects."""
+    same(TYPED, upstream, whole=whole)
+
+
+@given(upstreams, st.booleans())
+def test_fast_path_and_slow_path_agree_named(upstream: list[bytes], whole: bool) -> None:
+    """The same for `named`: the same event names, too."""
+    same(NAMED, upstream, whole=whole)
+
+
+@given(st.lists(plain_frames, min_size=1, max_size=6))
+def test_every_plain_line_is_one_frame_with_its_number(upstream: list[bytes]) -> None:
+    """Numbers start at 1 and stand on every frame, in both paths."""
+    out = pipeline(TYPED, "r").feed(b"".join(upstream))
+
+    assert [event.id for event in events.parse(out)] == [f"r.{number + 1}" for number in range(len(upstream))]
+
+
+def test_a_run_can_go_on_fast_once_a_line_is_finished() -> None:
+    """The beginning of a line takes plain frames off the fast path, and its end puts them back."""
+    mapper = TYPED.mapper(EXEC, numbered=False)
+    assert mapper.heads == TYPED.mapper(EXEC, numbered=True).heads != {}
+    mapper.map(frame("stderr", {"data": "a"}).encode())
+    assert mapper.heads == {}
+    mapper.map(frame("stderr", {"data": "b\n"}).encode())
+    assert mapper.heads != {}
+    mapper.map(frame("exit", "0").encode())
+    assert mapper.heads == {}
+
+
+# -- lines ------
+
+
+def test_an_object_that_repeats_a_key_cannot_say_two_things() -> None:
+    """A browser keeps the last of equal keys: no key of the upstream's can stand behind ours."""
+    out = pipeline().feed(b'event: stdout\ndata: {"line":"a","type":"exit","type":"error"}\n\n')
+
+    assert out == b'data: {"type":"stdout","line":"a"}\n\n'
+
+
+def test_text_in_the_payload_that_looks_like_a_frame_is_text() -> None:
+    """Heads count only where a frame begins."""
+    text = 'event: stdout\ndata: {"line":"x"}\n\n'
+    assert typed(frame("stdout", {"line": text})) == [
+        {"type": "stdout", "line": line} for line in text.removesuffix("\n").split("\n")
+    ]
+
+
+def test_many_lines_in_one_event_are_cut_apart_where_they_end_and_nowhere_else() -> None:
+    """Whatever they hold: what stands between two of them stands in none of them."""
+    lines = ["first", 'a","b', '"', '","', "\\", '\\","', "", "\u2028", "\ud800", "last"]
+
+    assert typed(frame("stdout", {"line": "\n".join(lines)})) == [{"type": "stdout", "line": line} for line in lines]
+
+
+def test_after_the_terminal_frame_nothing_follows() -> None:
+    """Not even what stood in the same chunk, and not our own words."""
+    made = pipeline()
+
+    out = made.feed((frame("exit", {"code": 0}) + frame("stdout", {"line": "late"}) + frame("exit", "1")).encode())
+
+    assert objects(out) == [{"type": "exit", "code": 0}]
+    assert made.finished
+    assert made.feed(frame("stdout", {"line": "later"}).encode()) == b""
+    assert made.fail("a", "b") == made.flush() == b""
+    mapper = TYPED.mapper(EXEC, numbered=False)
+    mapper.fail("a", "b")
+    assert mapper.gap(1, 1)[:2] == mapper.map(b"data: x\n\n")[:2] == ([], 0)
+
+
+def test_named_keeps_the_type_as_the_events_name() -> None:
+    """The object has everything but the type, and no name can break out of its line."""
+    made = pipeline(NAMED, "r", limit=80)
+
+    out = made.feed((frame("", {"type": "stderr", "line": "a"}) + frame("", {"type": "x\ndata: y", "z": 1})).encode())
+    out += made.feed(b"x" * 88 + b"\n\n") + made.fail("upstream_ended", "It ended.")
+
+    assert list(events.parse(out)) == [
+        events.Event("stderr", '{"line":"a"}', "r.1"),
+        events.Event("x data: y", '{"z":1}', "r.2"),
+        events.Event("gap", '{"dropped":1,"bytes":90}', "r.3"),
+        events.Event("error", '{"code":"upstream_ended","message":"It ended."}', "r.4"),
+    ]
+
+
+def test_text_beyond_ascii_goes_as_it_came() -> None:
+    """Raw UTF-8, U+2028 included: nothing is escaped on the way."""
+    chunk = 'event: stdout\ndata: {"line":"é\u2028"}\n\n'.encode()
+
+    assert pipeline().feed(chunk) == 'data: {"type":"stdout","line":"é\u2028"}\n\n'.encode()
+
+
+def test_bytes_that_are_not_utf8_become_text_that_is() -> None:
+    """As a browser would read them (9.2.6), whatever else is in the chunk."""
+    chunk = b'event: stdout\ndata: {"line":"\xff"}\n\nevent: stdout\ndata: {"line":"\xc3\xa9"}\n\n'
+
+    assert typed(chunk) == [{"type": "stdout", "line": "\ufffd"}, {"type": "stdout", "line": "é"}]
+
+
+def test_half_a_character_can_only_be_escaped() -> None:
+    """UTF-8 cannot carry a lone surrogate; JSON can."""
+    out = pipeline().feed(b'event: stdout\ndata: {"line":"\\ud800"}\n\n')
+
+    assert out == b'data: {"type":"stdout","line":"\\ud800"}\n\n'
+
+
+def test_frames_that_cannot_be_mapped_as_a_whole_are_mapped_one_by_one() -> None:
+    """Two streams in a chunk, one frame that only looks plain."""
+    chunk = frame("stdout", {"line": "a"}) + 'event: stdour\ndata: {"line":"b"}\n\n' + frame("stderr", {"line": "c"})
+    chunk = chunk.replace('{"line": ', '{"line":')
+
+    assert [one["line"] for one in typed(chunk)] == ["a", "b", "c"]
+
+
+# -- pieces ---------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_are_cut_into_lines_per_stream() -> None:
+    """Text under `data` or `output` ends where the script's line ends, not where the piece does."""
+    assert typed(
+        frame("stdout", {"data": "part"}),
+        frame("stderr", {"data": "oo"}),
+        frame("stdout", {"output": "ial\n\nnext"}),
+        frame("stderr", {"data": "ps\n", "ts": 1}),
+        frame("stdout", {"data": "\n"}),
+    ) == [
+        {"type": "stdout", "line": "partial"},
+        {"type": "stdout", "line": ""},
+        {"type": "stderr", "line": "oops", "ts": 1},
+        {"type": "stdout", "line": "next"},
+    ]
+
+
+def test_an_unfinished_line_goes_out_marked_when_it_is_flushed() -> None:
+    """Silence or the end say the beginning of a line as what it is."""
+    made = pipeline()
+    assert made.feed(frame("stdout", {"data": "50%"}).encode()) == b""
+    assert made.unfinished
+
+    assert objects(made.flush()) == [{"type": "stdout", "line": "50%", "partial": True}]
+    assert not made.unfinished
+    assert made.flush() == b""
+
+
+def test_the_end_and_a_whole_line_say_what_is_unfinished_first() -> None:
+    """Order is the script's."""
+    assert typed(
+        frame("stdout", {"data": "a"}),
+        frame("stdout", {"line": "b"}),
+        frame("stdout", {"data": "c"}),
+        frame("exit", "0"),
+    ) == [
+        {"type": "stdout", "line": "a", "partial": True},
+        {"type": "stdout", "line": "b"},
+        {"type": "stdout", "line": "c", "partial": True},
+        {"type": "exit", "code": 0},
+    ]
+    made = pipeline()
+    made.feed(frame("stdout", {"data": "a"}).encode())
+    assert [said["type"] for said in objects(made.fail("lost", "gone"))] == ["stdout", "error"]
+
+
+def test_a_line_that_never_ends_is_not_kept_for_ever() -> None:
+    """What is held back is bounded; nothing of it is lost."""
+    piece = "x" * 1000
+    said = typed(*[frame("stdout", {"data": piece})] * 200)
+
+    assert all(one["partial"] for one in said)
+    assert sum(len(one["line"]) for one in said) >= 200 * 1000 - MAX_UNFINISHED
+
+
+@pytest.mark.parametrize("key", ["line", "data"])
+def test_what_else_an_object_holds_is_kept_once(key: str) -> None:
+    """On every line of it, a frame of 60 KB would become 400 MB."""
+    said = typed(frame("stdout", {key: "a\nb\nc\n", "x": "y" * 100}))
+
+    assert said == [{"type": "stdout", "line": "a", "x": "y" * 100}] + [{"type": "stdout", "line": one} for one in "bc"]
+
+
+def test_a_character_split_between_pieces_arrives_whole() -> None:
+    """Halves of a surrogate pair meet again in the line."""
+    assert typed(frame("stdout", {"data": "\ud83d"}), frame("stdout", {"data": "\ude00\n"})) == [
+        {"type": "stdout", "line": "😀"}
+    ]
+
+
+# -- verbatim ------
+
+
+@given(st.lists(st.one_of(loose_frames, st.sampled_from([b"id: 1\n\n", b": c\n\n", b"id\ndata: x\n\n"])), max_size=6))
+def test_verbatim_without_ids_touches_nothing(upstream: list[bytes]) -> None:
+    """The very object that came goes on, and its frames are counted."""
+    stream = canonical(FrameSplitter(None).feed(b"".join(upstream)))
+    texts, count, *around = VERBATIM.mapper(EXEC, numbered=False).map(stream)
+
+    assert texts[0] is stream
+    assert around == [b"", b""]
+    assert count == len(frames.split(stream))
+
+
+@pytest.mark.parametrize("odd", [b"", b"event: exit\ndata: 0\n\n", b"\n", b"data: 1\ndata: 2\n\n"])
+@pytest.mark.parametrize("ids", [None, "r"])
+def test_verbatim_counts_many_frames_as_it_counts_few(odd: bytes, ids: str | None) -> None:
+    """Whether they begin alike or not, with blank lines too many or without."""
+    alike = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
+    many, few = pipeline(VERBATIM, ids), pipeline(VERBATIM, ids)
+
+    whole = many.feed(alike + odd + alike)
+
+    assert whole == b"".join(few.feed(frame + b"\n\n") for frame in frames.split(canonical(alike + odd + alike)))
+    assert many.next == few.next == 1001 + bool(odd.strip())
+
+
+def test_verbatim_counts_what_it_does_not_touch() -> None:
+    """Numbers go on, whether anybody sees them or not."""
+    made = pipeline(VERBATIM)
+
+    assert made.feed(b"id: 7\n\ndata: x\n\n") == b"id: 7\n\ndata: x\n\n"
+    assert made.next == 3
+
+
+def test_verbatim_with_ids_replaces_the_upstreams() -> None:
+    """Of two ids the last would win, so the upstream's go; so do frames that were nothing else."""
+    made = pipeline(VERBATIM, "r")
+
+    out = made.feed(b"id: 7\n\nid: 8\ndata: id: 1\n\ndata: x\nid\n\nevent: idle\ndata: y\n\n")
+
+    assert out == b"id: r.1\ndata: id: 1\n\nid: r.2\ndata: x\n\nid: r.3\nevent: idle\ndata: y\n\n"
+    assert made.feed(b"data: z\n\n") == b"id: r.4\ndata: z\n\n"
+
+
+def test_verbatim_has_no_frames_of_its_own() -> None:
+    """The bridge adds no line but heartbeats."""
+    made, mapper = pipeline(VERBATIM, limit=20), VERBATIM.mapper(EXEC, numbered=True)
+
+    assert made.feed(b"data: 1\n\ndata: too large for this\n\n") == b"data: 1\n\n"
+    assert made.fail("a", "b") == made.flush() == b""
+    assert mapper.gap(1, 1)[:2] == ([], 0)
+    assert not any((made.unfinished, made.finished, made.exited))
+    assert made.next == 2
+
+
+# -- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_only_an_exit_says_that_the_work_has_ended() -> None:
+    """An error ends the run, and the work may go on."""
+    for name, exited in (("exit", True), ("timeout", True), ("error", False)):
+        made = pipeline()
+        made.feed(frame(name, {}).encode())
+        assert made.finished
+        assert made.exited is exited
+    failed = pipeline()
+    failed.fail("a", "b")
+    assert (failed.finished, failed.exited) == (True, False)
+
+
+EXIT = b"event: exit\ndata: 0\n\n"
+LINES = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
+
+
+@pytest.mark.parametrize("ids", [None, "r"])
+@pytest.mark.parametrize(
+    ("chunks", "exited"),
+    [
+        ([b"data: x\n\n"], False),
+        ([EXIT], True),
+        ([b'data: {"exit_code":1}\n\n'], True),
+        ([b"event: timeout\ndata: {}\n\n"], True),
+        ([b"event: error\ndata: {}\n\n"], False),
+        ([b"data: x\n\n" + EXIT], True),
+        ([EXIT, b"data: late\n\n"], False),
+        ([EXIT + b"data: late\n\n"], False),
+        ([EXIT, b": data\n\n", b"id: 1\n\n"], True),
+        ([EXIT + b": data\n\nretry: 1\n\n"], True),
+        ([b"event: exit\ndatum: 0\n\n"], False),
+        ([b"event: exit\ndata: 0\n"], False),
+        ([LINES + EXIT], True),
+        ([EXIT + LINES], False),
+        ([LINES + EXIT + b": data\n\n\n\n"], True),
+        ([LINES + EXIT, b": x\n\n" * 1000], True),
+        ([b'data: {"exit_code":1,"x":"' + b"x" * 3000 + b'"}\n\n'], True),
+        ([b": x\n" * 1000 + EXIT], True),
+        ([], False),
+    ],
+)
+def test_verbatim_reads_an_exit_off_the_last_frame_that_carries_data(
+    chunks: list[bytes], exited: bool, ids: str | None
+) -> None:
+    """Comments may follow it; other data says that the work goes on. However it is cut, and after the close, too."""
+    for cut in (chunks, [b"".join(chunks)], [bytes([byte]) for byte in b"".join(chunks)]):
+        made = pipeline(VERBATIM, ids)
+        for chunk in cut:
+            made.feed(chunk)
+
+        assert made.exited is exited
+        made.close()
+        assert made.exited is exited
+        assert not made.finished

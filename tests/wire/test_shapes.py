@@ -1,0 +1,145 @@
+"""`shapes`: every known upstream shape has one meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from sse_bridge.wire.events import Event
+from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, SHAPES, Exit, Failure, Meaning, Other, Output, Shape, read
+from tests.support.frames import frame, typed
+
+
+@pytest.mark.parametrize(
+    ("upstream", "expected"),
+    [
+        # the stream: in the event's name, in the body, nowhere
+        (frame("stdout", {"line": "a"}), {"type": "stdout", "line": "a"}),
+        (frame("stderr", {"line": "a"}), {"type": "stderr", "line": "a"}),
+        (frame("output", {"line": "a"}), {"type": "stdout", "line": "a"}),
+        (frame("log", {"line": "a"}), {"type": "stdout", "line": "a"}),
+        (frame("", {"line": "a"}), {"type": "stdout", "line": "a"}),
+        (frame("message", {"type": "stderr", "line": "a"}), {"type": "stderr", "line": "a"}),
+        (frame("", {"stream": "stderr", "line": "a"}), {"type": "stderr", "line": "a", "stream": "stderr"}),
+        (frame("", {"stream": ["stderr"], "line": "a"}), {"type": "stdout", "line": "a", "stream": ["stderr"]}),
+        (frame("stdout", {"type": "exit", "line": "a", "code": 3}), {"type": "stdout", "line": "a", "code": 3}),
+        (frame("", {"type": ["exit"], "line": "a"}), {"type": "stdout", "line": "a"}),
+        # the text: with its line feed, with none, not a string, absent, not JSON
+        (frame("stdout", {"line": "a\n"}), {"type": "stdout", "line": "a"}),
+        (frame("stdout", {"line": "a\r"}), {"type": "stdout", "line": "a\r"}),
+        (frame("stdout", {"line": ""}), {"type": "stdout", "line": ""}),
+        (frame("stdout", {}), {"type": "stdout", "line": ""}),
+        (frame("", {}), {"type": "stdout", "line": ""}),
+        (frame("stdout", {"line": None}), {"type": "stdout", "line": ""}),
+        (frame("stdout", {"line": 42}), {"type": "stdout", "line": "42"}),
+        (frame("stdout", "plain words"), {"type": "stdout", "line": "plain words"}),
+        (frame("stderr", "null"), {"type": "stderr", "line": "null"}),
+        (frame("stdout", '["a"]'), {"type": "stdout", "line": '["a"]'}),
+        (frame("stdout", '{"line": NaN}'), {"type": "stdout", "line": '{"line": NaN}'}),
+        (frame("stdout", '{"line": "a", "t": 1e999}'), {"type": "stdout", "line": '{"line": "a", "t": 1e999}'}),
+        (frame("stdout", '{"a":' * 150 + "0" + "}" * 150), {"type": "stdout", "line": '{"a":' * 150 + "0" + "}" * 150}),
+        (frame("stdout", "[" * 100_000), {"type": "stdout", "line": "[" * 100_000}),
+        (frame("stdout", {"line": "a", "ts": 1.5, "partial": True}),
+         {"type": "stdout", "line": "a", "ts": 1.5, "partial": True}),
+        # the exit
+        (frame("exit", {"exit_code": 0}), {"type": "exit", "code": 0}),
+        (frame("exit", {"exitCode": 3}), {"type": "exit", "code": 3}),
+        (frame("exit", {"code": "4"}), {"type": "exit", "code": 4}),
+        (frame("exit", {"exit_code": 5.0}), {"type": "exit", "code": 5}),
+        (frame("exit", {"exit_code": None}), {"type": "exit", "code": None, "exit_code": None}),
+        (frame("exit", {"exit_code": True}), {"type": "exit", "code": None, "exit_code": True}),
+        (frame("exit", {"exit_code": "bad", "code": 7}), {"type": "exit", "code": 7, "exit_code": "bad"}),
+        (frame("exit", "6"), {"type": "exit", "code": 6}),
+        (frame("exit", "bye"), {"type": "exit", "code": None, "exit_code": "bye"}),
+        (frame("", {"exit_code": 0}), {"type": "exit", "code": 0}),
+        (frame("", {"code": 9}), {"type": "exit", "code": 9}),
+        (frame("", {"exit_code": None}), {"type": "exit", "code": None, "exit_code": None}),
+        (frame("message", {"exitCode": None}), {"type": "exit", "code": None, "exitCode": None}),
+        (frame("", {"exit_code": "oops"}), {"type": "exit", "code": None, "exit_code": "oops"}),
+        (frame("", {"type": None, "exit_code": None, "status": ["failed"]}),
+         {"type": "exit", "code": None, "exit_code": None, "status": ["failed"]}),
+        (frame("", {"type": "exit", "code": 3}), {"type": "exit", "code": 3}),
+        # what only looks like one: a word that may be anything, text, something that goes on, a type of its own
+        (frame("", {"code": None}), {"type": "stdout", "line": "", "code": None}),
+        (frame("", {"code": "E_OOM"}), {"type": "stdout", "line": "", "code": "E_OOM"}),
+        (frame("", {"exit": "left"}), {"type": "stdout", "line": "", "exit": "left"}),
+        (frame("", {"line": "a", "exit_code": None}), {"type": "stdout", "line": "a", "exit_code": None}),
+        (frame("", {"line": None, "exit_code": None}), {"type": "stdout", "line": "", "exit_code": None}),
+        (frame("", {"status": "running", "exit_code": None}),
+         {"type": "stdout", "line": "", "status": "running", "exit_code": None}),
+        (frame("", {"state": "queued", "exitCode": None}),
+         {"type": "stdout", "line": "", "state": "queued", "exitCode": None}),
+        (frame("", {"type": "job", "exit_code": None}), {"type": "job", "exit_code": None}),
+        (frame("job", {"exit_code": None}), {"type": "job", "exit_code": None}),
+        (frame("", {"type": "exit", "exit_code": -1, "timed_out": True}),
+         {"type": "exit", "code": -1, "timed_out": True}),
+        (frame("timeout", {}), {"type": "exit", "code": -1, "timed_out": True}),
+        (frame("", {"type": "timeout"}), {"type": "exit", "code": -1, "timed_out": True}),
+        (frame("timeout", "too long"), {"type": "exit", "code": -1, "timed_out": True, "line": "too long"}),
+        # errors
+        (frame("error", {"code": "oom", "message": "killed"}), {"type": "error", "code": "oom", "message": "killed"}),
+        (frame("error", "boom"), {"type": "error", "code": "upstream_error", "message": "boom"}),
+        (frame("error", {}), {"type": "error", "code": "upstream_error", "message": "The upstream reported an error."}),
+        (frame("error", {"error": "VM_LOST", "detail": "gone"}),
+         {"type": "error", "code": "VM_LOST", "message": "gone", "error": "VM_LOST", "detail": "gone"}),
+        (frame("error", {"error": {"code": 500, "message": "no"}}),
+         {"type": "error", "code": "500", "message": "no", "error": {"code": 500, "message": "no"}}),
+        # whatever else: kept under its own name
+        (frame("started", {"pid": 3}), {"type": "started", "pid": 3}),
+        (frame("", {"type": "gap", "dropped": 2, "bytes": 9}), {"type": "gap", "dropped": 2, "bytes": 9}),
+        (frame("", {"type": "status_change", "data": {"status": "online"}}),
+         {"type": "status_change", "data": {"status": "online"}}),
+    ],
+)  # fmt: skip
+def test_each_upstream_shape_has_one_meaning(upstream: str, expected: dict[str, Any]) -> None:
+    """One upstream frame, one object, and `type` is always ours."""
+    assert typed(upstream) == [expected]
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "ping", "keepalive"])
+def test_named_heartbeats_are_no_output(name: str) -> None:
+    """A heartbeat says nothing, whether a comment, a named event, or a body's type."""
+    assert typed(frame(name, {}), frame(name, {"line": "no"}), frame("", {"type": name}), ": heartbeat\n\n") == []
+
+
+def test_frames_without_data_dispatch_nothing() -> None:
+    """9.2.6: an id, a name or a comment alone is no event."""
+    assert typed("id: 1\n\n", "event: stdout\n\n", ": x\n\n", "retry: 1\n\n") == []
+
+
+def means(event: Event, shape: Shape, expected: Meaning) -> bool:
+    """Tuples of different kinds would be equal."""
+    meaning = read(event, shape)
+    return type(meaning) is type(expected) and meaning == expected
+
+
+def test_a_meaning_says_what_the_mapper_needs() -> None:
+    """Output knows its stream and whether it was cut anywhere; an exit and a failure are told apart."""
+    assert means(Event("stderr", '{"line":"a","n":1}'), EXEC, Output("stderr", "a", False, {"n": 1}))
+    assert means(Event("stdout", '{"data":"a","n":1}'), EXEC, Output("stdout", "a", True, {"n": 1}))
+    assert means(Event("exit", "3"), EXEC, Exit({"code": 3}))
+    assert means(Event("error", "boom"), EXEC, Failure({"code": "upstream_error", "message": "boom"}))
+    assert means(Event("started", '{"pid":3}'), EXEC, Other("started", {"pid": 3}))
+    assert read(Event("ping", "{}"), EXEC) is read(Event("stdout"), EXEC) is None
+
+
+def test_every_kind_of_upstream_has_a_shape() -> None:
+    """An event stream is read as a command's output is."""
+    assert {"exec": EXEC, "event_stream": EVENT_STREAM} == SHAPES
+    assert dataclasses.replace(EXEC, name="") != EXEC
+    exec_table, stream_table = (dataclasses.asdict(shape) for shape in (EXEC, EVENT_STREAM))
+    assert {**exec_table, "name": ""} == {**stream_table, "name": ""}
+
+
+def test_a_shape_decides_what_a_name_means() -> None:
+    """Names, keys and states come from the table."""
+    odd = dataclasses.replace(
+        EXEC, kinds={"done": "exit"}, text_keys=("text", "part"), line_key="text", exit_keys=("rc",), sure_exit_keys=()
+    )
+    assert means(Event("done", '{"rc":2}'), odd, Exit({"code": 2}))
+    assert means(Event("message", '{"rc":2}'), odd, Exit({"code": 2}))
+    assert means(Event("x", '{"text":"a"}'), odd, Output("stdout", "a", False, {}))
+    assert means(Event("x", '{"part":"a"}'), odd, Output("stdout", "a", True, {}))
+    assert means(Event("message", "words"), odd, Output("stdout", "words", False, {}))
