@@ -68,7 +68,6 @@ class Run:
         "_ids",
         "_is_let_go",
         "_name",
-        "_over",
         "_pipeline",
         "_reading",
         "_room",
@@ -122,7 +121,6 @@ class Run:
         self._reading = anyio.CancelScope()
         self._ending: anyio.CancelScope | None = None  # while the work is being ended
         self._is_let_go = False
-        self._over = False  # the work is known to have ended by itself
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last one who left, during the grace period
         self._clock = clock
@@ -264,7 +262,7 @@ class Run:
                 self._timer.stop()
             self._fail(UpstreamError("The server stopped, or failed.", code="bridge_failed"))
             try:
-                if self._work.may_run and not self._over:
+                if self._work.may_run and not self._pipeline.exited:
                     await self._cancel_work()
             finally:
                 self.done.set()
@@ -277,7 +275,6 @@ class Run:
         except UpstreamError as error:
             self._fail(error)
         else:
-            self._over = self._over or not self._dialect.has_own_frames
             self._fail(_ended_early())
 
     async def _wait_for_room(self) -> None:
@@ -301,7 +298,6 @@ class Run:
             for viewer in self._viewers:
                 viewer.news.notify()
         if pipeline.finished:
-            self._over = pipeline.exited
             self._end()
             self._reading.deadline = self._clock.now() + END_AFTER_EXIT
         elif pipeline.unfinished and (frames or pipeline.unfinished != held_back):

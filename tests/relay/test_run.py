@@ -503,13 +503,34 @@ async def test_the_clock_is_told_of_an_unfinished_line(anyio_backend: str, monke
 
 
 async def test_verbatim_ends_as_its_upstream_ends(anyio_backend: str) -> None:
-    """It has no word for an error, and an end that the upstream chose is no reason to cancel."""
+    """It has no frame for an error, and an exit that the upstream told of is no reason to cancel."""
     async with scene(dialect="verbatim") as it:
-        it.work.feed(b"id: 1\ndata: x\r\n\r\n")
+        it.work.feed(b"id: 1\ndata: x\r\n\r\n", exit_frame(), ": bye\n\n")
         it.work.finish()
 
-    assert it.viewer.delivery.cursor.take(100) == b"id: 1\ndata: x\n\n"
+    assert it.viewer.delivery.cursor.take(100) == b"id: 1\ndata: x\n\n" + exit_frame() + b": bye\n\n"
     assert it.viewer.delivery.cursor.finished
+    assert it.work.cancels == 0
+
+
+@pytest.mark.parametrize("printed", [b"data: x\n\n", exit_frame() + b"data: late\n\n", exit_frame()[:-1], b""])
+async def test_verbatim_work_whose_stream_ends_without_an_exit_is_cancelled(anyio_backend: str, printed: bytes) -> None:
+    """The end of a stream says as little about a command here as in other dialects: it is looked for and ended."""
+    async with scene(dialect="verbatim") as it:
+        it.work.feed(printed)
+        it.work.finish()
+
+    assert it.run.log.closed
+    assert it.work.cancels == 1
+
+
+async def test_verbatim_work_that_has_ended_is_not_cancelled_when_the_viewer_leaves(anyio_backend: str) -> None:
+    """The upstream may linger after the exit: then leaving ends the reading, and there is no work to end."""
+    async with scene(dialect="verbatim") as it:
+        it.work.feed(exit_frame())
+        await wait_all_tasks_blocked()
+        it.run.leave(it.viewer)
+
     assert it.work.cancels == 0
 
 
