@@ -17,19 +17,21 @@ from starlette.requests import Request
 from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
-from ..relay.run import RETRY_AFTER, Run
+from ..relay.options import RunOptions, ViewerOptions
+from ..relay.run import Run
 from ..relay.signal import Latch
 from ..relay.statistics import BridgeStatistics, Totals
-from ..relay.viewer import HEARTBEAT, Viewer
+from ..relay.viewer import HEARTBEAT, Gone, Viewer
 from ..stores.memory import MemoryStore
 from ..upstream.base import Exec
 from ..upstream.client import HTTPUpstream
 from ..wire.dialects import DIALECTS
 from ..wire.events import Event, encode
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
-from ..wire.ids import FrameIds, event_id, is_token, new_token, read_place
+from ..wire.ids import event_id, is_token, new_token, read_place
 from . import messages, options, refusals
 from .messages import Receive, Scope, Send
+from .refusals import RETRY_AFTER_STOP
 from .sockets import Sockets, with_own_addresses
 from .stopping import Open
 
@@ -153,22 +155,31 @@ class SSEBridge:
         self._rate = rate
         self._max_viewers = max_viewers
         self._max_runs = max_runs
-        self._heartbeat = heartbeat
-        self._grace = grace
-        self._replay = replay
         self._sees_retry = self._dialect.has_own_frames
         self._retry_ms = retry_ms if self._sees_retry else None
-        self._max_frame_size = max_frame_size
-        self._send_timeout = send_timeout
         self._commit_after = math.inf if commit_after is None else commit_after
         self._cancel_timeout = cancel_timeout
+        self._run_options = RunOptions(
+            dialect=self._dialect,
+            ids=self._ids,
+            max_frame_size=max_frame_size,
+            replay=replay,
+            grace=grace,
+            cancel_timeout=cancel_timeout,
+        )
+        self._viewer_options = ViewerOptions(
+            heartbeat=math.inf if heartbeat is None else heartbeat,
+            send_timeout=math.inf if send_timeout is None else send_timeout,
+            commit_after=self._commit_after,
+            retry_ms=self._retry_ms,
+        )
         self._allow_cross_site = allow_cross_site
         self._open: Open | None = None
         self._sockets = Sockets()
 
     def statistics(self) -> BridgeStatistics:
         """What happens now, and what was counted since the bridge was made."""
-        shown = [run for run in self._store.runs if not run.log.closed or run.viewers]
+        shown = [run for run in self._store.runs if not run.is_over or run.audience.viewers]
         return self._totals.snapshot(tuple(run.statistics() for run in shown))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -213,7 +224,7 @@ class SSEBridge:
         """What a viewer gets with its end when the server stops."""
         if not self._sees_retry:
             return b""
-        return encode(Event(retry=(self._retry_ms or int(1000 * RETRY_AFTER)) + random.randrange(_SPREAD)))
+        return encode(Event(retry=(self._retry_ms or int(1000 * RETRY_AFTER_STOP)) + random.randrange(_SPREAD)))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -251,7 +262,7 @@ class SSEBridge:
         """Goes on behind the frame that was seen last. 204 ends an `EventSource` (WHATWG HTML 9.2.3)."""
         place = read_place(seen)
         run = None if place is None else self._store.get(place.token, anyio.current_time())
-        if run is None or place is None or place.number >= run.log.next:
+        if run is None or place is None or place.number >= run.audience.log.next:
             return await messages.send_json(send, 204, None)
         return await self._attach(request, run, place.number + 1, send)
 
@@ -262,14 +273,14 @@ class SSEBridge:
                 return await messages.send_json(send, 204, None)
             raise HTTPException(404, "There is nothing at this path.")
         place = read_place(_last_event_id(request))
-        known = place is not None and place.token == token and place.number < run.log.next
+        known = place is not None and place.token == token and place.number < run.audience.log.next
         # Who has seen nothing is told how much of the beginning is no longer kept.
         return await self._attach(request, run, place.number + 1 if place is not None and known else 1, send)
 
     async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
         """One more viewer, from frame `number` on, of a run that another request hosts, or that is over."""
         await self._authorized(request, run)
-        if run.log.closed and number == run.log.next:  # it has seen the end
+        if run.is_over and number == run.audience.log.next:  # it has seen the end
             return await messages.send_json(send, 204, None)
         limits = await self._chosen(request)
         viewer = self._view(run, *limits, number)
@@ -279,7 +290,7 @@ class SSEBridge:
                 tasks.start_soon(self._show, run, viewer, connection)
                 await connection.watch(viewer)
         finally:
-            run.leave(viewer)  # who is cancelled before the first step never gets to it
+            run.audience.leave(viewer)  # who is cancelled before the first step never gets to it
         if connection.failures:
             raise connection.failures[0]
         return None
@@ -305,15 +316,8 @@ class SSEBridge:
     def _view(self, run: Run, policy: Policy, rate: TokenBucket | None, number: int) -> Viewer:
         """One more viewer, if there is room for one."""
         if self._max_viewers is not None:
-            self._bound("viewers", sum(other.viewers for other in self._store.runs), self._max_viewers)
-        return run.view(
-            policy,
-            number,
-            self._here().clock,
-            rate=rate,
-            heartbeat=self._heartbeat,
-            send_timeout=self._send_timeout,
-        )
+            self._bound("viewers", sum(other.audience.viewers for other in self._store.runs), self._max_viewers)
+        return run.audience.view(policy, rate, number, self._viewer_options, self._here().clock)
 
     def _bound(self, what: str, there_are: int, most: int) -> None:
         if there_are >= most:
@@ -355,18 +359,7 @@ class SSEBridge:
             self._bound("runs", sum(not other.done.is_set for other in self._store.runs), self._max_runs)
         work = source.work(self._upstream, last_event_id)
         token = new_token()
-        run = Run(
-            token,
-            work,
-            self._dialect,
-            FrameIds(token if self._ids else None),
-            max_frame_size=self._max_frame_size,
-            replay=self._replay,
-            grace=self._grace,
-            cancel_timeout=self._cancel_timeout,
-            totals=self._totals,
-            clock=self._here().clock,
-        )
+        run = Run(token, work, self._run_options, self._totals, self._here().clock)
         viewer = self._view(run, *limits, 1)
         self._store.add(run, key)
         watching = anyio.CancelScope()
@@ -383,7 +376,7 @@ class SSEBridge:
             raise _alone(group) from None
         finally:
             here.remove_run(run)
-            run.leave(viewer)
+            run.audience.leave(viewer)
             if not run.began:
                 run.skip()
                 self._store.forget(run)
@@ -394,7 +387,7 @@ class SSEBridge:
         """Reads the run. Who left while we resolved starts nothing, nor does a run that was ended meanwhile."""
         for _ in range(_ROUNDS_TO_NOTICE):
             await anyio.lowlevel.checkpoint()
-        if not run.is_followed or run.log.closed:
+        if not run.audience.is_followed or run.is_over:
             return run.skip()
         try:
             await run.read()
@@ -424,16 +417,16 @@ class SSEBridge:
                 if await self._begin(run, viewer, send):
                     await viewer.write(send_body, self._first_frames(run, viewer))
             if viewer.scope.cancelled_caught:
-                viewer.leave("stopped")
+                viewer.leave(Gone.STOPPED)
             await self._see_off(run, viewer, connection)
         except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
-            viewer.leave("disconnected")
+            viewer.leave(Gone.DISCONNECTED)
         except Exception as error:
             connection.failures.append(error)
         finally:
             here.remove_viewer(viewer)
             timer.stop()
-            run.leave(viewer)
+            run.audience.leave(viewer)
             connection.watching.cancel()
 
     async def _begin(self, run: Run, viewer: Viewer, send: Send) -> bool:
@@ -442,7 +435,7 @@ class SSEBridge:
             await run.answered.wait()
         if run.refused is not None:
             await viewer.until_done()
-            await viewer.timed(refusals.send_upstream_error(send, run.refused))
+            await viewer.timed(refusals.send_refusal(send, run.refused))
             return False
         headers = [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())]
         await viewer.timed(send(messages.start(200, headers)))
@@ -452,7 +445,7 @@ class SSEBridge:
         """Cuts the connection of a client that does not read: the server would wait for it, for ever."""
         here = self._here()
         scope = with_own_addresses(connection.scope, connection.receive)
-        is_stuck = viewer.gone in ("stalled", "stopped")
+        is_stuck = viewer.gone in (Gone.STALLED, Gone.STOPPED)
         if here.stopping and not is_stuck and self._sockets.unsent(scope):
             with here.wait():  # it was given its end, but has not taken what came before
                 await anyio.sleep_forever()
@@ -516,7 +509,7 @@ class _Connection:
         except Exception as error:
             self.failures.append(error)
         self.left.set()
-        viewer.leave("disconnected")
+        viewer.leave(Gone.DISCONNECTED)
 
 
 async def _call(function: Callable[..., object], *arguments: object) -> object:
@@ -529,7 +522,7 @@ async def _call(function: Callable[..., object], *arguments: object) -> object:
 
 
 def _stopping() -> HTTPException:
-    return HTTPException(503, "The server is stopping.", {"Retry-After": f"{RETRY_AFTER:.0f}"})
+    return HTTPException(503, "The server is stopping.", {"Retry-After": f"{RETRY_AFTER_STOP:.0f}"})
 
 
 def _last_event_id(request: Request) -> str:

@@ -1,7 +1,7 @@
 """What a bridge has open in one event loop, and how it ends there when the server stops.
 
-Servers wait for open responses, most of them for ever. So whoever is here is told, gets a second to take what is
-pending, and goes. This knows who is open and for how long; how a run or a viewer ends is their own business.
+Servers wait for open responses, most of them without limit. So every viewer is told, gets a second to take what is
+pending, and goes. This room knows what is open and for how long. How a run or a viewer ends is their own business.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import anyio
 from anyio.lowlevel import EventLoopToken
 
 from ..relay.clock import Clock
+from ..relay.ending import Cause
 from ..relay.run import Run
 from ..relay.signal import Signal
-from ..relay.viewer import Viewer
+from ..relay.viewer import Gone, Viewer
 from . import hypercorn, signals
 
 __all__ = ["PATIENCE", "Open"]
 
-#: Seconds that viewers have to take what is pending and the end, and that an application's functions have to return.
+#: Seconds that viewers get to take what is pending and their end, and that an application's functions get to return.
 PATIENCE: Final = 1.0
 
 
@@ -31,11 +32,11 @@ class Open:
 
     Args:
         token: the event loop.
-        farewell: makes what a viewer gets with its end.
+        farewell: returns what a viewer is sent with its end.
     """
 
     def __init__(self, token: EventLoopToken, farewell: Callable[[], bytes]) -> None:
-        #: Nothing new is taken.
+        #: Whether the bridge is stopping; it takes no new request then.
         self.stopping = False
         self.clock = Clock()
         self._token = token
@@ -49,11 +50,11 @@ class Open:
         self._listener = signals.Listener(self._call_soon, self.stop, self.let_go)
 
     def is_in(self, token: EventLoopToken) -> bool:
-        """Whether this is the event loop."""
+        """Whether `token` stands for this event loop."""
         return self._token.native_token is token.native_token
 
     def listen(self) -> None:
-        """Stops by itself when the server is told to stop, where there are ways to know."""
+        """Stops by itself when the server is told to stop, where that can be heard."""
         signals.listen(self._listener)
         hypercorn.watch(self.stop)
 
@@ -62,39 +63,39 @@ class Open:
         schedule = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
         schedule(function)
 
-    # -- who is here
+    # -- what is open
 
     def enter(self) -> None:
-        """A request is open. These are no context managers: a generator each would be a kilobyte of an idle stream."""
+        """Counts a request. Plain calls, because a context manager's generator would hold 1 KB of an idle stream."""
         self._requests += 1
 
     def leave(self) -> None:
-        """It is over."""
+        """Counts the end of a request."""
         self._requests -= 1
         if not self._requests:
             self._emptied.notify()
 
     def add_run(self, run: Run) -> None:
-        """A run is hosted."""
+        """Adds a run that this event loop hosts."""
         self._runs.add(run)
 
     def remove_run(self, run: Run) -> None:
-        """It is not any more."""
+        """Removes a run. May be called again."""
         self._runs.discard(run)
 
     def add_viewer(self, viewer: Viewer, run: Run) -> None:
-        """A viewer of a run is written to."""
+        """Adds a viewer that is written to here."""
         self._viewers[viewer] = run
         if self.stopping:
             viewer.stop(self._farewell(), self._deadline, run.done)
 
     def remove_viewer(self, viewer: Viewer) -> None:
-        """It is not any more."""
+        """Removes a viewer."""
         del self._viewers[viewer]
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """While something is waited for that a stop waits for no longer than for viewers; then it is cancelled."""
+        """Bounds a wait inside it: when the bridge stops, the wait gets the time that viewers get, and is cancelled."""
         with anyio.CancelScope(deadline=self._deadline) as scope:
             self._waits.add(scope)
             try:
@@ -105,7 +106,7 @@ class Open:
     # -- the end
 
     def stop(self) -> None:
-        """Ends all runs, tells all viewers, and takes nothing new. Never waits; a loop's callback may call it."""
+        """Ends all runs, tells all viewers, and takes nothing new. Never waits: a callback of the loop may call it."""
         if self.stopping:
             return
         self.stopping = True
@@ -113,22 +114,22 @@ class Open:
         for viewer, run in self._viewers.items():
             viewer.stop(self._farewell(), self._deadline, run.done)
         for run in list(self._runs):
-            run.stop()
+            run.cancel(Cause.SERVER_STOPPED)
         for scope in self._waits:
             scope.deadline = self._deadline
 
     def let_go(self) -> None:
-        """As `stop`, and nothing is waited for any more, not even the end of work that is being cancelled."""
+        """Stops, and ends every wait at once, even the wait for work that is being ended."""
         self.stop()
         for viewer in self._viewers:
-            viewer.leave("stopped")
+            viewer.leave(Gone.STOPPED)
         for run in list(self._runs):
             run.let_go()
         for scope in self._waits:
             scope.cancel()
 
     async def shutdown(self, timeout: float) -> None:
-        """Stops, and returns when no request is left, or lets go of what there is after `timeout` seconds."""
+        """Stops, and returns when every request is over. After `timeout` seconds it lets go of what is left."""
         self.stop()
         with anyio.move_on_after(timeout):
             while self._requests:

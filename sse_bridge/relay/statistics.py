@@ -1,4 +1,4 @@
-"""What is counted: snapshots that do not change, and the totals from which they are taken (`design.md` §7)."""
+"""What is counted: immutable snapshots, and the totals they are taken from."""
 
 from __future__ import annotations
 
@@ -17,64 +17,65 @@ __all__ = ["BridgeStatistics", "RunStatistics", "Totals"]
 class RunStatistics:
     """One run at one moment. Sizes are in bytes."""
 
-    #: The first six characters of its token, as in logs: who knows all of it may follow and cancel the run.
+    #: The first six characters of its token, as in logs. The whole token lets its holder follow and cancel it.
     name: str
     #: Whether its terminal frame is out.
     is_over: bool
-    #: Frames that it has had so far, in the dialect's form, and their bytes.
+    #: Frames the run has had so far, as the dialect spells them, and their bytes.
     frames_in: int
     bytes_in: int
-    #: Bytes of them that are held in memory.
+    #: Bytes of these frames that are held in memory.
     bytes_kept: int
-    #: Frames of the upstream's that were larger than `max_frame_size`, and their bytes.
+    #: Upstream frames larger than `max_frame_size`, and their bytes.
     frames_discarded: int
     bytes_discarded: int
-    #: How many times reading had to wait for a slow viewer.
+    #: How often reading had to wait for a slow viewer.
     stalls: int
-    #: Those who follow it now.
+    #: The viewers that follow it now.
     viewers: tuple[ViewerStatistics, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeStatistics:
-    """A bridge at one moment. What is not said to be now is counted since the bridge was made. Sizes are in bytes.
+    """A bridge at one moment. Sizes are in bytes.
 
-    The totals of viewers include those who are there now. A viewer's own numbers add up (`ViewerStatistics`); those of
-    the bridge need not, since a frame may go to many viewers, and who leaves may have frames pending.
+    `runs` describes the present; everything else is counted since the bridge was made, present runs and viewers
+    included. A viewer's own numbers add up (`ViewerStatistics`). Those of the bridge need not: one frame may go to many
+    viewers, and a viewer that leaves may have frames pending.
     """
 
-    #: Runs that go on now, or are followed now.
+    #: Runs that are active or followed now.
     runs: tuple[RunStatistics, ...]
     #: Runs that were started.
     runs_started: int
-    #: Viewers there were, those who came back counted again.
+    #: Viewers so far. One that comes back counts again.
     viewers_seen: int
-    #: Viewers that were disconnected because they took nothing: `send_timeout` or `Block.stall_timeout`.
+    #: Viewers disconnected because they stopped reading: `send_timeout` or `Block.stall_timeout`.
     viewers_stalled: int
     #: Requests that got 503 because of `max_runs` or `max_viewers`.
     requests_turned_away: int
-    #: What came from upstreams, in the dialect's form.
+    #: What came from upstreams, as the dialect spells it.
     frames_in: int
     bytes_in: int
     #: What was handed to viewers, before merging.
     frames_out: int
     bytes_out: int
-    #: What viewers did not get.
+    #: What viewers lost to their policy, or to coming late.
     frames_dropped: int
     bytes_dropped: int
     #: Frames that became part of another one's event.
     frames_merged: int
-    #: Frames of upstreams that were larger than `max_frame_size`.
+    #: Upstream frames larger than `max_frame_size`, and their bytes.
     frames_discarded: int
     bytes_discarded: int
-    #: How many times reading had to wait for a slow viewer.
+    #: How often reading had to wait for a slow viewer.
     stalls: int
-    #: Execs that had to be ended, by how far that got: `confirmed` (seen gone), `acknowledged`, `requested`.
+    #: Execs the bridge had to end, by how far that got: `confirmed` (seen gone), `acknowledged`, `requested`.
     cancels: Mapping[str, int]
 
     @property
     def viewers(self) -> int:
-        """Viewers that are there now."""
+        """How many viewers there are now."""
         return sum(len(run.viewers) for run in self.runs)
 
 
@@ -83,7 +84,7 @@ _FROM_RUNS: Final = ("frames_in", "bytes_in", "frames_discarded", "bytes_discard
 
 
 class Totals:
-    """What a bridge has counted of viewers that have left and of runs that are forgotten."""
+    """What a bridge has counted of viewers that have left and of runs that are over."""
 
     def __init__(self) -> None:
         self.runs_started = 0
@@ -94,19 +95,19 @@ class Totals:
         self._sums = dict.fromkeys((*_FROM_VIEWERS, *_FROM_RUNS), 0)
 
     def add_viewer(self, viewer: ViewerStatistics) -> None:
-        """One that has left."""
+        """Adds the count of a viewer that has left."""
         _add(self._sums, viewer, _FROM_VIEWERS)
 
     def add_run(self, run: RunStatistics) -> None:
-        """One that is over, and of which nothing is counted any more but viewers."""
+        """Adds the count of a run that is over. Its viewers are counted on their own."""
         _add(self._sums, run, _FROM_RUNS)
 
     def add_cancel(self, outcome: Cancelled) -> None:
-        """An exec had to be ended."""
+        """Counts an exec that the bridge had to end."""
         self._cancels[outcome.value] += 1
 
     def snapshot(self, runs: tuple[RunStatistics, ...]) -> BridgeStatistics:
-        """Everything, with what goes on now."""
+        """All counts, those of present runs and viewers included."""
         sums = dict(self._sums)
         for run in runs:
             if not run.is_over:

@@ -1,8 +1,9 @@
-"""One downstream response: what is delivered to it, and the only task that calls `send` for it."""
+"""One downstream response: what is delivered to it and when, written by one task."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from math import inf
 from typing import Final
 
@@ -11,82 +12,86 @@ import anyio
 from ..flow.delivery import Delivery
 from ..wire.events import comment
 from .clock import Clock
+from .options import ViewerOptions
 from .signal import Latch, Signal
 
-__all__ = ["HEARTBEAT", "Viewer"]
+__all__ = ["HEARTBEAT", "Gone", "Viewer"]
 
-#: What is said in silence.
+#: What is sent in silence.
 HEARTBEAT: Final = comment("heartbeat")
-#: Seconds for the last, empty body of a viewer that has waited for it.
+#: Seconds for the last, empty body of a viewer whose end had to wait for its run.
 LAST_SEND: Final = 0.2
 
 SendBody = Callable[[bytes, bool], Awaitable[None]]
 
 
+class Gone(Enum):
+    """Why a viewer is not written to any more."""
+
+    #: Its client closed the connection.
+    DISCONNECTED = auto()
+    #: It took nothing for longer than `send_timeout`, or than its policy's `stall_timeout`.
+    STALLED = auto()
+    #: The server stopped before it had taken everything.
+    STOPPED = auto()
+
+
 class Viewer:
-    """A reader of a run's log who writes what it takes to one response.
+    """A reader of a run's log that writes what it takes to one response.
 
     Args:
         delivery: what it gets, and when.
-        took: notified whenever the viewer took something.
+        took: the signal to notify whenever it took something.
+        options: the bridge's.
         clock: of the event loop it is written in.
-        heartbeat: seconds of silence after which a comment goes out; `None` for never.
-        send_timeout: seconds that one `send` may hang; `None` for ever.
     """
 
     __slots__ = (
         "_done",
-        "_heartbeat",
         "_heartbeat_due",
         "_hurry",
         "_last_words",
         "_now",
-        "_send_timeout",
+        "_options",
         "_sending_since",
-        "_sent_at",
-        "_took",
         "delivery",
         "gone",
         "news",
         "scope",
+        "took",
+        "took_at",
     )
 
-    def __init__(
-        self, delivery: Delivery, took: Signal, clock: Clock, *, heartbeat: float | None, send_timeout: float | None
-    ) -> None:
+    def __init__(self, delivery: Delivery, took: Signal, options: ViewerOptions, clock: Clock) -> None:
         self.delivery = delivery
         self.scope = anyio.CancelScope()
-        #: Why there is nobody to write to any more; `None` as long as there is somebody.
-        self.gone: str | None = None
-        self._took = took
-        self._heartbeat = inf if heartbeat is None else heartbeat
-        self._send_timeout = inf if send_timeout is None else send_timeout
-        #: To be notified when there is something new in the log, or its end.
+        #: `None` while the viewer is there.
+        self.gone: Gone | None = None
+        #: To be notified when the log has grown, or has ended.
         self.news = Signal()
-        self._hurry = Signal()  # what ends a wait for the pace, where news changes nothing
+        #: Notified whenever it took something.
+        self.took = took
+        #: When its last `send` began: when it last took something, or could have.
+        self.took_at = clock.now()
+        self._options = options
         self._now = clock.now
+        self._hurry = Signal()  # ends a wait for the pace, which news must not end
         self._sending_since: float | None = None
-        self._sent_at = self._now()  # when the last `send` began
         self._heartbeat_due = False
         self._last_words = b""
         self._done: Latch | None = None
 
-    @property
-    def took_at(self) -> float:
-        """When it last took something, or could."""
-        return self._sent_at
-
-    def leave(self, reason: str) -> None:
-        """Ends the writing wherever it is, for good."""
+    def leave(self, reason: Gone) -> None:
+        """Ends the writing wherever it is. The first reason counts."""
         self.gone = self.gone or reason
         self.scope.cancel()
 
     def stop(self, farewell: bytes, deadline: float, done: Latch) -> None:
-        """The server stops, and the run was ended for it.
+        """Ends the viewer because the server stops. Its run has been ended by then.
 
-        What is pending may go out until `deadline`, whatever the pace, and `farewell` after it; then the scope is
-        cancelled while `gone` is still `None`. The end itself waits until the run is done: there are servers (granian)
-        that end with their last response, and would leave the run's work behind.
+        What is pending may go out until `deadline`, at any pace, followed by `farewell`. At the deadline the scope is
+        cancelled while `gone` is still `None`. The response itself stays open until the run is done: granian ends its
+        process with its last response, and would leave the run's work behind.
         """
         self._last_words, self._done = farewell, done
         self.scope.deadline = deadline
@@ -94,11 +99,11 @@ class Viewer:
         self._rouse()
 
     async def write(self, send_body: SendBody, first: bytes) -> None:
-        """Writes the log to its end, and heartbeats in between. Returns after the end.
+        """Writes the log to its end, with heartbeats in silence. Returns after the end.
 
         Args:
             send_body: sends a body, and says whether more follows.
-            first: what goes out at once, before anything is in the log.
+            first: is sent at once, before the log has anything.
 
         Raises:
             OSError: whatever `send_body` raises.
@@ -108,8 +113,8 @@ class Viewer:
         while True:
             time = now() if delivery.is_paced else 0.0
             if frames := delivery.take(time):
-                self._took.notify()
-                self._sent_at = self._sending_since = now()  # as in `timed`: a line costs one coroutine less
+                self.took.notify()
+                self.took_at = self._sending_since = now()  # `timed`, spelled out: saves a coroutine a line
                 await send_body(frames, True)
                 self._sending_since = None
                 self._heartbeat_due = False
@@ -124,17 +129,17 @@ class Viewer:
                 await self._wait(ready_at)
 
     async def _wait(self, ready_at: float) -> None:
-        """Until the pace lets frames go. Heartbeats end it, too."""
+        """Waits until the pace lets frames go, or a heartbeat is due."""
         with anyio.CancelScope(deadline=ready_at):
             await self._hurry.wait()
 
     def _rouse(self) -> None:
-        """There is something to do that is not in the log."""
+        """Wakes the writing for something that is not in the log."""
         self.news.notify()
         self._hurry.notify()
 
     async def until_done(self) -> None:
-        """What a viewer that was stopped waits for before its end; others wait for nothing."""
+        """Holds the end of a stopped viewer back until its run is done. Returns at once for all others."""
         if self._done is not None:
             deadline, self.scope.deadline = self.scope.deadline, inf
             await self._done.wait()
@@ -147,24 +152,26 @@ class Viewer:
         await self.timed(send_body(b"", False))
 
     async def timed(self, sending: Awaitable[None]) -> None:
-        """Awaits a `send`: how long it hangs is known then, and when the last one went through."""
-        self._sent_at = self._sending_since = self._now()
+        """Awaits a `send`, and notes when it began and when it went through."""
+        self.took_at = self._sending_since = self._now()
         await sending
         self._sending_since = None
         self._heartbeat_due = False
 
     def tick(self, now: float) -> float:
-        """A heartbeat when nothing was sent for the interval; the end when a `send` hangs. See `Clocked.tick`.
+        """Lets a heartbeat go after the interval without a `send`, and ends a viewer whose `send` hangs.
 
-        A viewer whose `send` hangs gets no heartbeat: at most one is ever due, and it goes between frames.
+        See `Clocked.tick`. At most one heartbeat is ever due, and it goes between frames: a viewer whose `send` hangs
+        gets none.
         """
+        heartbeat, send_timeout = self._options.heartbeat, self._options.send_timeout
         if self._sending_since is not None:
-            if now >= self._sending_since + self._send_timeout:
-                self.leave("stalled")
+            if now >= self._sending_since + send_timeout:
+                self.leave(Gone.STALLED)
                 return inf
-            return min(self._sending_since + self._send_timeout, now + self._heartbeat)
-        if now >= self._sent_at + self._heartbeat and not self._heartbeat_due:
+            return min(self._sending_since + send_timeout, now + heartbeat)
+        if now >= self.took_at + heartbeat and not self._heartbeat_due:
             self._heartbeat_due = True
             self._rouse()
-        silent_until = inf if self._heartbeat_due else self._sent_at + self._heartbeat
-        return min(silent_until, now + self._heartbeat, now + self._send_timeout)
+        silent_until = inf if self._heartbeat_due else self.took_at + heartbeat
+        return min(silent_until, now + heartbeat, now + send_timeout)

@@ -63,7 +63,7 @@ class MemoryStore:
 
     def finish(self, run: Run, now: float) -> None:
         """The run is over. It stays for a while, for those who have not seen its end."""
-        finished = _Finished(now + KEEP_FINISHED, run, run.log.kept + _RUN_SIZE)
+        finished = _Finished(now + KEEP_FINISHED, run, run.audience.log.kept + _RUN_SIZE)
         self._finished.append(finished)
         self._finished_bytes += finished.size
         self._expire(now)

@@ -1,4 +1,4 @@
-"""`Viewer`: heartbeats in silence only, one writer, and an end for sends that hang."""
+"""`Viewer`: heartbeats only in silence, one writer, and an end for sends that hang."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block
 from sse_bridge.relay import viewer as viewer_module
 from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.options import ViewerOptions
 from sse_bridge.relay.signal import Latch, Signal
-from sse_bridge.relay.viewer import HEARTBEAT, Viewer
-from sse_bridge.wire.dialects import TYPED
+from sse_bridge.relay.viewer import HEARTBEAT, Gone, Viewer
+from sse_bridge.wire.dialects import DIALECTS
 from sse_bridge.wire.ids import FrameIds
 
 pytestmark = pytest.mark.anyio
 
 
 class Sink:
-    """A response that writes down what it was given; `hold` makes it hang."""
+    """A response that records what it is given; `hold` makes it hang."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -41,16 +42,18 @@ class Sink:
 def viewer_of(
     log: RunLog,
     *,
-    heartbeat: float | None = 10.0,
-    send_timeout: float | None = 30.0,
+    heartbeat: float = 10.0,
+    send_timeout: float = 30.0,
     rate: TokenBucket | None = None,
+    kind: type[Delivery] = Delivery,
 ) -> Viewer:
-    delivery = Delivery(log, TYPED, FrameIds(None), Block(), rate, 1, anyio.current_time())
-    return Viewer(delivery, Signal(), Clock(), heartbeat=heartbeat, send_timeout=send_timeout)
+    delivery = kind(log, DIALECTS["typed"], FrameIds(None), Block(), rate, 1, anyio.current_time())
+    options = ViewerOptions(heartbeat=heartbeat, send_timeout=send_timeout, commit_after=inf, retry_ms=None)
+    return Viewer(delivery, Signal(), options, Clock())
 
 
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
-    """Batching joins what is there and never waits for more; the end is a body of its own."""
+    """Batching joins what is there without waiting for more. The end is a body of its own."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     for number in range(5):
@@ -64,7 +67,7 @@ async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
 
 
 async def test_a_batch_is_bounded(anyio_backend: str) -> None:
-    """A backlog is sent in pieces of some 64 KiB, so that no server has to hold it all."""
+    """A backlog is sent in pieces of about 64 KiB, so that the server holds little of it."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     for number in range(20):
@@ -78,13 +81,13 @@ async def test_a_batch_is_bounded(anyio_backend: str) -> None:
 
 
 async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None:
-    """It is asked for when nothing was sent for the interval, once, and again after the next silence."""
+    """One heartbeat goes after a silent interval, and the next after the next one."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
-        sent_at = viewer._sent_at
+        sent_at = viewer.took_at
 
         assert viewer.tick(sent_at + 9) == pytest.approx(sent_at + 10)
         await wait_all_tasks_blocked()
@@ -98,16 +101,16 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
         log.append(b"data: 1\n\n", 2)
         viewer.news.notify()
         await wait_all_tasks_blocked()
-        viewer.tick(viewer._sent_at + 9)
+        viewer.tick(viewer.took_at + 9)
         await wait_all_tasks_blocked()
         assert sink.bodies == [b"first", HEARTBEAT, b"data: 1\n\n"]
         tasks.cancel_scope.cancel()
 
 
 async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: str) -> None:
-    """While a send hangs nothing else is due; frames that are pending then go first, and silence starts anew."""
+    """While a send hangs, heartbeats wait. Frames that are pending then go first, and the silence starts anew."""
     log, sink = RunLog(), Sink()
-    viewer = viewer_of(log, send_timeout=None)
+    viewer = viewer_of(log, send_timeout=inf)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
@@ -116,7 +119,7 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
         viewer.news.notify()
         await wait_all_tasks_blocked()
         for beat in range(1, 100):
-            viewer.tick(viewer._sent_at + 10 * beat)
+            viewer.tick(viewer.took_at + 10 * beat)
         log.append(b"data: 2\n\n", 3)
         sink.hold.set()
         await wait_all_tasks_blocked()
@@ -126,13 +129,13 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
 
 
 async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
-    """If frames arrive before the writer wakes up, they are the sign of life."""
+    """Frames that arrive before the writer wakes up are the sign of life."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
-        viewer.tick(viewer._sent_at + 10)
+        viewer.tick(viewer.took_at + 10)
         log.append(b"data: 1\n\n", 2)
         viewer.news.notify()
         await wait_all_tasks_blocked()
@@ -142,7 +145,7 @@ async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
 
 
 async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: str) -> None:
-    """Not before, and whatever the send is waiting for."""
+    """The viewer lasts until then, whatever the send is waiting for."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     sink.hold = anyio.Event()
@@ -156,26 +159,25 @@ async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: s
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write_to_the_end)
         await wait_all_tasks_blocked()
-        since = viewer._sending_since
-        assert since is not None
+        since = viewer.took_at
 
         assert viewer.tick(since + 29) == pytest.approx(since + 30)
         assert viewer.gone is None
         assert viewer.tick(since + 30) == inf
-        assert viewer.gone == "stalled"
+        assert viewer.gone is Gone.STALLED
         await done.wait()
 
 
-async def test_without_limits_there_is_nothing_to_tick_for(anyio_backend: str) -> None:
-    """`None` switches heartbeats and the send timeout off."""
-    viewer = viewer_of(RunLog(), heartbeat=None, send_timeout=None)
+async def test_a_viewer_without_limits_is_never_asked_again(anyio_backend: str) -> None:
+    """Infinity switches heartbeats and the send timeout off."""
+    viewer = viewer_of(RunLog(), heartbeat=inf, send_timeout=inf)
 
     assert viewer.tick(anyio.current_time() + 10**6) == inf
 
 
 async def test_an_idle_viewer_is_looked_at_again_before_a_send_could_time_out(anyio_backend: str) -> None:
-    """The clock's next look is never later than the earliest time at which anything could be due."""
-    viewer = viewer_of(RunLog(), heartbeat=None, send_timeout=3.0)
+    """The clock's next look comes by the earliest time at which anything could be due."""
+    viewer = viewer_of(RunLog(), heartbeat=inf, send_timeout=3.0)
     now = anyio.current_time()
 
     assert viewer.tick(now) == now + 3
@@ -185,25 +187,37 @@ async def test_the_first_reason_to_leave_is_kept(anyio_backend: str) -> None:
     """Leaving twice is leaving once."""
     viewer = viewer_of(RunLog())
 
-    viewer.leave("stalled")
-    viewer.leave("disconnected")
+    viewer.leave(Gone.STALLED)
+    viewer.leave(Gone.DISCONNECTED)
 
-    assert viewer.gone == "stalled"
+    assert viewer.gone is Gone.STALLED
 
 
-async def test_a_pace_delays_frames_and_news_wake_nobody(anyio_backend: str) -> None:
-    """What the bucket holds goes at once, the rest when there are tokens again."""
+class CountingDelivery(Delivery):
+    """A delivery that counts how often it is asked."""
+
+    takes = 0
+
+    def take(self, now: float) -> bytes:
+        self.takes += 1
+        return super().take(now)
+
+
+async def test_a_pace_delays_frames_and_news_does_not_wake_the_viewer(anyio_backend: str) -> None:
+    """What the bucket holds goes at once, and the rest when there are tokens again."""
     log, sink = RunLog(), Sink()
-    viewer = viewer_of(log, rate=TokenBucket(20, burst=2))
+    viewer = viewer_of(log, rate=TokenBucket(20, burst=2), kind=CountingDelivery)
+    assert isinstance(viewer.delivery, CountingDelivery)
     for number in range(4):
         log.append(b"data: %d\n\n" % number, number + 2)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
-        bodies = len(sink.bodies)
+        bodies, takes = len(sink.bodies), viewer.delivery.takes
         viewer.news.notify()
-        assert viewer._hurry.is_awaited
+        await wait_all_tasks_blocked()
+        assert viewer.delivery.takes == takes
         log.close()
     assert b"".join(sink.bodies[bodies:]) == b"data: 2\n\ndata: 3\n\n"
     assert sink.ended
@@ -217,14 +231,14 @@ async def test_heartbeats_go_out_while_a_pace_keeps_frames_back(anyio_backend: s
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.write, sink, b"first")
         await wait_all_tasks_blocked()
-        viewer.tick(viewer._sent_at + 10)
+        viewer.tick(viewer.took_at + 10)
         await wait_all_tasks_blocked()
         assert sink.bodies == [b"first", b"data: 1\n\n", HEARTBEAT]
         tasks.cancel_scope.cancel()
 
 
 async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
-    """Also those that are no body: a client that takes not even the response's head is stalled."""
+    """The response's head counts, too: a client that does not take it is stalled."""
     viewer, hang = viewer_of(RunLog()), anyio.Event()
 
     async with anyio.create_task_group() as tasks:
@@ -232,7 +246,7 @@ async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
         await wait_all_tasks_blocked()
         since = viewer.took_at
         viewer.tick(since + 30)
-        assert viewer.gone == "stalled"
+        assert viewer.gone is Gone.STALLED
         hang.set()
 
 
@@ -240,10 +254,10 @@ async def test_every_message_counts_as_sending(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("farewell", [b"retry: 5000\n\n", b""])
-async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_last_word(
+async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_farewell(
     anyio_backend: str, farewell: bytes
 ) -> None:
-    """The end itself waits for the run to be done, for however long that takes."""
+    """The end itself waits for the run to be done, however long that takes."""
     log, sink, done = RunLog(), Sink(), Latch()
     viewer = viewer_of(log)
     with anyio.fail_after(10):

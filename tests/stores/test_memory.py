@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.options import RunOptions
 from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.stores import memory
 from sse_bridge.stores.memory import MemoryStore
 from sse_bridge.wire.dialects import TYPED
-from sse_bridge.wire.ids import FrameIds
 from tests.support.work import ScriptedWork
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
 
 def run_of(token: str, size: int = 0) -> Run:
-    limits: dict[str, Any] = {"max_frame_size": None, "replay": 10**9, "grace": 0, "cancel_timeout": 1}
-    run = Run(token, ScriptedWork(), TYPED, FrameIds(token), totals=Totals(), clock=Clock(), **limits)
+    options = RunOptions(dialect=TYPED, ids=True, max_frame_size=None, replay=10**9, grace=0, cancel_timeout=1)
+    run = Run(token, ScriptedWork(), options, Totals(), Clock())
     if size:
-        run.log.append(b"x" * size, 2)
+        run.audience.append(b"x" * size, 2)
     return run
 
 

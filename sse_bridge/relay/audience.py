@@ -1,0 +1,240 @@
+"""A run's log and the viewers that read it: what is kept for them, and which of them hold the run back.
+
+An audience takes numbered frames from anybody: a `Run` that reads an upstream, or another feeder. It does not know
+where frames come from or how they are written to a viewer's response.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Protocol
+
+from ..flow.delivery import Delivery
+from ..flow.log import RunLog
+from ..flow.pace import TokenBucket
+from ..flow.policy import Policy
+from ..wire.ids import FrameIds
+from .clock import Clock
+from .options import RunOptions, ViewerOptions
+from .signal import Signal
+from .statistics import RunStatistics, Totals
+from .viewer import Gone, Viewer
+
+__all__ = ["Audience", "Feeder"]
+
+
+class Feeder(Protocol):
+    """The party that feeds an audience, and what the audience tells it. None of these methods waits."""
+
+    def deserted(self, until: float) -> None:
+        """The last viewer has left. The feeder ends at `until` unless `followed` is called first.
+
+        Args:
+            until: infinity for never, negative infinity for at once.
+        """
+        ...
+
+    def followed(self) -> None:
+        """There is a viewer again."""
+        ...
+
+    def hasten(self, due: float) -> None:
+        """The feeder is to call `end_stalls` at `due` at the latest."""
+        ...
+
+
+class Audience:
+    """The viewers of one run, and the log they read.
+
+    Args:
+        feeder: is told when the last viewer leaves, until `close`.
+        ids: how the run's frames are numbered.
+        options: the bridge's.
+        totals: where everything is counted that outlives the run.
+        clock: of the event loop that feeds.
+    """
+
+    __slots__ = (
+        "_absent",
+        "_calm_until",
+        "_clock",
+        "_feeder",
+        "_held",
+        "_held_since",
+        "_ids",
+        "_options",
+        "_room",
+        "_stalls",
+        "_totals",
+        "_viewers",
+        "log",
+    )
+
+    def __init__(self, feeder: Feeder, ids: FrameIds, options: RunOptions, totals: Totals, clock: Clock) -> None:
+        self.log = RunLog(options.replay)
+        self._feeder: Feeder | None = feeder
+        self._ids = ids
+        self._options = options
+        self._totals = totals
+        self._clock = clock
+        self._viewers: list[Viewer] = []
+        self._absent: Viewer | None = None  # the last viewer to leave, during the grace period
+        self._room = Signal()
+        self._held = False
+        self._held_since = -inf
+        self._calm_until: float = -1  # up to this size of the log every viewer is within its mark: skip the look
+        self._stalls = 0
+
+    # -- viewers
+
+    @property
+    def viewers(self) -> int:
+        """How many viewers there are."""
+        return len(self._viewers)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether at least one viewer is still there."""
+        return any(viewer.gone is None for viewer in self._viewers)
+
+    def view(
+        self, policy: Policy, rate: TokenBucket | None, number: int, options: ViewerOptions, clock: Clock
+    ) -> Viewer:
+        """Adds a viewer that reads from frame `number` on. Call `leave` when it is gone.
+
+        Args:
+            policy: what happens when the viewer falls behind.
+            rate: a limit on frames; `None` for none.
+            number: of the first frame it needs.
+            options: the bridge's.
+            clock: of the event loop that writes to the viewer. Once the run is over this may be another one.
+
+        Raises:
+            ValueError: `number` is beyond the next frame.
+        """
+        delivery = Delivery(self.log, self._options.dialect, self._ids, policy, rate, number, clock.now())
+        viewer = Viewer(delivery, self._room, options, clock)
+        self._viewers.append(viewer)
+        self._calm_until = -1  # the newcomer may be far behind already: look
+        self._totals.viewers_seen += 1
+        self._forget_absent()
+        if self._feeder is not None:
+            self._feeder.followed()
+        self._room.notify()
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forgets a viewer. May be called again.
+
+        When the last viewer leaves, the grace period begins. Its cursor stays, and may hold the run back.
+        """
+        if viewer not in self._viewers:
+            return
+        self._viewers.remove(viewer)
+        self._totals.add_viewer(viewer.delivery.statistics())
+        self._totals.viewers_stalled += viewer.gone is Gone.STALLED
+        if self._viewers or self._feeder is None:
+            viewer.delivery.cursor.close()
+            self._room.notify()
+            return
+        self._absent = viewer
+        now, grace = self._clock.now(), self._options.grace
+        if grace is None:
+            self._feeder.hasten(self.end_stalls(now))  # the absent viewer holds the run only as its policy allows
+        self._feeder.deserted(inf if grace is None else now + grace if grace > 0 else -inf)
+
+    def _forget_absent(self) -> None:
+        """Stops waiting for the viewer that left last."""
+        if self._absent is not None:
+            self._absent.delivery.cursor.close()
+            self._absent = None
+
+    # -- feeding
+
+    def append(self, frames: bytes, next_number: int) -> None:
+        """Adds whole, numbered frames and wakes the viewers. `next_number` follows the last of them.
+
+        The feeder may call this in a callback of the event loop, where anyio cannot tell which library runs.
+
+        Raises:
+            ValueError: the log is closed, or the numbers do not rise.
+        """
+        self.log.append(frames, next_number)
+        for viewer in self._viewers:
+            viewer.news.notify()
+
+    def close(self) -> None:
+        """Ends the log: viewers take what is there and are done. The feeder is told nothing from now on."""
+        self.log.close()
+        self._feeder = None
+        for viewer in self._viewers:
+            viewer.news.notify()
+
+    def has_room(self) -> bool:
+        """Whether the feeder may add more. Above a viewer's mark it waits, see `wait_for_room`."""
+        return self.log.size <= self._calm_until or not self._must_wait()
+
+    async def wait_for_room(self) -> None:
+        """Returns once no viewer is too far behind."""
+        while self._must_wait():
+            await self._room.wait()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the feeder was last told to wait."""
+        return self._held
+
+    def _must_wait(self) -> bool:
+        was_held = self._held
+        deliveries = [viewer.delivery for viewer in self._counted]
+        self._held = any(delivery.holds(was_held) for delivery in deliveries)
+        self._calm_until = -1 if self._held else min((delivery.calm_until for delivery in deliveries), default=inf)
+        if self._held and not was_held:
+            self._stalls += 1
+            self._held_since = self._clock.now()
+            if self._feeder is not None:
+                self._feeder.hasten(self.end_stalls(self._held_since))
+        return self._held
+
+    @property
+    def _counted(self) -> list[Viewer]:
+        """The viewers that can hold the run back. The last viewer to leave counts: it may come back."""
+        return self._viewers or ([self._absent] if self._absent else [])
+
+    def end_stalls(self, now: float) -> float:
+        """Disconnects viewers that held the run back for longer than their policy allows; says when to ask again.
+
+        The grace period bounds how long an absent viewer is waited for. Without a grace period its policy does, and
+        then the run goes on without it.
+        """
+        due = inf
+        for viewer in self._counted if self._held else []:
+            timeout = viewer.delivery.stall_timeout
+            is_bounded = viewer is self._absent and self._options.grace is not None
+            if timeout is None or is_bounded or not viewer.delivery.holds(True):
+                continue
+            stalled_at = max(self._held_since, viewer.took_at) + timeout
+            if now < stalled_at:
+                due = min(due, stalled_at)
+            elif viewer is self._absent:
+                self._forget_absent()
+                self._room.notify()
+            else:
+                viewer.leave(Gone.STALLED)
+        return due
+
+    # -- counting
+
+    def statistics(self, name: str, *, discarded_frames: int, discarded_bytes: int) -> RunStatistics:
+        """The count so far, with what the feeder knows beside it."""
+        return RunStatistics(
+            name=name,
+            is_over=self.log.closed,
+            frames_in=self.log.next - 1,
+            bytes_in=self.log.size,
+            bytes_kept=self.log.kept,
+            frames_discarded=discarded_frames,
+            bytes_discarded=discarded_bytes,
+            stalls=self._stalls,
+            viewers=tuple(viewer.delivery.statistics() for viewer in self._viewers),
+        )

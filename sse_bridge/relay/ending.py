@@ -1,0 +1,90 @@
+"""How a run ends other than by its own exit: the causes that lie in the bridge, and the work being ended."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import Final
+
+import anyio
+
+from ..upstream.base import Cancelled, Work
+from .statistics import Totals
+
+__all__ = ["Cause", "Ending"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Seconds beyond the timeout that a `Work` was given, for one that overruns it.
+_OVERRUN: Final = 1.0
+
+
+class Cause(Enum):
+    """Why the bridge itself ended a run. Viewers get it as an `error` frame; it is no fault of the upstream."""
+
+    CANCELLED = ("cancelled", "The run was cancelled.")
+    ABANDONED = ("abandoned", "The run was ended because its last viewer left.")
+    SERVER_STOPPED = ("server_stopped", "The server is stopping.")
+    BRIDGE_FAILED = ("bridge_failed", "The server failed while it followed the run.")
+
+    def __init__(self, code: str, message: str) -> None:
+        #: One word in snake_case, stable, for programs.
+        self.code = code
+        #: One sentence for people.
+        self.message = message
+
+
+class Ending:
+    """Ends a run's work, and records how far that got.
+
+    Args:
+        work: the work, which may still be running.
+        timeout: seconds that ending it may take.
+        name: the run's name in logs.
+        totals: where the outcome is counted.
+    """
+
+    __slots__ = ("_is_let_go", "_name", "_scope", "_timeout", "_totals", "_work", "outcome")
+
+    def __init__(self, work: Work, timeout: float, name: str, totals: Totals) -> None:
+        #: How far ending the work got; `None` until it is tried.
+        self.outcome: Cancelled | None = None
+        self._work = work
+        self._timeout = timeout
+        self._name = name
+        self._totals = totals
+        self._scope: anyio.CancelScope | None = None
+        self._is_let_go = False
+
+    async def end(self) -> None:
+        """Ends the work, even if the task that does it is cancelled.
+
+        The shield keeps out the cancellation that led here. When `asyncio.run` ends, it cancels every task natively,
+        through all shields, and then waits for the tasks: the request is made a second time then, so that the work is
+        still ended.
+        """
+        self.outcome = Cancelled.REQUESTED
+        try:
+            await self._ask()
+        except anyio.get_cancelled_exc_class():
+            await self._ask()
+            raise
+        finally:
+            self._totals.add_cancel(self.outcome)
+            if self.outcome is not Cancelled.CONFIRMED:
+                logger.warning(
+                    "run %s...: its work was not seen to end (%s); it may run on", self._name, self.outcome.value
+                )
+
+    def let_go(self) -> None:
+        """Stops waiting for the work to end. The log then says that its end was not seen."""
+        self._is_let_go = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _ask(self) -> None:
+        """Asks the work to end. The time is bounded, even if the work overruns its timeout."""
+        with anyio.move_on_after(self._timeout + _OVERRUN, shield=True) as self._scope:
+            if self._is_let_go:
+                return
+            self.outcome = await self._work.cancel(self._timeout)

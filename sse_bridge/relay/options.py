@@ -1,0 +1,40 @@
+"""The options of a bridge as they travel inside it: two frozen values, checked at the edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wire.dialects import Dialect
+
+__all__ = ["RunOptions", "ViewerOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What holds for every run of a bridge."""
+
+    dialect: Dialect
+    #: Whether frames carry `id:` lines.
+    ids: bool
+    #: Bytes of an upstream frame; larger frames are discarded. `None` for no limit.
+    max_frame_size: int | None
+    #: Bytes that every viewer has taken and that are kept for viewers that come late or come back.
+    replay: int
+    #: Seconds the work goes on after the last viewer has left; `None` lets it run to its end.
+    grace: float | None
+    #: Seconds that ending the work may take.
+    cancel_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerOptions:
+    """What holds for every viewer of a bridge. An infinite number of seconds switches a limit off."""
+
+    #: Seconds of silence before a comment is sent.
+    heartbeat: float
+    #: Seconds that one `send` may hang before the viewer counts as gone.
+    send_timeout: float
+    #: Seconds to wait for the upstream's answer before the response starts with 200.
+    commit_after: float
+    #: Milliseconds a browser waits before it reconnects; `None` leaves that to the browser.
+    retry_ms: int | None
