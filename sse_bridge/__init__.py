@@ -18,7 +18,7 @@ from .flow.policy import Block, Coalesce, Drop
 from .relay.statistics import BridgeStatistics, RunStatistics
 from .upstream.eventstream import EventStream
 from .upstream.miosa.client import Miosa
-from .upstream.miosa.execs import SandboxExec
+from .upstream.miosa.sandbox_exec import SandboxExec
 
 __all__ = [
     # the application

@@ -2,14 +2,14 @@
 
     BridgeError
      ├── ConfigurationError (also a ValueError)   the bridge was set up wrongly; says what to set
-     └── UpstreamError                            no exec, or no more of it
-          ├── UpstreamRefused                     the upstream answered, and the answer was no
-          ├── UpstreamUnreachable                 no connection, or it broke before there was an answer
-          ├── UpstreamTimeout                     no answer in time
-          ├── UpstreamMisbehaved                  a success that is no event stream
+     └── UpstreamError                            the stream failed to open, or broke off
+          ├── UpstreamRefused                     the upstream answered with a refusal
+          ├── UpstreamUnreachable                 the connection failed, or broke before the answer
+          ├── UpstreamTimeout                     the answer took too long
+          ├── UpstreamMisbehaved                  the answer was a success, but of the wrong kind
           └── UpstreamLost                        the stream broke off
 
-What an `UpstreamError` says may be shown to anybody: it never holds a key, a URL or what the upstream wrote.
+Viewers see the message of an `UpstreamError`. It must stay free of keys, URLs and text that the upstream wrote.
 """
 
 from __future__ import annotations
@@ -31,19 +31,24 @@ class BridgeError(Exception):
 
 
 class ConfigurationError(BridgeError, ValueError):
-    """The bridge, or what it is to run, was set up wrongly."""
+    """The bridge, or the source it is to run, was set up wrongly."""
 
 
 class UpstreamError(BridgeError):
-    """The upstream gives no event stream, or no more of it.
+    """The event stream failed to open, or broke off.
+
+    Every argument is an attribute of the same name.
 
     Args:
-        code: one word in snake_case, stable, for programs.
         message: one sentence for people.
-        status: the HTTP status a viewer gets for it if nothing was sent yet.
-        retry_after: seconds after which trying again makes sense; `None` if unknown.
-        request_id: the upstream's id of the failed request, for its support; `None` if it gave none.
-        upstream_status: the HTTP status of the upstream's answer; `None` if there was none. Not for viewers.
+        code: one word in snake_case for programs. Codes are stable.
+        status: the HTTP status that a viewer gets if its response is still to start.
+        retry_after: seconds until another try makes sense; `None` if unknown.
+        request_id: the upstream's id of the failed request, for its support; `None` if unknown.
+        upstream_status: the HTTP status of the upstream's answer; `None` if the upstream never answered. Kept from
+            viewers.
+        started_nothing: whether it is certain that the request had no effect, because it failed to reach the upstream
+            or because the upstream looked at it and refused. `False` means that work may be running.
     """
 
     default_code = "upstream_failed"
@@ -58,6 +63,7 @@ class UpstreamError(BridgeError):
         retry_after: float | None = None,
         request_id: str | None = None,
         upstream_status: int | None = None,
+        started_nothing: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -66,29 +72,30 @@ class UpstreamError(BridgeError):
         self.retry_after = retry_after
         self.request_id = request_id
         self.upstream_status = upstream_status
+        self.started_nothing = started_nothing
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream answered, and the answer was no."""
+    """The upstream answered with a refusal."""
 
     default_code = "upstream_refused"
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection to the upstream, or it broke before there was an answer."""
+    """The connection to the upstream failed, or broke before the answer."""
 
     default_code = "upstream_unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """The upstream did not answer in time."""
+    """The upstream took too long to answer."""
 
     default_code = "upstream_timeout"
     default_status = 504
 
 
 class UpstreamMisbehaved(UpstreamError):
-    """The upstream answered with success, but not with an event stream."""
+    """The upstream answered with success, but sent something other than an event stream."""
 
     default_code = "upstream_not_event_stream"
 

@@ -10,14 +10,14 @@ import os
 from starlette.requests import Request
 
 from sse_bridge import Block, Coalesce, Drop, Miosa, SandboxExec, SSEBridge
-from sse_bridge.upstream import client, parsing
+from sse_bridge.upstream import parsing, transport
 
 VARIANT = os.environ.get("VARIANT", "typed")
 POLICIES: dict[str, Block | Drop | Coalesce] = {"drop": Drop(), "coalesce": Coalesce()}
 if VARIANT == "h11":
     vars(parsing)["httptools"] = None
 if VARIANT == "httpx":
-    client._fast_transport = lambda ssl_context: None
+    transport.is_usable = lambda: False
 
 
 async def resolve(request: Request) -> SandboxExec:

@@ -23,7 +23,7 @@ from ..relay.signal import Latch
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import HEARTBEAT, Gone, Viewer
 from ..stores.memory import MemoryStore
-from ..upstream.base import Exec
+from ..upstream.base import Source as Exec
 from ..upstream.client import HTTPUpstream
 from ..wire.dialects import DIALECTS
 from ..wire.events import Event, encode

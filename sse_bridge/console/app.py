@@ -24,7 +24,7 @@ from ..asgi.middleware import SSEBridgeMiddleware
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..upstream.miosa.client import Miosa
-from ..upstream.miosa.execs import SandboxExec
+from ..upstream.miosa.sandbox_exec import SandboxExec
 
 __all__ = ["create_app"]
 

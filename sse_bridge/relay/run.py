@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import anyio
 
 from ..errors import UpstreamError
-from ..upstream.base import Cancelled, Work, push
+from ..upstream.base import Cancelled, Work
 from ..wire.ids import FrameIds
 from ..wire.pipeline import Pipeline
 from .audience import Audience
@@ -137,9 +137,9 @@ class Run:
 
     async def _read(self) -> None:
         try:
-            async with self._work.stream() as chunks:
+            async with self._work.stream() as stream:
                 self.answered.set()
-                await push(chunks, self._take, self.audience.wait_for_room)
+                await stream.push(self._take, self.audience.wait_for_room)
         except UpstreamError as error:
             self._fail(error)
         else:

@@ -1,1 +1,1 @@
-"""Where chunks come from: execs, how they are opened, and how they are stopped. The only room that knows httpx."""
+"""Where chunks come from: opening streams, and ending the work behind them. The only room that knows httpx."""

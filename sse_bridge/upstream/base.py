@@ -2,89 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..wire.shapes import Shape
 
-if TYPE_CHECKING:
-    from .client import HTTPUpstream
+__all__ = ["Cancelled", "Room", "Source", "Stream", "Take", "Upstream", "Work"]
 
-__all__ = ["Cancelled", "Exec", "Room", "Take", "Work", "push"]
-
-#: Takes a chunk, and says whether there is room for more. Never waits; may be called where no task runs.
+#: Takes a chunk and says whether there is room for more. It returns at once and may run in a callback of the event
+#: loop, outside every task. After a `False`, `Room` is awaited before the next chunk.
 Take = Callable[[bytes], bool]
-#: Waits until there is room again.
+#: Waits until there is room for another chunk. May also be awaited while there is room, and then returns at once.
 Room = Callable[[], Awaitable[None]]
 
 
 class Cancelled(Enum):
     """How far a cancellation got. Only `CONFIRMED` is a success."""
 
-    #: We asked. Nobody answered, or the answer was no.
+    #: We asked; the platform gave no answer, or refused.
     REQUESTED = "requested"
-    #: The platform took the request; the work was not seen to be gone.
+    #: The platform took the request, but the work was not seen to end.
     ACKNOWLEDGED = "acknowledged"
     #: The work was seen to be gone.
     CONFIRMED = "confirmed"
 
 
-async def push(chunks: AsyncIterator[bytes], take: Take, room: Room) -> None:
-    """Hands over all chunks, in order, until they end.
+class Stream(Protocol):
+    """The chunks of an open event stream."""
 
-    Chunks that have a method `push` of their own do it themselves: where they arrive, without a task that has to wake
-    up for each.
+    async def push(self, take: Take, room: Room) -> None:
+        """Hands over all chunks, in order, and returns when the stream has ended. Called once.
 
-    Raises:
-        UpstreamError: what the iterator raises, and whatever `take` and `room` raise.
-    """
-    own: Callable[[Take, Room], Awaitable[None]] | None = getattr(chunks, "push", None)
-    if own is not None:
-        return await own(take, room)
-    async for chunk in chunks:
-        if not take(chunk):
-            await room()
-    return None
+        A stream may hand over chunks where they arrive, which saves waking a task for each.
+
+        Raises:
+            UpstreamLost: the stream broke off.
+            Exception: whatever `take` and `room` raise.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """The HTTP client of a bridge, as sources see it."""
+
+    def open(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Sends a request on entering, and yields the event stream that answers it. Leaving closes the connection.
+
+        Raises:
+            UpstreamError: on entering, if the answer is not an event stream.
+        """
+        ...
 
 
 class Work(Protocol):
-    """One exec on its way. Its stream is opened once, and nothing that may have started is ever started again."""
+    """A source on its way to viewers. Its stream is opened once: work that may have started is never repeated."""
 
-    #: Whether there may be something to cancel: set before the request that starts the exec goes out, cleared when
-    #: the upstream's answer proves that nothing was started.
+    #: Whether work may be running that has to be cancelled. Set before the request goes out, and cleared when the
+    #: upstream's answer proves that it started nothing.
     may_run: bool
     #: How its stream reads.
     shape: Shape
 
-    def stream(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Starts the exec, and yields its chunks once the upstream has said yes.
+    def stream(self) -> AbstractAsyncContextManager[Stream]:
+        """Starts the work on entering, and yields its stream once the upstream has said yes.
 
-        Entering and leaving happen in the same task. Leaving closes the connection, also when it is cancelled.
+        The same task enters and leaves. Leaving closes the connection, even under cancellation.
 
         Raises:
-            UpstreamError: on entering, if there is no stream; from the iterator (`UpstreamLost`), if it breaks.
+            UpstreamError: on entering, if the stream fails to open.
         """
         ...
 
     async def cancel(self, timeout: float) -> Cancelled:
-        """Ends the exec, wherever it runs. Takes at most `timeout` seconds and never raises `UpstreamError`."""
+        """Ends the work, wherever it runs. Takes at most `timeout` seconds and never raises `UpstreamError`."""
         ...
 
 
-class Exec(Protocol):
+class Source(Protocol):
     """What to run or follow: a plain value that `resolve` returns."""
 
-    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
-        """The exec as something to start. Nothing is sent yet.
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        """The work to start. The request goes out later, with `Work.stream`.
 
         Args:
-            upstream: what the bridge was made with.
-            last_event_id: what the viewer's `EventSource` saw last, for upstreams that resume by themselves;
-                `None` if the viewer has seen nothing, or if ids are the bridge's own.
+            upstream: the one that the bridge was made with.
+            last_event_id: the last id that the viewer's `EventSource` saw, for upstreams that can resume; `None` for
+                a new viewer, or if the bridge writes its own ids.
 
         Raises:
-            ConfigurationError: this exec needs another upstream.
+            ConfigurationError: this source needs another kind of upstream.
         """
         ...

@@ -1,9 +1,9 @@
-"""Following any event stream: an exec that is nothing but a URL."""
+"""`EventStream`: following any event stream by its URL."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import httpx
 
 from ..errors import ConfigurationError
 from ..wire.shapes import EVENT_STREAM
-from .base import Cancelled, Work
-from .client import SSE_ACCEPT, HTTPUpstream, NotSent, http_url, is_header_value, is_json, is_token, json_bytes
+from .base import Cancelled, Stream, Upstream, Work
+from .checks import http_url, is_header_value, is_json, is_token, json_bytes
+from .client import SSE_ACCEPT
 
 __all__ = ["EventStream"]
 
@@ -21,16 +22,16 @@ __all__ = ["EventStream"]
 class EventStream:
     """Any event stream, by its URL.
 
-    Ending it means closing the connection: nothing is known to run behind it. Redirects are not followed.
+    Ending it only closes the connection. Redirects count as refusals.
 
     Args:
-        url: absolute, `http` or `https`. Of a user or a query in it, which may let somebody in, `repr` shows nothing.
-        method: `GET`, or what the stream asks for.
-        headers: sent along; `Accept` is set where it is missing. Their values are not shown by `repr`.
-        json: a JSON body, or `None` for none.
+        url: absolute, `http` or `https`. `repr` leaves out user info and query: they may hold credentials.
+        method: the HTTP method.
+        headers: sent with the request; `Accept` is added if it is missing. `repr` leaves them out.
+        json: a body to send as JSON; `None` for a request without one. `repr` leaves it out.
 
     Raises:
-        ConfigurationError: the URL is none that can be followed, or something else none that can be sent.
+        ConfigurationError: an argument is unfit for a request.
     """
 
     url: str
@@ -59,36 +60,31 @@ class EventStream:
         shown = url.copy_with(username=None, password=None, query=None, fragment=None)
         return f"{type(self).__name__}({str(shown)!r}, method={self.method!r})"
 
-    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
-        """See `Exec.work`."""
-        return _EventStreamWork(self, upstream, last_event_id)
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        """See `base.Source.work`."""
+        return _Following(self, upstream, last_event_id)
 
 
-class _EventStreamWork:
-    may_run = False  # there is nothing to cancel but the connection
+class _Following:
     shape = EVENT_STREAM
+    may_run = False  # the connection is all there is to cancel
 
-    def __init__(self, source: EventStream, upstream: HTTPUpstream, last_event_id: str | None) -> None:
+    def __init__(self, source: EventStream, upstream: Upstream, last_event_id: str | None) -> None:
         self._source = source
         self._upstream = upstream
         self._headers = httpx.Headers(dict(source.headers or {}))
         self._headers.setdefault("Accept", SSE_ACCEPT)
         self._headers.setdefault("Cache-Control", "no-store")
         if last_event_id:
-            # Instead of where the caller would begin. Bytes, since an id is UTF-8 (WHATWG HTML 9.2.4) and httpx would
-            # take it for ASCII.
+            # Replaces the id at which the caller would begin. Given as bytes, because ids are UTF-8 (WHATWG HTML
+            # 9.2.4) and httpx would encode text as ASCII.
             self._headers.pop("Last-Event-ID", None)
             self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
 
-    @asynccontextmanager
-    async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+    def stream(self) -> AbstractAsyncContextManager[Stream]:
         source = self._source
         body = None if source.json is None else json_bytes(source.json)
-        try:
-            async with self._upstream.open(source.method, source.url, headers=self._headers, body=body) as chunks:
-                yield chunks
-        except NotSent as unsent:
-            raise unsent.error from unsent
+        return self._upstream.open(source.method, source.url, headers=self._headers, body=body)
 
     async def cancel(self, timeout: float) -> Cancelled:
         return Cancelled.CONFIRMED

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 
 from sse_bridge import EventStream, Miosa, SandboxExec, SSEBridge
+from sse_bridge.upstream.client import HTTPUpstream
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
 from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox, running
@@ -29,8 +30,8 @@ SECRETS = (KEY, WRONG_KEY, TICKET, "Bearer")
 class Checked:
     """A bridge on a real server, and a look at what it left behind."""
 
-    def __init__(self, bridge: SSEBridge, url: str, server: uvicorn.Server) -> None:
-        self.bridge = bridge
+    def __init__(self, upstream: HTTPUpstream, url: str, server: uvicorn.Server) -> None:
+        self.upstream = upstream
         self.url = url
         self.server = server
 
@@ -40,14 +41,14 @@ class Checked:
     def assert_nothing_is_left(self) -> None:
         """No request is being served, and no connection to the upstream is open."""
         eventually(lambda: not self.server.server_state.tasks)
-        assert self.bridge._upstream._shared is None
+        assert self.upstream.leases == 0
 
 
 @contextmanager
 def bridged(upstream: Miosa | None, resolve: Callable[[Any], Any], **options: Any) -> Iterator[Checked]:
-    bridge = SSEBridge(upstream, resolve, **options)
-    with serve(bridge) as served:
-        checked = Checked(bridge, served.url, served.server)
+    client = upstream or HTTPUpstream()
+    with serve(SSEBridge(client, resolve, **options)) as served:
+        checked = Checked(client, served.url, served.server)
         yield checked
         checked.assert_nothing_is_left()
 
@@ -98,7 +99,7 @@ def test_a_sandbox_that_gets_ready_in_time_is_waited_for() -> None:
 
 def test_a_sandbox_that_is_not_ready_is_503_after_our_own_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a time after which to try again."""
-    monkeypatch.setattr("sse_bridge.upstream.miosa.execs.READY_TIMEOUT", 0.5)
+    monkeypatch.setattr("sse_bridge.upstream.miosa.sandbox_exec.READY_TIMEOUT", 0.5)
     with (
         local_sandbox(metadata={"sse_bridge.ready_after": 60}) as starting,
         bridged(starting.miosa(), lambda request: SandboxExec(starting.id, "ls")) as bridge,
@@ -119,7 +120,7 @@ def test_a_sandbox_that_is_not_ready_after_the_response_began_is_an_error_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The status has gone out by then."""
-    monkeypatch.setattr("sse_bridge.upstream.miosa.execs.READY_TIMEOUT", 0.5)
+    monkeypatch.setattr("sse_bridge.upstream.miosa.sandbox_exec.READY_TIMEOUT", 0.5)
     with (
         serve(never_ready, lifespan="off") as platform,
         bridged(Miosa(platform.url, KEY), lambda request: SandboxExec("sbx", "ls"), commit_after=0.1) as bridge,

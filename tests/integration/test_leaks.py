@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from sse_bridge import Miosa, SandboxExec, SSEBridge
-from sse_bridge.upstream import client as client_module
+from sse_bridge.upstream import transport as transport_module
 from tests.support.asgi import Page
 from tests.support.servers import serve
-from tests.support.upstreams import open_connections
+from tests.support.upstreams import busy_connections
 from tests.support.waiting import eventually
 from tests.support.work import exit_frame, stdout
 
@@ -96,7 +96,7 @@ async def test_two_thousand_viewers_leave_nothing_behind(
 ) -> None:
     """Some stay to the end, some leave or stall, some requests are cancelled by their server, a few of them twice."""
     if transport == "httpx":
-        monkeypatch.setattr(client_module, "_fast_transport", lambda context: None)
+        monkeypatch.setattr(transport_module, "is_usable", lambda: False)
     rng = random.Random(20261123)
     platform = Platform()
     process = psutil.Process()
@@ -116,12 +116,12 @@ async def test_two_thousand_viewers_leave_nothing_behind(
             async with slots:
                 await one_visit(bridge, MOODS[number % len(MOODS)], rng)
 
-        async with miosa._lease() as client:  # one for all of them, so that its connections can be looked at
+        async with miosa.lease() as client:  # one for all of them, so that its connections can be looked at
             await asyncio.gather(*(visit(number) for number in range(VIEWERS)))
 
             assert len(asyncio.all_tasks()) == tasks_before
-            assert all(connection.is_idle() for connection in open_connections(client))
-        assert miosa._shared is None
+            assert busy_connections(client) == 0
+        assert miosa.leases == 0
         await anyio.to_thread.run_sync(
             eventually, lambda: not platform.open and len(process.net_connections()) <= sockets_before
         )

@@ -1,4 +1,4 @@
-"""An upstream that does byte for byte what a test wants, in a thread, so that any event loop can talk to it."""
+"""An upstream that does byte for byte what a test wants. It runs in a thread, so that any event loop can ask it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import Any
 import anyio.to_thread
 import httpx
 
+from sse_bridge.upstream.base import Stream
 from sse_bridge.upstream.transport import FastTransport
 
 
 @dataclass(frozen=True)
 class Request:
+    """A request, as it arrived."""
+
     method: str
     path: str
     headers: dict[str, str]
@@ -25,45 +28,52 @@ class Request:
 
     @property
     def json(self) -> Any:
+        """The body, decoded."""
         return json.loads(self.body)
 
 
 class Connection:
-    """One request and the ways to answer it."""
+    """One request, and the ways to answer it."""
 
     def __init__(self, raw: socket.socket, request: Request) -> None:
         self._raw = raw
         self.request = request
-        #: Set by a handler whose answer was complete: the connection takes one more request.
+        #: Set by a handler after a complete answer, so that the connection takes another request.
         self.stays = False
 
     def send(self, data: bytes) -> None:
+        """Writes bytes as they are."""
         self._raw.sendall(data)
 
     def head(self, status: int = 200, **headers: str) -> None:
+        """Writes the head of an answer. Underscores in names become hyphens."""
         lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
+        """Writes a whole answer."""
         self.head(status, content_length=str(len(body)), **headers)
         self.send(body)
 
     def stream(self) -> None:
+        """Writes the head of a chunked event stream."""
         self.head(200, content_type="text/event-stream", transfer_encoding="chunked")
 
     def chunk(self, data: bytes) -> None:
+        """Writes one chunk of it."""
         self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
+        """Writes its end."""
         self.send(b"0\r\n\r\n")
 
     def stay(self) -> None:
-        """As `end`, and the connection can be used again."""
+        """Writes its end, and keeps the connection for another request."""
         self.stays = True
         self.end()
 
     def wait_until_left(self) -> None:
-        """Returns when the other side has closed the connection."""
+        """Returns when the client has closed the connection."""
         with suppress(OSError):
             while self._raw.recv(4096):
                 pass
@@ -71,29 +81,35 @@ class Connection:
 
 @dataclass
 class RawUpstream:
+    """A server, and what has happened to it."""
+
     url: str
     requests: list[Request] = field(default_factory=list)
-    #: How many connections there were.
+    #: How many connections it has accepted.
     accepted: int = 0
-    #: Released whenever one was accepted.
+    #: Released for each accepted connection.
     reached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    #: Released whenever a whole request was read.
+    #: Released for each complete request.
     asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    #: Released whenever a connection is over: the client closed it, or its handler returned.
+    #: Released for each connection that ends, because the client closed it or its handler returned.
     left: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _open: set[socket.socket] = field(default_factory=set)
 
     @property
     def open_connections(self) -> int:
+        """How many connections are open."""
         return len(self._open)
 
     async def until_reached(self, times: int = 1) -> None:
+        """Waits for connections."""
         await _acquire(self.reached, times)
 
     async def until_asked(self, times: int = 1) -> None:
+        """Waits for requests."""
         await _acquire(self.asked, times)
 
     async def until_left(self, times: int = 1) -> None:
+        """Waits for connections to end."""
         await _acquire(self.left, times)
 
 
@@ -107,9 +123,9 @@ Handler = Callable[[Connection], None]
 
 @contextmanager
 def serve_raw(*handlers: Handler) -> Iterator[RawUpstream]:
-    """Each handler answers one request, in turn, and the last one all that follow; then the connection is closed.
+    """Starts a server. Each handler answers one request and closes the connection; the last one answers the rest.
 
-    What is still open when the context ends is cut off, so that no thread is left.
+    When the context ends, open connections are cut off, so that every thread ends.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         upstream = RawUpstream(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -182,15 +198,54 @@ def _read(raw: socket.socket) -> Request | None:
 
 
 def dead_url() -> str:
-    """Where nobody listens."""
+    """A URL whose port is closed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def open_connections(client: httpx.AsyncClient) -> list[Any]:
-    """The connections of a client that nobody closed. No request waits for one."""
+def open_connections(client: httpx.AsyncClient) -> int:
+    """How many connections a client has open. Fails if a request waits for one."""
     transport: Any = client._transport
     if isinstance(transport, FastTransport):
-        return list(transport._open)
+        return transport.open_connections
     assert not transport._pool._requests
-    return [connection for connection in transport._pool.connections if not connection.is_closed()]
+    return sum(not connection.is_closed() for connection in transport._pool.connections)
+
+
+def busy_connections(client: httpx.AsyncClient) -> int:
+    """How many of these serve a request. The others wait for the next one, as only httpx's own transport lets them."""
+    transport: Any = client._transport
+    if isinstance(transport, FastTransport):
+        return transport.open_connections
+    idle = sum(bool(connection.is_idle()) for connection in transport._pool.connections)
+    return open_connections(client) - idle
+
+
+class Reader:
+    """Takes the chunks of a stream, and always has room for more."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        #: Set with the first chunk.
+        self.began = anyio.Event()
+
+    def take(self, chunk: bytes) -> bool:
+        """See `base.Take`."""
+        self.chunks.append(chunk)
+        self.began.set()
+        return True
+
+    async def room(self) -> None:
+        """See `base.Room`."""
+
+
+async def chunks_of(stream: Stream) -> list[bytes]:
+    """All chunks of a stream."""
+    reader = Reader()
+    await stream.push(reader.take, reader.room)
+    return reader.chunks
+
+
+async def read_all(stream: Stream) -> bytes:
+    """All chunks of a stream, joined."""
+    return b"".join(await chunks_of(stream))

@@ -1,22 +1,27 @@
-"""An exec without a platform: chunks come from the test, and what becomes of it is written down."""
+"""A scripted source: its chunks come from the test, and the test sees how the relay treats it."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
 
 from sse_bridge.relay.signal import Signal
-from sse_bridge.upstream.base import Cancelled, Work
-from sse_bridge.upstream.client import HTTPUpstream
+from sse_bridge.upstream.base import Cancelled, Room, Stream, Take, Upstream, Work
 from sse_bridge.wire.shapes import EXEC
 
 
 class ScriptedWork:
-    """A `Work` whose stream the test writes with `feed` and ends with `finish` or `fail`."""
+    """A `Source`, its `Work` and its `Stream` in one. The test writes with `feed`, and ends with `finish` or `fail`.
+
+    Args:
+        refusal: raised instead of opening the stream.
+        answers: whether the upstream answers at once; otherwise the test calls `answer`.
+        outcome: what `cancel` returns; a value other than a `Cancelled` makes it hang.
+    """
 
     shape = EXEC
 
@@ -34,19 +39,23 @@ class ScriptedWork:
         self._items: deque[bytes | Exception | None] = deque()
         self._more = Signal()
 
-    # what a test says
+    # the script
 
     def answer(self) -> None:
+        """The upstream answers."""
         self._answer.set()
 
     def feed(self, *chunks: bytes | str) -> None:
+        """Chunks arrive."""
         for chunk in chunks:
             self._put(chunk.encode() if isinstance(chunk, str) else chunk)
 
     def finish(self) -> None:
+        """The stream ends."""
         self._put(None)
 
     def fail(self, error: Exception) -> None:
+        """The stream raises an error."""
         self._put(error)
 
     def _put(self, item: bytes | Exception | None) -> None:
@@ -55,13 +64,14 @@ class ScriptedWork:
 
     @property
     def unread(self) -> int:
-        """Chunks that the reader has not asked for."""
+        """How many chunks wait for the relay."""
         return len(self._items)
 
-    # what the relay sees
+    # as a `Work`
 
     @asynccontextmanager
-    async def stream(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def stream(self) -> AsyncGenerator[Stream]:
+        """See `base.Work.stream`."""
         self.started.set()
         self.may_run = True
         try:
@@ -73,21 +83,23 @@ class ScriptedWork:
         finally:
             self.closed.set()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        while (chunk := await self._next()) is not None:
+            if not take(chunk):
+                await room()
 
-    async def __anext__(self) -> bytes:
+    async def _next(self) -> bytes | None:
         await anyio.lowlevel.checkpoint()
         while not self._items:
             await self._more.wait()
         item = self._items.popleft()
-        if item is None:
-            raise StopAsyncIteration
         if isinstance(item, Exception):
             raise item
         return item
 
     async def cancel(self, timeout: float) -> Cancelled:
+        """See `base.Work.cancel`."""
         self.cancels += 1
         await anyio.lowlevel.checkpoint()
         if isinstance(self._outcome, Cancelled):
@@ -95,17 +107,19 @@ class ScriptedWork:
         await anyio.sleep_forever()
         raise AssertionError
 
-    # as what `resolve` returns
+    # as a `Source`
 
-    def work(self, upstream: HTTPUpstream, last_event_id: str | None) -> Work:
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        """See `base.Source.work`."""
         self.last_event_id = last_event_id
         return self
 
 
 def stdout(*lines: str) -> bytes:
-    """Frames as the platform sends them."""
+    """Frames of output, as the platform sends them."""
     return "".join(f'event: stdout\ndata: {{"line":"{line}"}}\n\n' for line in lines).encode()
 
 
 def exit_frame(code: int = 0) -> bytes:
+    """The frame that ends an exec."""
     return f'event: exit\ndata: {{"exit_code":{code}}}\n\n'.encode()

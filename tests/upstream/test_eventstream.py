@@ -1,4 +1,4 @@
-"""`EventStream`: any stream by its URL."""
+"""`EventStream`: any stream by its URL. Mistakes show when it is made, and its `repr` keeps secrets."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from sse_bridge import ConfigurationError, EventStream
 from sse_bridge.errors import UpstreamRefused, UpstreamUnreachable
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.upstream.client import HTTPUpstream
-from tests.support.upstreams import Connection, dead_url, serve_raw
+from tests.support.upstreams import Connection, dead_url, read_all, serve_raw
 
 pytestmark = pytest.mark.anyio
 
 
 def one_event(connection: Connection) -> None:
+    """Sends one event."""
     connection.answer(200, b"data: 1\n\n", content_type="text/event-stream")
 
 
 async def read(source: EventStream, last_event_id: str | None = None) -> bytes:
-    async with source.work(HTTPUpstream(), last_event_id).stream() as chunks:
-        return b"".join([chunk async for chunk in chunks])
+    """Follows the stream to its end."""
+    async with source.work(HTTPUpstream(), last_event_id).stream() as stream:
+        return await read_all(stream)
 
 
 async def test_a_get_like_a_browsers(anyio_backend: str) -> None:
-    """An `Accept` that MIOSA's guarded routes take, too (`miosa-wire.md` §1.2), no caching, no id that nobody saw."""
+    """It has an `Accept` that suits MIOSA's routes (`docs/miosa.md` §2), forbids caching, and lacks `Last-Event-ID`."""
     with serve_raw(one_event) as upstream:
         assert await read(EventStream(upstream.url + "/events?x=1")) == b"data: 1\n\n"
 
@@ -38,7 +40,7 @@ async def test_a_get_like_a_browsers(anyio_backend: str) -> None:
 
 
 async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> None:
-    """What is given is sent, and the caller's mapping stays as it is."""
+    """They are sent as given, and the caller's mapping stays as it is."""
     headers = {"accept": "text/event-stream", "X-Key": "k"}
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url, method="POST", headers=headers, json={"a": [1]}))
@@ -51,7 +53,7 @@ async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> 
 
 @pytest.mark.parametrize("seen", ["7", "ü", "01H\u2028"])
 async def test_an_upstream_that_resumes_gets_the_viewers_id(anyio_backend: str, seen: str) -> None:
-    """As UTF-8 (WHATWG HTML 9.2.4)."""
+    """It is sent as UTF-8 (WHATWG HTML 9.2.4)."""
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url), seen)
 
@@ -59,8 +61,8 @@ async def test_an_upstream_that_resumes_gets_the_viewers_id(anyio_backend: str, 
     assert upstream.requests[0].headers["last-event-id"] == seen
 
 
-async def test_the_viewers_id_replaces_the_one_to_begin_with(anyio_backend: str) -> None:
-    """Two of them would be one that nobody gave."""
+async def test_the_viewers_id_replaces_the_sources(anyio_backend: str) -> None:
+    """A server would join two headers of that name into an unknown id."""
     with serve_raw(one_event) as upstream:
         source = EventStream(upstream.url, headers={"last-event-id": "first"})
         await read(source)
@@ -70,8 +72,8 @@ async def test_the_viewers_id_replaces_the_one_to_begin_with(anyio_backend: str)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "post"])
-async def test_any_method_will_do(anyio_backend: str, method: str) -> None:
-    """Without a body there is no content type."""
+async def test_any_method_is_sent_without_a_body(anyio_backend: str, method: str) -> None:
+    """The content type is left out, too."""
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url, method=method))
 
@@ -80,21 +82,21 @@ async def test_any_method_will_do(anyio_backend: str, method: str) -> None:
     assert upstream.requests[0].body == b""
 
 
-async def test_nothing_to_follow_is_a_refusal_with_204(anyio_backend: str) -> None:
-    """It stops a browser from reconnecting, so it has to get there."""
+async def test_a_stream_that_is_over_is_a_refusal_with_204(anyio_backend: str) -> None:
+    """The status has to reach browsers, because it stops them from reconnecting."""
     with serve_raw(lambda connection: connection.head(204)) as upstream, pytest.raises(UpstreamRefused) as caught:
         await read(EventStream(upstream.url))
     assert caught.value.status == 204
 
 
-async def test_nobody_there(anyio_backend: str) -> None:
-    """The error is one that callers know."""
+async def test_a_closed_port_is_unreachable(anyio_backend: str) -> None:
+    """The error is one of the package's own."""
     with pytest.raises(UpstreamUnreachable):
         await read(EventStream(dead_url()))
 
 
-async def test_there_is_nothing_to_cancel_but_the_connection(anyio_backend: str) -> None:
-    """Nothing is known to run behind it."""
+async def test_cancelling_is_confirmed_at_once(anyio_backend: str) -> None:
+    """The stream's connection is all there is to end."""
     work = EventStream("http://127.0.0.1/").work(HTTPUpstream(), None)
 
     assert not work.may_run
@@ -112,21 +114,21 @@ async def test_there_is_nothing_to_cancel_but_the_connection(anyio_backend: str)
         None,
         "http://\x00",
         "http://h.example:x/",
-        "http://h.example:99999/",  # asyncio and trio raise all sorts of things for this and for the rest
+        "http://h.example:99999/",  # asyncio and trio raise various errors for this one and the rest
         "http://a..b/",
         f"http://{'a' * 64}.example/",
         "http://xn--/",
     ],
 )
 def test_a_url_that_cannot_be_followed_is_refused(url: Any) -> None:
-    """When it is made, not when it is opened."""
+    """The mistake shows when the source is made."""
     with pytest.raises(ConfigurationError, match="absolute http"):
         EventStream(url)
 
 
 @pytest.mark.parametrize("name", ["", "X-Kéy", "X Key", "X-Key:", "X-Key\r\nX-More", "\ud800", 7, None])
-def test_a_name_that_no_header_and_no_method_has_is_refused(name: Any) -> None:
-    """It would look like an upstream that cannot be reached, or fail for each viewer."""
+def test_a_name_that_is_not_a_token_is_refused(name: Any) -> None:
+    """In a request it would look like an unreachable upstream, to every viewer."""
     with pytest.raises(ConfigurationError, match="a name is none"):
         EventStream("http://h.example/", headers={name: "secret"})
     with pytest.raises(ConfigurationError, match="HTTP method"):
@@ -134,8 +136,8 @@ def test_a_name_that_no_header_and_no_method_has_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["secret\n", "secret\r\nX-More: 1", "sécret", " secret", 7, None])
-def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) -> None:
-    """A key read from a file often ends with a newline: that is no upstream that cannot be reached."""
+def test_a_header_that_cannot_be_sent_is_refused_without_quoting_it(value: Any) -> None:
+    """A key read from a file often ends with a newline, which would look like an unreachable upstream."""
     with pytest.raises(ConfigurationError, match="X-Key") as caught:
         EventStream("http://h.example/", headers={"X-Key": value})
 
@@ -143,6 +145,7 @@ def test_a_header_that_cannot_be_sent_is_refused_without_telling_it(value: Any) 
 
 
 def endless() -> list[Any]:
+    """A list that contains itself."""
     loop: list[Any] = []
     loop.append(loop)
     return loop
@@ -153,8 +156,8 @@ def endless() -> list[Any]:
     [float("nan"), {"a": [float("-inf")]}, "secret \ud800", {"\udc80": 1}, b"secret", {1, 2}, {(1, 2): 3}, endless()],
     ids=["nan", "infinity", "surrogate", "key", "bytes", "set", "tuple as key", "endless"],
 )
-def test_a_body_that_is_not_json_is_refused_without_telling_it(json: Any) -> None:
-    """When it is made: a bridge that fails for each viewer is no upstream that cannot be reached."""
+def test_a_body_that_is_not_json_is_refused_without_quoting_it(json: Any) -> None:
+    """The mistake shows when the source is made, instead of failing for each viewer."""
     with pytest.raises(ConfigurationError, match="what JSON can say") as caught:
         EventStream("http://h.example/", json=json)
 
@@ -163,7 +166,7 @@ def test_a_body_that_is_not_json_is_refused_without_telling_it(json: Any) -> Non
 
 @pytest.mark.parametrize("json", [{}, [], "", 0, False, {"a": ["ü\u2028", None, 1.5]}])
 async def test_a_body_is_sent_as_json_whatever_it_is(anyio_backend: str, json: Any) -> None:
-    """Also one that counts as false. Somebody who knows a better content type is left it."""
+    """Values that count as false are bodies, too. A content type of the caller's wins."""
     with serve_raw(one_event) as upstream:
         await read(EventStream(upstream.url, method="POST", json=json))
         await read(EventStream(upstream.url, method="POST", json=json, headers={"content-type": "application/a+json"}))
@@ -180,7 +183,7 @@ async def test_a_body_is_sent_as_json_whatever_it_is(anyio_backend: str, json: A
     ["http://h", "HTTPS://h.example:8443/x?y#z", "http://127.0.0.1/", "http://[::1]:80/", "http://bücher.example."],
 )
 def test_a_url_that_can_be_followed_is_taken_as_it_is(url: str) -> None:
-    """Names, addresses, ports, queries."""
+    """That holds for names, addresses, ports and queries."""
     assert EventStream(url).url == url
 
 
@@ -192,8 +195,8 @@ def test_a_url_that_can_be_followed_is_taken_as_it_is(url: str) -> None:
         ("http://h.example", "http://h.example"),
     ],
 )
-def test_it_does_not_show_what_it_takes_to_get_in(url: str, shown: str) -> None:
-    """Headers and bodies hold secrets, and so do users and queries (tickets) of URLs."""
+def test_repr_leaves_out_credentials(url: str, shown: str) -> None:
+    """Headers, bodies, user info and queries may hold them."""
     source = EventStream(url, method="POST", headers={"X-Key": "secret"}, json={"key": "secret"})
 
     assert repr(source) == f"EventStream('{shown}', method='POST')"

@@ -1,4 +1,4 @@
-"""`Miosa`: where the platform is and who asks."""
+"""`Miosa`: its arguments, the environment variables behind them, and values that it rejects."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ KEY = "msk_u_secret"
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unsets the platform's variables."""
     for name in ("MIOSA_ACCESS_TOKEN", "MIOSA_API_KEY", "MIOSA_BASE_URL", "MIOSA_TENANT"):
         monkeypatch.delenv(name, raising=False)
 
 
 def authorization(miosa: Miosa) -> str:
+    """The header that holds the key."""
     return miosa.headers("x")["Authorization"]
 
 
 def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of the SDK: argument, `MIOSA_ACCESS_TOKEN`, `MIOSA_API_KEY`."""
+    """As in the SDK, the argument wins, then `MIOSA_ACCESS_TOKEN`, then `MIOSA_API_KEY`."""
     monkeypatch.setenv("MIOSA_API_KEY", "from-key")
     monkeypatch.setenv("MIOSA_BASE_URL", "https://env.example")
     monkeypatch.setenv("MIOSA_TENANT", "env-tenant")
@@ -47,7 +49,7 @@ def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_the_version_is_added_where_it_is_missing(url: str | None, expected: str) -> None:
-    """`miosa-wire.md` §1.1."""
+    """Both spellings lead to the same URLs (`docs/miosa.md` §1)."""
     assert Miosa(url, KEY).base_url == expected
 
 
@@ -59,15 +61,15 @@ def test_the_version_is_added_where_it_is_missing(url: str | None, expected: str
         "https://",
         "https://h.example?x=1",
         "https://h.example#x",
-        "https://user:word@h.example",  # httpx would send that in the place of the key
+        "https://user:word@h.example",  # httpx would send that instead of the key
         "https://h.example:99999",
         f"https://{'a' * 64}.example",
         "https://xn--",
         "\x00",
     ],
 )
-def test_a_base_url_that_is_none_is_refused(url: str) -> None:
-    """With what it should look like."""
+def test_a_malformed_base_url_is_refused_without_quoting_it(url: str) -> None:
+    """The message says what it should look like."""
     with pytest.raises(ConfigurationError, match="base URL") as caught:
         Miosa(url, KEY)
 
@@ -76,23 +78,23 @@ def test_a_base_url_that_is_none_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
-def test_without_a_key_it_says_where_to_put_one(key: str | None) -> None:
-    """When the application starts."""
+def test_a_missing_key_is_an_error_that_names_the_variable(key: str | None) -> None:
+    """It shows when the application starts."""
     with pytest.raises(ConfigurationError, match="set MIOSA_API_KEY"):
         Miosa("https://h.example", key)
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "schlüssel"])
-def test_a_key_that_cannot_be_one_is_refused_without_telling_it(key: str) -> None:
-    """It may be a password pasted by mistake."""
+def test_a_malformed_key_is_refused_without_quoting_it(key: str) -> None:
+    """It may be a password, pasted by mistake."""
     with pytest.raises(ConfigurationError, match="characters") as caught:
         Miosa("https://h.example", key)
 
     assert key not in str(caught.value)
 
 
-def test_what_surrounds_a_value_in_the_environment_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values that come from files end with a newline."""
+def test_white_space_around_environment_variables_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values read from files end with a newline."""
     monkeypatch.setenv("MIOSA_API_KEY", f" {KEY}\n")
     monkeypatch.setenv("MIOSA_BASE_URL", "https://h.example/\n")
     monkeypatch.setenv("MIOSA_TENANT", "t\n")
@@ -103,8 +105,8 @@ def test_what_surrounds_a_value_in_the_environment_is_no_part_of_it(monkeypatch:
 
 
 @pytest.mark.parametrize("tenant", ["", "  ", None])
-def test_without_a_tenant_none_is_sent(tenant: str | None) -> None:
-    """The platform knows it by the key."""
+def test_an_empty_tenant_is_left_out(tenant: str | None) -> None:
+    """The platform finds the tenant by the key."""
     miosa = Miosa("https://h.example", KEY, tenant=tenant)
 
     assert miosa.tenant is None
@@ -113,12 +115,12 @@ def test_without_a_tenant_none_is_sent(tenant: str | None) -> None:
 
 @pytest.mark.parametrize("tenant", ["büro", "a\r\nX-More: 1"])
 def test_a_tenant_that_cannot_be_sent_is_refused(tenant: str) -> None:
-    """When the application starts, not when the first viewer comes."""
+    """The mistake shows when the application starts, before the first viewer comes."""
     with pytest.raises(ConfigurationError, match="tenant"):
         Miosa("https://h.example", KEY, tenant=tenant)
 
 
-def test_it_does_not_show_its_key() -> None:
-    """In no representation."""
+def test_repr_leaves_out_the_key() -> None:
+    """The same goes for `str`."""
     assert repr(Miosa("https://h.example", KEY)) == "Miosa('https://h.example/api/v1')"
     assert KEY not in f"{Miosa('https://h.example', KEY)}"

@@ -1,4 +1,4 @@
-"""Refusals: one table, five envelopes, and nothing of what the upstream wrote gets on."""
+"""Refusals: each status has its answer, every envelope is read, and the upstream's own words stay behind."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET = "the upstream's own words"
     ],
 )
 def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
-    """`design.md` §6."""
+    """The status, code and waiting time that a viewer gets depend on the upstream's status alone."""
     error = refusal(status, {}, SECRET.encode())
 
     assert (error.status, error.code, error.upstream_status) == (ours, code, status)
@@ -47,11 +47,11 @@ def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
     assert SECRET not in str(error)
 
 
-def test_only_who_was_refused_has_started_nothing() -> None:
-    """A 202 is no stream, but no refusal either; proxies answer 408, 460 and 499 for what they have passed on."""
+def test_only_a_refusal_proves_that_nothing_was_started() -> None:
+    """A 202 is an acceptance, and proxies answer 408, 460 and 499 to requests that they have passed on."""
     refused = {status for status in range(100, 1000) if refusal(status, {}, b"").started_nothing}
 
-    assert refused >= {400, 401, 402, 403, 404, 406, 409, 413, 422, 429}  # `miosa-wire.md` §1.5
+    assert refused >= {400, 401, 402, 403, 404, 406, 409, 413, 422, 429}  # `docs/miosa.md` §6
     assert refused <= set(range(400, 452)) - {408, 418, 419, 420, 424, 427}
 
 
@@ -70,7 +70,7 @@ def test_only_who_was_refused_has_started_nothing() -> None:
     ],
 )
 def test_every_envelope_that_has_a_code_is_read(envelope: dict[str, Any]) -> None:
-    """`miosa-wire.md` §1.5: codes compare without case, hints stand inside or outside."""
+    """Codes compare case-insensitively, and hints stand inside or outside (`docs/miosa.md` §6)."""
     error = refusal(409, {}, json.dumps(envelope).encode())
 
     assert error.is_temporary
@@ -93,8 +93,8 @@ def test_every_envelope_that_has_a_code_is_read(envelope: dict[str, Any]) -> Non
     ],
     ids=["text", "list", "fields", "html", "utf-16", "deep", "number", "nothing"],
 )
-def test_a_body_without_a_code_leaves_the_status_to_speak(body: bytes) -> None:
-    """Nothing of it gets on, in whatever form the error is shown."""
+def test_without_a_code_only_the_status_counts(body: bytes) -> None:
+    """Every form of the error hides the body."""
     error = refusal(409, {"x-request-id": "req_1"}, body)
 
     assert not error.is_temporary
@@ -113,8 +113,8 @@ def test_a_body_without_a_code_leaves_the_status_to_speak(body: bytes) -> None:
         (404, {"error": {"retryable": True}}, False),
     ],
 )
-def test_only_what_becomes_ready_is_worth_waiting_for(status: int, body: Any, temporary: bool) -> None:
-    """And only where it is certain that nothing was started."""
+def test_only_a_sandbox_that_becomes_ready_is_worth_waiting_for(status: int, body: Any, temporary: bool) -> None:
+    """A 503 may have started something, so it is final whatever it says."""
     assert refusal(status, {}, json.dumps(body).encode()).is_temporary is temporary
 
 
@@ -132,31 +132,31 @@ def test_only_what_becomes_ready_is_worth_waiting_for(status: int, body: Any, te
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
-    """RFC 9110 10.2.3; what is neither is as if it were not there."""
+    """Everything else is ignored (RFC 9110 10.2.3)."""
     error = refusal(429, {"retry-after": header}, b"")
 
     assert error.wait == seconds
     assert error.retry_after == (2.0 if seconds is None else seconds)
 
 
-def test_retry_after_as_a_date_to_come() -> None:
-    """Counted from now."""
+def test_retry_after_may_be_a_future_date() -> None:
+    """The wait is the time until then."""
     then = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
 
     assert 25 < (refusal(429, {"retry-after": then}, b"").wait or 0) <= 30
 
 
 @pytest.mark.parametrize("milliseconds", ["soon", [], {}, True, None, float("inf")])
-def test_milliseconds_that_are_none_leave_it_to_the_header(milliseconds: Any) -> None:
-    """Otherwise they are the more exact of the two."""
+def test_milliseconds_win_over_the_header_if_they_are_a_number(milliseconds: Any) -> None:
+    """They are the more exact of the two."""
     body = json.dumps({"retry_after_ms": milliseconds}).encode()
 
     assert refusal(429, {"retry-after": "7"}, body).wait == 7
     assert refusal(429, {"retry-after": "7"}, b'{"retry_after_ms":6500}').wait == 6.5
 
 
-def test_the_request_id_of_the_header_comes_first_if_it_is_one() -> None:
-    """It is what the platform's own logs go by."""
+def test_the_request_id_of_the_header_wins_if_it_is_well_formed() -> None:
+    """The platform's own logs use it."""
     body = b'{"request_id":"inside"}'
 
     assert refusal(404, {"x-request-id": "outside"}, body).request_id == "outside"
@@ -164,22 +164,22 @@ def test_the_request_id_of_the_header_comes_first_if_it_is_one() -> None:
 
 
 @pytest.mark.parametrize("request_id", ["a b", "x" * 129, "a\r\nSet-Cookie: x", "ü", 7, None])
-def test_a_request_id_that_is_none_is_left_out(request_id: Any) -> None:
-    """It goes into a log line and a response."""
+def test_a_malformed_request_id_is_left_out(request_id: Any) -> None:
+    """It would go into a log line and a response."""
     assert refusal(404, {}, json.dumps({"request_id": request_id}).encode()).request_id is None
 
 
 @given(
     st.integers(201, 599), st.binary(max_size=100) | st.text(max_size=30).map(lambda text: json.dumps([text]).encode())
 )
-def test_no_body_makes_it_fail(status: int, body: bytes) -> None:
-    """HTML, lists, garbage: the status alone decides."""
+def test_any_body_can_be_read(status: int, body: bytes) -> None:
+    """With HTML, lists or garbage, the status alone decides."""
     assert refusal(status, {}, body).code
 
 
 @pytest.mark.parametrize("wait", ["inf", "nan", 10**400])
-def test_a_wait_that_is_no_time_is_none(wait: Any) -> None:
-    """Nothing waits for ever, and nothing breaks on the way."""
+def test_a_wait_that_is_not_a_finite_time_is_ignored(wait: Any) -> None:
+    """Waiting for it would last indefinitely."""
     error = refusal(429, {"retry-after": str(wait)}, b"")
 
     assert error.wait is None

@@ -1,1 +1,1 @@
-"""The MIOSA platform: its address and key, what it runs, and how that is stopped."""
+"""The MIOSA platform: its address and key, the commands it runs, and the way to end them."""

@@ -1,4 +1,4 @@
-"""The platform: base URL, key, tenant. Facts from `miosa-wire.md` §1."""
+"""The platform: base URL, key and tenant (`docs/miosa.md` §1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Final
 import httpx
 
 from ...errors import ConfigurationError
-from ..client import HTTPUpstream, http_url, is_header_value
+from ..checks import http_url, is_header_value
+from ..client import HTTPUpstream
 
 __all__ = ["Miosa"]
 
@@ -18,17 +19,17 @@ DEFAULT_BASE_URL: Final = "https://api.miosa.ai/api/v1"
 
 
 class Miosa(HTTPUpstream):
-    """The MIOSA platform: where it is and who asks.
+    """The MIOSA platform: its address, and the key to use.
 
     Args:
         base_url: with or without `/api/v1`. `None` takes `MIOSA_BASE_URL`, else the public platform.
-        api_key: an `msk_...` key or an access token. `None` takes `MIOSA_ACCESS_TOKEN`, else `MIOSA_API_KEY`,
-            the order of the SDK (`miosa-wire.md` §1.1).
-        tenant: sent as `X-MIOSA-Tenant`. `None` takes `MIOSA_TENANT`, if there is one.
+        api_key: an `msk_...` key or an access token. `None` takes `MIOSA_ACCESS_TOKEN`, or else `MIOSA_API_KEY`. If
+            both are set, the access token wins, as in the SDK.
+        tenant: sent as `X-MIOSA-Tenant`. `None` takes `MIOSA_TENANT`, if it is set.
         client: an `httpx.AsyncClient` of your own (see `HTTPUpstream`); `None` makes one when it is needed.
 
     Raises:
-        ConfigurationError: there is no key, or the base URL is none, or the tenant cannot be sent.
+        ConfigurationError: the key is missing, or the key, the tenant or the base URL is malformed.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class Miosa(HTTPUpstream):
         return self.base_url + path
 
     def headers(self, accept: str) -> Mapping[str, str]:
-        """The headers that every request carries. They hold the key: never to be logged or handed on."""
+        """The headers of a request. They hold the key: keep them out of logs and errors."""
         return {**self._headers, "Accept": accept}
 
     async def post(self, path: str, body: Any, timeout: float) -> bytes:
-        """One short JSON call: the answer's body.
+        """Makes a short JSON call, and returns the body of the answer.
 
         Raises:
-            UpstreamRefused: the answer is not 200.
-            UpstreamError: no answer within `timeout` seconds, or none at all.
+            UpstreamRefused: the status is anything but 200.
+            UpstreamError: the head of the answer took longer than `timeout` seconds, or the connection failed.
         """
         headers = self.headers("application/json")
         return await self.ask("POST", self.address(path), headers=headers, json=body, timeout=timeout)
@@ -75,7 +76,7 @@ class Miosa(HTTPUpstream):
 def _normalised(url: str) -> str:
     trimmed = url.strip().rstrip("/")
     parsed = http_url(trimmed)
-    # A user in it would replace the key: httpx makes an `Authorization` header of its own from that.
+    # httpx would turn user info into an `Authorization` header, which would replace the key.
     if parsed is None or parsed.query or parsed.fragment or parsed.userinfo:
         raise ConfigurationError("The base URL of MIOSA must look like https://api.miosa.ai, set it in MIOSA_BASE_URL.")
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/api/v1"

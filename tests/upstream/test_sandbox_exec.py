@@ -1,11 +1,9 @@
-"""`SandboxExec`: the request as the platform wants it, sent once, and what is known afterwards."""
+"""`SandboxExec`: the request is the documented one, goes out once, and tells whether something may run."""
 
 from __future__ import annotations
 
-import json
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,46 +11,27 @@ import pytest
 
 from sse_bridge import ConfigurationError, Miosa, SandboxExec
 from sse_bridge.errors import UpstreamError, UpstreamLost
-from sse_bridge.upstream.base import Cancelled, Work
+from sse_bridge.upstream.base import Cancelled
 from sse_bridge.upstream.client import HTTPUpstream
-from sse_bridge.upstream.miosa import cancel as cancel_module
-from sse_bridge.upstream.miosa import execs as execs_module
+from sse_bridge.upstream.miosa import sandbox_exec as sandbox_exec_module
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
-from tests.support.upstreams import Connection, dead_url, serve_raw
+from sse_bridge.upstream.retrying import Backoff
+from tests.support.upstreams import Connection, Reader, dead_url, serve_raw
+from tests.upstream.helpers import mute
+from tests.upstream.platform import KEY, breaks, output, read, recorded_waits, refusing, result, work_on
 
 pytestmark = pytest.mark.anyio
-
-KEY = "msk_test_secret"
-
-
-def output(connection: Connection) -> None:
-    connection.stream()
-    connection.chunk(b"data: 1\n\n")
-    connection.end()
-
-
-def refusing(status: int, code: str = "X", **headers: str) -> Any:
-    body = json.dumps({"error": {"code": code, "message": f"words {KEY}"}}).encode()
-    return lambda connection: connection.answer(status, body, **headers)
-
-
-def work_on(url: str, **options: Any) -> Work:
-    return SandboxExec("sbx_1", "ls", **options).work(Miosa(url, KEY, tenant="t"), None)
-
-
-async def read(work: Work) -> bytes:
-    async with work.stream() as chunks:
-        return b"".join([chunk async for chunk in chunks])
 
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execs_module, "_FIRST_DELAY", 0.01)
-    monkeypatch.setattr(execs_module, "READY_TIMEOUT", 0.5)
+    """A sandbox that gets ready is asked again soon, and for half a second at most."""
+    monkeypatch.setattr(sandbox_exec_module, "READY_BACKOFF", Backoff(0.01, 4.0))
+    monkeypatch.setattr(sandbox_exec_module, "READY_TIMEOUT", 0.5)
 
 
 async def test_the_request_is_the_documented_one(anyio_backend: str) -> None:
-    """`miosa-wire.md` §1.1, §1.2, §4: four keys, the dual `Accept`, the key, the tenant."""
+    """It has four keys, the dual `Accept`, the API key and the tenant (`docs/miosa.md` §1, §2, §4)."""
     with serve_raw(output) as upstream:
         source = SandboxExec("a/b c", "python3 x.py", cwd="/workspace", env={"A": "1"}, timeout=0.2)
         work = source.work(Miosa(upstream.url, KEY, tenant="t"), None)
@@ -76,15 +55,15 @@ async def test_the_request_is_the_documented_one(anyio_backend: str) -> None:
     [("sbx_1", "sbx_1"), ("a?b#c", "a%3Fb%23c"), ("../x", "..%2Fx"), ("...", "..."), ("ü%", "%C3%BC%25")],
 )
 async def test_a_sandbox_id_stays_one_part_of_the_path(anyio_backend: str, sandbox_id: str, path: str) -> None:
-    """Whatever `resolve` took it from."""
+    """`resolve` may have taken it from a URL."""
     with serve_raw(output) as upstream:
         await read(SandboxExec(sandbox_id, "ls").work(Miosa(upstream.url, KEY), None))
 
     assert upstream.requests[0].path == f"/api/v1/sandboxes/{path}/exec/stream"
 
 
-async def test_the_marker_is_ours_and_the_environment_stays_the_callers(anyio_backend: str) -> None:
-    """A variable of that name would have every run end every other."""
+async def test_the_marker_replaces_a_variable_of_that_name(anyio_backend: str) -> None:
+    """Otherwise every run would end every other. The caller's mapping stays as it is."""
     env = {MARKER: "theirs", "A": "ü"}
     with serve_raw(output) as upstream:
         await read(work_on(upstream.url, env=env))
@@ -95,8 +74,8 @@ async def test_the_marker_is_ours_and_the_environment_stays_the_callers(anyio_ba
     assert env == {MARKER: "theirs", "A": "ü"}
 
 
-async def test_what_is_not_given_is_not_sent(anyio_backend: str) -> None:
-    """The platform has defaults of its own. Each exec has a marker of its own."""
+async def test_arguments_that_are_left_out_are_not_sent(anyio_backend: str) -> None:
+    """The platform has its own defaults. Every run has its own marker."""
     source = SandboxExec("sbx", "ls")
     with serve_raw(output) as upstream:
         for _ in range(2):
@@ -115,7 +94,7 @@ async def test_what_is_not_given_is_not_sent(anyio_backend: str) -> None:
     ],
 )
 async def test_a_sandbox_that_gets_ready_is_waited_for(anyio_backend: str, answer: Any) -> None:
-    """The platform said that nothing was started, so it is asked again; the command runs once."""
+    """The platform says that it has started nothing, so we ask again, and the command runs once."""
     with serve_raw(answer, answer, output) as upstream:
         assert await read(work_on(upstream.url)) == b"data: 1\n\n"
     assert len(upstream.requests) == 3
@@ -123,13 +102,11 @@ async def test_a_sandbox_that_gets_ready_is_waited_for(anyio_backend: str, answe
 
 
 async def test_the_waiting_is_bounded(anyio_backend: str) -> None:
-    """And ends early where the platform names a time that would be too late."""
+    """It ends early if the platform asks us to wait for too long."""
     with serve_raw(refusing(409, "SANDBOX_STARTING")) as upstream:
-        started = anyio.current_time()
-        with pytest.raises(UpstreamError, match="not ready"):
+        with anyio.fail_after(5), pytest.raises(UpstreamError, match="not ready"):
             await read(work_on(upstream.url))
-        assert anyio.current_time() - started < 2
-        assert 3 < len(upstream.requests) < 20
+        assert len(upstream.requests) > 3
 
     with serve_raw(refusing(429, retry_after="60")) as upstream:
         with pytest.raises(UpstreamError) as caught:
@@ -151,15 +128,9 @@ async def test_the_waiting_is_bounded(anyio_backend: str) -> None:
 async def test_the_waits_grow_and_are_never_shorter_than_asked(
     anyio_backend: str, headers: Any, expected: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quarter of a second at first, four at most, half a minute in all."""
+    """They begin with a quarter of a second, end at four, and take half a minute in all."""
     monkeypatch.undo()  # of short delays
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    clock = SimpleNamespace(sleep=sleep, current_time=lambda: sum(waits))
-    monkeypatch.setattr(execs_module, "anyio", clock)
+    waits = recorded_waits(monkeypatch)
     with serve_raw(refusing(429, **headers)) as upstream, pytest.raises(UpstreamError):
         await read(work_on(upstream.url))
 
@@ -167,26 +138,22 @@ async def test_the_waits_grow_and_are_never_shorter_than_asked(
     assert len(upstream.requests) == len(expected) + 1
 
 
-async def test_who_leaves_while_it_gets_ready_has_started_nothing(
+async def test_leaving_while_the_sandbox_gets_ready_has_started_nothing(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is nothing to end, and nobody asks again."""
-    monkeypatch.setattr(execs_module, "_FIRST_DELAY", 100)
-    monkeypatch.setattr(execs_module, "READY_TIMEOUT", 1000)
+    """The request is not repeated."""
+    monkeypatch.setattr(sandbox_exec_module, "READY_BACKOFF", Backoff(100, 100))
+    monkeypatch.setattr(sandbox_exec_module, "READY_TIMEOUT", 1000)
     with serve_raw(refusing(409, "SANDBOX_STARTING")) as upstream:
         work = work_on(upstream.url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, work)
             await upstream.until_left()
-            while work.may_run:  # noqa: ASYNC110 (it has not read the answer yet, and tells nobody)
+            while work.may_run:  # noqa: ASYNC110 (it has no event for the answer)
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
         assert not work.may_run
     assert len(upstream.requests) == 1
-
-
-def breaks(connection: Connection) -> None:
-    connection.send(b"HTTP/1.1 2")
 
 
 def html(connection: Connection) -> None:
@@ -212,10 +179,6 @@ def goes_on(connection: Connection) -> None:
 def stops(connection: Connection) -> None:
     connection.stream()
     connection.chunk(b"data: 1\n\n")
-
-
-def mute(connection: Connection) -> None:
-    connection.wait_until_left()
 
 
 @pytest.mark.parametrize(
@@ -245,10 +208,10 @@ def mute(connection: Connection) -> None:
         (mute, True),
     ],
 )
-async def test_nothing_that_may_have_started_is_tried_again(
+async def test_work_that_may_have_started_is_never_tried_again(
     anyio_backend: str, answer: Any, may_run: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One request, whatever the answer; and what may run is known to have to be ended."""
+    """There is one request, whatever the answer, and `may_run` says whether work has to be ended."""
     monkeypatch.setattr("sse_bridge.upstream.client.ANSWER_TIMEOUT", 0.2)
     with serve_raw(answer) as upstream:
         work = work_on(upstream.url)
@@ -261,8 +224,8 @@ async def test_nothing_that_may_have_started_is_tried_again(
     assert "words" not in told
 
 
-async def test_where_nobody_listens_nothing_was_started(anyio_backend: str) -> None:
-    """There is nothing to end."""
+async def test_a_closed_port_has_started_nothing(anyio_backend: str) -> None:
+    """`may_run` is cleared."""
     work = work_on(dead_url())
     with pytest.raises(UpstreamError) as caught:
         await read(work)
@@ -270,8 +233,8 @@ async def test_where_nobody_listens_nothing_was_started(anyio_backend: str) -> N
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_stream_that_broke_may_have_left_something_running(anyio_backend: str) -> None:
-    """It is not opened a second time."""
+async def test_a_stream_that_breaks_may_leave_something_running(anyio_backend: str) -> None:
+    """The stream is opened only once."""
     with serve_raw(stops) as upstream:
         work = work_on(upstream.url)
         with pytest.raises(UpstreamLost):
@@ -280,8 +243,8 @@ async def test_a_stream_that_broke_may_have_left_something_running(anyio_backend
     assert len(upstream.requests) == 1
 
 
-async def test_who_leaves_before_the_answer_may_have_started_something(anyio_backend: str) -> None:
-    """The request is out."""
+async def test_leaving_before_the_answer_may_have_started_something(anyio_backend: str) -> None:
+    """The request has gone out."""
     with serve_raw(mute) as upstream:
         work = work_on(upstream.url)
         async with anyio.create_task_group() as tasks:
@@ -296,143 +259,26 @@ async def test_who_leaves_before_the_answer_may_have_started_something(anyio_bac
     ("handler", "evidence"),
     [(mute, Evidence.NONE), (comments_only, Evidence.ANSWERED), (goes_on, Evidence.OUTPUT)],
 )
-async def test_the_less_is_known_of_its_start_the_longer_it_is_looked_for(
+async def test_the_less_we_know_of_the_start_the_longer_we_look(
     anyio_backend: str, handler: Any, evidence: Evidence
 ) -> None:
-    """A comment says nothing of the command: it may be there before that has started."""
+    """A comment may arrive before the command has started, so only output proves the start."""
     with serve_raw(handler, result("sse-bridge:gone\n")) as upstream:
         work = work_on(upstream.url)
-        first = anyio.Event()
+        reader = Reader()
 
         async def follow() -> None:
-            async with work.stream() as chunks:
-                await anext(chunks)
-                first.set()
-                await anext(chunks)
+            async with work.stream() as stream:
+                await stream.push(reader.take, reader.room)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow)
-            await (upstream.until_asked() if handler is mute else first.wait())
+            await (upstream.until_asked() if handler is mute else reader.began.wait())
             tasks.cancel_scope.cancel()
         await upstream.until_left()
         assert await work.cancel(5) is Cancelled.CONFIRMED
 
-    assert f"-ge {int(evidence)} ]" in upstream.requests[1].json["command"]
-
-
-def never_ends(connection: Connection) -> None:
-    connection.head(200, content_length="100")
-    connection.wait_until_left()
-
-
-def result(stdout: str, status: int = 200, wrapped: bool = True) -> Any:
-    body = {"stdout": stdout, "stderr": "", "exit_code": 0}
-    answer = json.dumps({"data": body} if wrapped else body).encode()
-    return lambda connection: connection.answer(status, answer)
-
-
-@pytest.mark.parametrize(
-    ("answer", "outcome"),
-    [
-        (result("sse-bridge:gone\n"), Cancelled.CONFIRMED),
-        (result("sse-bridge:gone\n", wrapped=False), Cancelled.CONFIRMED),
-        (result("sse-bridge:left\n"), Cancelled.ACKNOWLEDGED),
-        (result("sh: grep: not found\n"), Cancelled.ACKNOWLEDGED),
-        (lambda connection: connection.answer(200, b"[1]"), Cancelled.ACKNOWLEDGED),
-        (lambda connection: connection.answer(200, b"<html>"), Cancelled.ACKNOWLEDGED),
-        (result("", 404), Cancelled.CONFIRMED),
-        (result("sse-bridge:gone\n", 201), Cancelled.REQUESTED),
-        (refusing(401), Cancelled.REQUESTED),
-        (refusing(409, "COMPUTER_NOT_RUNNING"), Cancelled.REQUESTED),
-        (refusing(429, retry_after="1"), Cancelled.REQUESTED),
-        (breaks, Cancelled.REQUESTED),
-        (mute, Cancelled.REQUESTED),
-        (never_ends, Cancelled.REQUESTED),
-    ],
-)
-async def test_cancelling_is_one_call_and_claims_no_more_than_it_saw(
-    anyio_backend: str, answer: Any, outcome: Cancelled
-) -> None:
-    """A sandbox that is gone has no processes; everything else has to be seen. It takes no longer than it may."""
-    with serve_raw(output, answer) as upstream:
-        work = work_on(upstream.url)
-        await read(work)
-        started = anyio.current_time()
-        assert await work.cancel(0.3) is outcome
-        assert anyio.current_time() - started < 1
-
-    stream, cancel = upstream.requests
-    assert sorted(cancel.json) == ["command", "timeout"]
-    assert cancel.json["timeout"] == 1
-    assert cancel.path == "/api/v1/sandboxes/sbx_1/exec"
-    assert cancel.headers["accept"] == "application/json"
-    assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
-    assert MARKER not in cancel.json.get("env", {})
-    assert f"-ge {int(Evidence.OUTPUT)} ]" in cancel.json["command"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        refusing(408),
-        refusing(409, "SANDBOX_STARTING"),
-        refusing(429),
-        refusing(429, retry_after="0"),
-        refusing(500),
-        refusing(503, "NO_READY_MACHINE", retry_after="0.01"),
-        result("sse-bridge:gone\n", 504),
-    ],
-)
-async def test_a_platform_that_is_busy_is_asked_to_cancel_again(
-    anyio_backend: str, answer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other than the command, the loop may run twice; what the last answer says counts."""
-    monkeypatch.setattr(cancel_module, "_FIRST_DELAY", 0.01)
-    with serve_raw(answer, answer, result("sse-bridge:gone\n")) as upstream:
-        assert await work_on(upstream.url).cancel(5) is Cancelled.CONFIRMED
-
-    assert [request.path for request in upstream.requests] == ["/api/v1/sandboxes/sbx_1/exec"] * 3
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected", "timeouts"),
-    [
-        ({}, [0.25, 0.5, 1, 2], [5, 5, 5, 4, 2]),
-        ({"retry_after": "2"}, [2, 2], [5, 3, 1]),
-        ({"retry_after": "6"}, [], [5]),
-    ],
-)
-async def test_the_waits_for_a_busy_platform_grow_and_keep_to_the_time(
-    anyio_backend: str, headers: Any, expected: list[float], timeouts: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A quarter of a second at first, two at most, never shorter than asked; a wait that is too long is no wait.
-
-    The loop in the sandbox gets what is left of the time.
-    """
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    monkeypatch.setattr(cancel_module, "anyio", SimpleNamespace(sleep=sleep, current_time=lambda: sum(waits)))
-    with serve_raw(refusing(503, **headers)) as upstream:
-        assert await work_on(upstream.url).cancel(5) is Cancelled.REQUESTED
-
-    assert waits == expected
-    assert [request.json["timeout"] for request in upstream.requests] == timeouts
-
-
-async def test_a_platform_that_stays_busy_does_not_make_it_longer(anyio_backend: str) -> None:
-    """The time is for all calls together."""
-    with serve_raw(refusing(503)) as upstream:
-        started = anyio.current_time()
-        assert await work_on(upstream.url).cancel(0.5) is Cancelled.REQUESTED
-        assert anyio.current_time() - started < 1
-
-
-async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) -> None:
-    """No exception: whoever cancels has other things to finish."""
-    assert await work_on(dead_url()).cancel(1) is Cancelled.REQUESTED
+    assert f"looks='{int(evidence)}'" in upstream.requests[1].json["command"]
 
 
 @pytest.mark.parametrize(
@@ -453,8 +299,8 @@ async def test_cancelling_where_nobody_listens_is_a_request(anyio_backend: str) 
         (("sbx", "ls"), {"env": {1: "A"}}, "strings to strings"),
     ],
 )
-def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options: Any, message: str) -> None:
-    """With what to do instead."""
+def test_arguments_that_the_platform_would_refuse_are_refused_here(arguments: Any, options: Any, message: str) -> None:
+    """The message says what to pass instead."""
     with pytest.raises(ConfigurationError, match=message):
         SandboxExec(*arguments, **options)
 
@@ -469,8 +315,8 @@ def test_what_the_platform_would_refuse_is_refused_here(arguments: Any, options:
         ("env", {"env": {"secret\udcff": "A"}}),
     ],
 )
-def test_text_that_cannot_be_sent_is_refused_without_telling_it(argument: str, options: Any) -> None:
-    """When it is made: half a surrogate pair, which file names from elsewhere hold, has no UTF-8."""
+def test_text_that_cannot_be_sent_is_refused_without_quoting_it(argument: str, options: Any) -> None:
+    """UTF-8 has no lone surrogates, which undecodable file names hold."""
     with pytest.raises(ConfigurationError, match=f"{argument} holds a lone surrogate") as caught:
         SandboxExec(**{"sandbox_id": "sbx", "command": "ls", **options})
 
@@ -478,7 +324,7 @@ def test_text_that_cannot_be_sent_is_refused_without_telling_it(argument: str, o
 
 
 async def test_a_request_that_cannot_be_built_starts_nothing(anyio_backend: str) -> None:
-    """An environment may be changed after it was looked at; there is nothing to end then."""
+    """The caller may change the environment after the check. Then there is no work to end."""
     env: Any = {"A": "1"}
     with serve_raw(output) as upstream:
         work = work_on(upstream.url, env=env)
@@ -491,11 +337,11 @@ async def test_a_request_that_cannot_be_built_starts_nothing(anyio_backend: str)
 
 
 def test_it_needs_the_platform() -> None:
-    """And says how to get it."""
+    """The message says how to get it."""
     with pytest.raises(ConfigurationError, match="SSEBridge\\(Miosa"):
         SandboxExec("sbx", "ls").work(HTTPUpstream(), None)
 
 
 def test_it_does_not_show_its_command_or_environment() -> None:
-    """Both hold secrets now and then."""
+    """Both may hold secrets."""
     assert "secret" not in repr(SandboxExec("sbx", "login --key secret", env={"KEY": "secret"}))

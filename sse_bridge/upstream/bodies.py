@@ -1,0 +1,189 @@
+"""The bodies of responses as streams: pushed as they arrive, read from httpx's generators, or unpacked on the way."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Protocol
+
+import anyio
+import httpx
+
+from ..errors import UpstreamLost
+from .base import Room, Stream, Take
+
+__all__ = ["ARRIVING", "ArrivingBody", "Body", "GeneratedBody", "UnpackedBody", "beginning", "body_of", "is_readable"]
+
+#: The extension of a response that holds its body as an `Arriving`, bypassing httpx's chain of generators.
+ARRIVING: Final = "sse_bridge.arriving"
+#: Seconds for closing a connection.
+CLOSE_TIMEOUT: Final = 2.0
+#: Bytes to read of a short body.
+_MAX_SHORT_BODY: Final = 64 * 1024
+#: Compressions that we can undo. We ask for `identity`, but some proxies compress anyway.
+_ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
+#: Bytes to unpack at once. A whole chunk would be too much: 64 KiB can hold 64 MB.
+_MAX_UNPACKED: Final = 64 * 1024
+
+
+class Body(Stream, Protocol):
+    """The body of a response, and the way to leave it."""
+
+    async def aclose(self) -> None:
+        """Closes the connection, even while the task is being cancelled."""
+        ...
+
+
+class Arriving(Protocol):
+    """A body that hands over its chunks where they arrive. It may be silent for any time."""
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`, but raises `httpx.TransportError` if the connection breaks."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connection."""
+        ...
+
+
+def body_of(response: httpx.Response) -> Body:
+    """The body of a response that is being streamed."""
+    arriving = response.extensions.get(ARRIVING)
+    body: Body = GeneratedBody(response) if arriving is None else ArrivingBody(arriving)
+    return UnpackedBody(body) if _encoding(response) in _ZLIB_ENCODINGS else body
+
+
+def is_readable(response: httpx.Response) -> bool:
+    """Whether the body is plain, or compressed in a way that we can undo."""
+    return _encoding(response) in ("", "identity", *_ZLIB_ENCODINGS)
+
+
+def _encoding(response: httpx.Response) -> str:
+    encoding: str = response.headers.get("content-encoding", "")
+    return encoding.strip().lower()
+
+
+async def beginning(body: Body, timeout: float) -> bytes:
+    """The first 64 KiB of a body, or as much of it as arrives within `timeout` seconds."""
+    read = bytearray()
+
+    def take(chunk: bytes) -> bool:
+        read.extend(chunk)
+        return len(read) <= _MAX_SHORT_BODY
+
+    async def room() -> None:
+        if len(read) > _MAX_SHORT_BODY:
+            raise _Enough
+
+    with suppress(_Enough, UpstreamLost), anyio.move_on_after(timeout):
+        await body.push(take, room)
+    return bytes(read)
+
+
+class _Enough(Exception):
+    """Stops a push once the beginning of the body has been read."""
+
+
+class ArrivingBody:
+    """A body that its transport pushes."""
+
+    __slots__ = ("_arriving",)
+
+    def __init__(self, arriving: Arriving) -> None:
+        self._arriving = arriving
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        with _lost():
+            await self._arriving.push(take, room)
+
+    async def aclose(self) -> None:
+        """See `Body.aclose`."""
+        with anyio.CancelScope(shield=True):
+            await self._arriving.aclose()
+
+
+class GeneratedBody:
+    """A body that is httpx's chain of async generators.
+
+    Closing the outermost generator leaves the inner ones to the garbage collector. A cancellation that reaches the
+    innermost one ends them all, so `aclose` cancels a read.
+    """
+
+    __slots__ = ("_raw", "_response")
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._raw: AsyncIterator[bytes] = response.aiter_raw()
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        with _lost():
+            async for chunk in self._raw:
+                if not take(chunk):
+                    await room()
+
+    async def aclose(self) -> None:
+        """See `Body.aclose`."""
+        try:
+            with anyio.CancelScope(shield=True) as scope, suppress(httpx.HTTPError, httpx.StreamError):
+                scope.cancel()
+                async for _ in self._raw:
+                    pass
+        finally:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._response.aclose()
+
+
+class UnpackedBody:
+    """A compressed body. It comes out in parts of 64 KiB, and the rest of a chunk waits until there is room."""
+
+    __slots__ = ("_body", "_zlib")
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        parts: Iterator[bytes] = iter(())
+
+        def take_parts() -> bool:
+            return all(map(take, parts))  # stops after the part that fills the room
+
+        def unpack(chunk: bytes) -> bool:
+            nonlocal parts
+            parts = self._unpacked(chunk)
+            return take_parts()
+
+        async def room_for_all_parts() -> None:
+            await room()
+            while not take_parts():
+                await room()
+
+        with _lost():
+            await self._body.push(unpack, room_for_all_parts)
+
+    def _unpacked(self, chunk: bytes) -> Iterator[bytes]:
+        part = b""
+        while chunk or len(part) == _MAX_UNPACKED:
+            if self._zlib.eof:  # gzip files may follow one another
+                self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+            part = self._zlib.decompress(chunk, _MAX_UNPACKED)
+            chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
+            if part:
+                yield part
+
+    async def aclose(self) -> None:
+        """See `Body.aclose`."""
+        await self._body.aclose()
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
+        raise UpstreamLost("The connection to the upstream broke.") from error

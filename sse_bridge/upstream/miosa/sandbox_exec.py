@@ -1,0 +1,181 @@
+"""Commands in sandboxes: `POST /sandboxes/{id}/exec/stream` (`docs/miosa.md` §4)."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import anyio
+
+from ...errors import ConfigurationError, UpstreamError
+from ...wire.shapes import EXEC
+from ..base import Cancelled, Room, Stream, Take, Upstream, Work
+from ..checks import ceil_seconds, is_text, json_bytes
+from ..client import SSE_ACCEPT
+from ..retrying import Backoff, retry
+from .cancel import MARKER, Evidence, end_marked
+from .client import Miosa
+
+__all__ = ["SandboxExec"]
+
+#: Seconds for a sandbox to become ready to run commands. The SDK waits as long (`docs/miosa.md` §5).
+READY_TIMEOUT: Final = 30.0
+#: Between requests while the sandbox gets ready. Keys may be held to 60 requests a minute (`docs/miosa.md` §6).
+READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
+
+
+@dataclass(frozen=True)
+class SandboxExec:
+    """A command in a MIOSA sandbox.
+
+    It is started once. While the sandbox gets ready, we ask again, for half a minute at most.
+    The command gets one extra environment variable, by which it is found and ended after its last viewer has left.
+
+    Args:
+        sandbox_id: the sandbox, as the platform calls it.
+        command: a command line for the sandbox's shell.
+        cwd: its working directory; `None` is the sandbox's default.
+        env: its environment variables; `None` for the defaults only. `repr` leaves them out.
+        timeout: seconds after which the platform ends it, rounded up to whole ones; `None` is the platform's default.
+
+    Raises:
+        ConfigurationError: an argument is unfit for a request, or the platform would refuse it.
+    """
+
+    sandbox_id: str
+    command: str = field(repr=False)
+    cwd: str | None = field(default=None, kw_only=True)
+    env: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
+    timeout: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sandbox_id, str) or not self.sandbox_id.strip():
+            raise ConfigurationError("SandboxExec needs the id of a sandbox.")
+        if self.sandbox_id in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
+            raise ConfigurationError("SandboxExec needs the id of a sandbox, not a path.")
+        if not isinstance(self.command, str) or not self.command.strip():
+            raise ConfigurationError("SandboxExec needs a command.")
+        if self.cwd is not None and not isinstance(self.cwd, str):
+            raise ConfigurationError("SandboxExec(cwd=...) takes a string or None.")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ConfigurationError(f"SandboxExec(timeout=...) takes seconds above zero or None, not {self.timeout}.")
+        if self.env is not None and not all(isinstance(part, str) for item in self.env.items() for part in item):
+            raise ConfigurationError("SandboxExec(env=...) maps strings to strings.")
+        for name, texts in self._texts().items():
+            if not all(map(is_text, texts)):
+                raise ConfigurationError(
+                    f"SandboxExec: {name} holds a lone surrogate, which cannot be sent. Decode what it was made of "
+                    "with errors='replace' rather than 'surrogateescape'."
+                )
+
+    def _texts(self) -> dict[str, list[str]]:
+        """All text that goes to the platform, by the name of its argument."""
+        env = [part for item in (self.env or {}).items() for part in item]
+        return {"sandbox_id": [self.sandbox_id], "command": [self.command], "cwd": [self.cwd or ""], "env": env}
+
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        """See `base.Source.work`."""
+        if not isinstance(upstream, Miosa):
+            raise ConfigurationError("SandboxExec runs on MIOSA: make the bridge with SSEBridge(Miosa(...), ...).")
+        return _SandboxWork(self, upstream)
+
+
+class _SandboxWork:
+    shape = EXEC
+
+    __slots__ = ("_evidence", "_miosa", "_path", "_source", "_token", "may_run")
+
+    def __init__(self, source: SandboxExec, miosa: Miosa) -> None:
+        self.may_run = False
+        self._source = source
+        self._miosa = miosa
+        self._path = f"/sandboxes/{quote(source.sandbox_id, safe='')}"
+        self._token = secrets.token_hex(12)
+        self._evidence = Evidence.NONE
+
+    def stream(self) -> AbstractAsyncContextManager[Stream]:
+        return _Output(self)
+
+    async def start(self) -> tuple[AbstractAsyncContextManager[Stream], Stream]:
+        """Starts the command, waiting for a sandbox that gets ready.
+
+        Returns:
+            The context to leave in the end, and the stream that it yielded.
+        """
+        return await retry(
+            self._start, lambda refused: refused.is_temporary, backoff=READY_BACKOFF, timeout=READY_TIMEOUT
+        )
+
+    async def _start(self, seconds_left: float) -> tuple[AbstractAsyncContextManager[Stream], Stream]:
+        url, headers = self._miosa.address(self._path + "/exec/stream"), self._miosa.headers(SSE_ACCEPT)
+        body = json_bytes(self._body())  # fails before the request goes out, if the caller has changed `env` meanwhile
+        opening = self._miosa.open("POST", url, headers=headers, body=body)
+        self.may_run = True
+        try:
+            stream = await opening.__aenter__()
+        except UpstreamError as error:
+            self.may_run = not error.started_nothing
+            raise
+        self._evidence = Evidence.ANSWERED
+        return opening, stream
+
+    def saw_output(self) -> None:
+        """Output proves that the command has started."""
+        self._evidence = Evidence.OUTPUT
+
+    def _body(self) -> dict[str, Any]:
+        """The four documented keys. The platform refuses or ignores others (`docs/miosa.md` §4)."""
+        source = self._source
+        body: dict[str, Any] = {"command": source.command, "env": {**(source.env or {}), MARKER: self._token}}
+        if source.cwd is not None:
+            body["cwd"] = source.cwd
+        if source.timeout is not None:
+            body["timeout"] = ceil_seconds(source.timeout)
+        return body
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        """Ends every process that carries the command's marker (see `cancel`)."""
+        with anyio.move_on_after(timeout):
+            try:
+                return await end_marked(self._miosa, self._path, self._token, self._evidence, timeout)
+            except UpstreamError:
+                pass
+        return Cancelled.REQUESTED
+
+
+class _Output:
+    """The stream of a command, and the context that opens it. A class with slots, as a generator takes more memory."""
+
+    __slots__ = ("_has_output", "_opening", "_stream", "_take", "_work")
+
+    def __init__(self, work: _SandboxWork) -> None:
+        self._work = work
+        self._has_output = False
+        self._take: Take
+        self._opening: AbstractAsyncContextManager[Stream] | None = None
+        self._stream: Stream | None = None
+
+    async def __aenter__(self) -> Stream:
+        self._opening, self._stream = await self._work.start()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        assert self._opening is not None
+        await self._opening.__aexit__(*raised)
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        assert self._stream is not None, "the context is entered"
+        self._take = take
+        await self._stream.push(self._watched_take, room)
+
+    def _watched_take(self, chunk: bytes) -> bool:  # a method, since a function with a closure takes more memory
+        if not self._has_output and b"data" in chunk:  # comments may precede the command
+            self._has_output = True
+            self._work.saw_output()
+        return self._take(chunk)

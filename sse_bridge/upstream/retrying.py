@@ -1,0 +1,53 @@
+"""Asking again: one loop for everything that a platform may refuse for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from anyio import current_time, sleep
+
+from .refusals import Refusal
+
+__all__ = ["Backoff", "retry"]
+
+T = TypeVar("T")
+
+
+class Backoff(NamedTuple):
+    """Seconds before the second try, and the limit up to which they double."""
+
+    first: float
+    most: float
+
+
+async def retry(
+    attempt: Callable[[float], Awaitable[T]],
+    may_pass: Callable[[Refusal], bool],
+    *,
+    backoff: Backoff,
+    timeout: float,
+) -> T:
+    """Makes attempts until one succeeds.
+
+    Args:
+        attempt: gets the seconds that are left.
+        may_pass: says whether the same request may succeed after this refusal.
+        backoff: how long to wait in between. The upstream may ask for longer.
+        timeout: seconds for all attempts and waits together. `retry` gives up at once if the next wait would exceed it.
+
+    Raises:
+        Refusal: the last one, if another attempt would be useless or too late.
+        UpstreamError: any other failure of an attempt.
+    """
+    give_up = current_time() + timeout
+    delay = backoff.first
+    while True:
+        try:
+            return await attempt(give_up - current_time())
+        except Refusal as refused:
+            wait = max(delay, refused.wait or 0)
+            if not may_pass(refused) or current_time() + wait >= give_up:
+                raise
+        await sleep(wait)
+        delay = min(2 * delay, backoff.most)

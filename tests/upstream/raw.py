@@ -1,0 +1,118 @@
+"""Servers that write exact bytes, the cases of HTTP/1.1 to write, and what a client makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from sse_bridge.upstream.transport import FastTransport
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str]:
+    """A server that leaves each connection to `answer`."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        except (ConnectionError, EOFError):  # the client has left
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+
+
+def says(*pieces: bytes) -> Answer:
+    """Reads the head of a request, writes the pieces, each in its own segment, and closes."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.001 if len(pieces) < 50 else 0)
+
+    return answer
+
+
+async def outcome(of: httpx.AsyncBaseTransport, url: str, method: str = "GET", **options: Any) -> Any:
+    """What a caller sees of one request: head and body of the response, and the kind of error."""
+    async with httpx.AsyncClient(transport=of, trust_env=False, timeout=5) as client:
+        body = b""
+        try:
+            async with client.stream(method, url, **options) as response:
+                headers = sorted((name.lower(), value) for name, value in response.headers.raw)
+                head = (response.status_code, response.reason_phrase, response.http_version, headers)
+                try:
+                    async for chunk in response.aiter_raw():
+                        body += chunk
+                except httpx.HTTPError as error:
+                    return head, body, type(error)
+                return head, body, None
+        except httpx.HTTPError as error:
+            return type(error)
+
+
+def both() -> list[httpx.AsyncBaseTransport]:
+    """httpx's transport, and ours."""
+    context = httpx.create_ssl_context()
+    return [httpx.AsyncHTTPTransport(verify=context), FastTransport(context)]
+
+
+HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+WHOLE: Final = CHUNKED + b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: x\r\n\r\n"
+
+CASES: dict[str, tuple[bytes, ...]] = {
+    "chunked": (WHOLE,),
+    "chunked, byte by byte": tuple(WHOLE[index : index + 1] for index in range(len(WHOLE))),
+    "content-length": (HEAD + b"Content-Length: 5\r\n\r\n", b"hel", b"lo"),
+    "content-length 0": (HEAD + b"Content-Length: 0\r\n\r\n",),
+    "until close": (HEAD + b"\r\n", b"hello", b" world"),
+    "no body at all": (HEAD + b"\r\n",),
+    "http/1.0": (b"HTTP/1.0 200 OK\r\n\r\n", b"hello"),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n",),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",),
+    "100, then 200": (b"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\n", HEAD + b"Content-Length: 2\r\n\r\nok"),
+    "103 and 200 in one segment": (
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + HEAD + b"Content-Length: 2\r\n\r\nok",
+    ),
+    "no reason": (b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",),
+    "an error with a body": (b"HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nbusy",),
+    "a redirect": (b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",),
+    "empty and repeated headers": (b"HTTP/1.1 200 OK\r\nX:\r\nX: 1\r\nx: 2\r\nContent-Length: 0\r\n\r\n",),
+    "white space around values": (b"HTTP/1.1 200 OK\r\nX: \t 1 \t\r\nContent-Length: 0\r\n\r\n",),
+    "bytes in values": (b"HTTP/1.1 200 OK\r\nX: caf\xe9\r\nContent-Length: 0\r\n\r\n",),
+    "more after the end": (HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nok", b"and more"),
+    "nothing": (b"",),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-",),
+    "cut in a length": (HEAD + b"Content-Length: 10\r\n\r\n", b"hello"),
+    "cut in a chunk": (CHUNKED + b"5\r\nhello\r\n6\r\n wo",),
+    "cut between chunks": (CHUNKED + b"5\r\nhello\r\n",),
+    "cut before the last line": (CHUNKED + b"5\r\nhello\r\n0\r\n",),
+    "garbage": (b"\x16\x03\x01 this is no http\r\n\r\n",),
+    "a bad chunk size": (CHUNKED + b"5\r\nhello\r\nxyz\r\n",),
+    "a bad length": (HEAD + b"Content-Length: five\r\n\r\nhello",),
+    "two lengths": (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",),
+    "a huge head": (HEAD + b"X: " + b"x" * 300_000,),
+    "huge headers without an end": (HEAD, *[b"X-%d: %b\r\n" % (number, b"x" * 1000) for number in range(200)]),
+}
+
+
+def connected_to(url: str) -> int:
+    """How many sockets of this process are connected to the URL's port."""
+    port = httpx.URL(url).port
+    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))

@@ -1,0 +1,182 @@
+"""Bodies of responses: chunks arrive whole, in order and unpacked, and a body that breaks off is an error."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+
+import anyio
+import pytest
+
+from sse_bridge.errors import UpstreamLost, UpstreamMisbehaved
+from sse_bridge.upstream import transport as transport_module
+from tests.support.upstreams import Connection, Reader, chunks_of, serve_raw
+from tests.upstream.helpers import EVENT, nothing_left_to_the_collector, opened, read
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["ours", "httpx"], autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs each test with our own transport and with httpx's. On trio, both runs use httpx's."""
+    if request.param == "httpx":
+        monkeypatch.setattr(transport_module, "is_usable", lambda: False)
+
+
+@pytest.mark.parametrize("ending", [b"", b"5\r\nda", b"zz\r\n"])
+async def test_a_stream_that_breaks_off_is_lost_but_its_output_is_kept(anyio_backend: str, ending: bytes) -> None:
+    """Everything that arrived before the break is handed over first."""
+
+    def stops(connection: Connection) -> None:
+        connection.stream()
+        connection.chunk(EVENT)
+        connection.send(ending)
+
+    reader = Reader()
+    with serve_raw(stops) as upstream:
+        async with opened(upstream) as stream:
+            with pytest.raises(UpstreamLost):
+                await stream.push(reader.take, reader.room)
+    assert b"".join(reader.chunks).startswith(EVENT)
+
+
+async def test_a_body_shorter_than_announced_is_lost(anyio_backend: str) -> None:
+    """The connection ended before the stream did."""
+
+    def short(connection: Connection) -> None:
+        connection.head(200, content_type="text/event-stream", content_length="100")
+        connection.send(EVENT)
+
+    with serve_raw(short) as upstream, pytest.raises(UpstreamLost):
+        await read(upstream)
+
+
+async def test_a_body_without_a_length_ends_with_its_connection(anyio_backend: str) -> None:
+    """HTTP/1.0 servers end a stream that way."""
+
+    def closes(connection: Connection) -> None:
+        connection.head(200, content_type="text/event-stream", connection="close")
+        connection.send(EVENT)
+
+    with serve_raw(closes) as upstream:
+        assert await read(upstream) == EVENT
+
+
+async def test_chunks_wait_while_there_is_no_room(anyio_backend: str) -> None:
+    """After a `False` of `take`, the next chunk waits for `room`."""
+    taken: list[bytes] = []
+    waits = 0
+
+    def take(chunk: bytes) -> bool:
+        taken.append(chunk)
+        return False
+
+    async def room() -> None:
+        nonlocal waits
+        waits += 1
+        before = len(taken)
+        await anyio.wait_all_tasks_blocked()
+        assert len(taken) == before
+
+    def events(connection: Connection) -> None:
+        connection.stream()
+        for _ in range(5):
+            connection.chunk(EVENT)
+        connection.end()
+
+    with serve_raw(events) as upstream:
+        async with opened(upstream) as stream:
+            await stream.push(take, room)
+    assert b"".join(taken) == EVENT * 5
+    assert waits == len(taken)
+
+
+async def test_a_compressed_stream_is_not_held_back(anyio_backend: str) -> None:
+    """An event arrives when the server flushes it, long before the stream ends."""
+
+    def gzipped(connection: Connection) -> None:
+        connection.head(200, content_type="text/event-stream", content_encoding="gzip", transfer_encoding="chunked")
+        buffer = io.BytesIO()
+        with gzip.GzipFile(fileobj=buffer, mode="wb") as packer:
+            packer.write(EVENT)
+            packer.flush()
+            connection.chunk(buffer.getvalue())
+            connection.wait_until_left()
+
+    reader = Reader()
+    with serve_raw(gzipped) as upstream:
+        async with opened(upstream) as stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.push, reader.take, reader.room)
+            with anyio.fail_after(5):
+                await reader.began.wait()
+            tasks.cancel_scope.cancel()
+    assert reader.chunks == [EVENT]
+
+
+async def test_bytes_that_cannot_be_unpacked_are_a_loss(anyio_backend: str) -> None:
+    """We cannot know what the server meant."""
+
+    def garbage(connection: Connection) -> None:
+        connection.answer(200, b"no gzip at all", content_type="text/event-stream", content_encoding="gzip")
+
+    with serve_raw(garbage) as upstream, nothing_left_to_the_collector(), pytest.raises(UpstreamLost):
+        await read(upstream)
+
+
+async def test_an_unknown_compression_is_not_an_event_stream(anyio_backend: str) -> None:
+    """Its bytes would pass for frames."""
+
+    def brotli(connection: Connection) -> None:
+        connection.answer(200, b"\x8b\x03", content_type="text/event-stream", content_encoding="br")
+
+    with serve_raw(brotli) as upstream, pytest.raises(UpstreamMisbehaved):
+        await read(upstream)
+
+
+def packed_16_mib(connection: Connection) -> None:
+    """Sends 16 MiB in 16 KiB of gzip, and another gzip file behind it."""
+    packed = gzip.compress(EVENT + b":" * 2**24) + gzip.compress(b"data: 2\n\n")
+    connection.answer(200, packed, content_type="text/event-stream", content_encoding="gzip")
+
+
+async def test_a_compressed_stream_is_unpacked_in_parts(anyio_backend: str) -> None:
+    """Memory stays bounded, and gzip files may follow one another."""
+    with serve_raw(packed_16_mib) as upstream:
+        async with opened(upstream) as stream:
+            parts = await chunks_of(stream)
+    assert b"".join(parts) == EVENT + b":" * 2**24 + b"data: 2\n\n"
+    assert max(map(len, parts)) == 65536
+
+
+async def test_the_parts_of_a_compressed_chunk_wait_for_room_too(anyio_backend: str) -> None:
+    """A small chunk that unpacks to megabytes stops at a full buffer."""
+    most = total = unread = 0
+
+    def take(part: bytes) -> bool:
+        nonlocal most, total, unread
+        unread += len(part)
+        total += len(part)
+        most = max(most, unread)
+        return unread < 100_000
+
+    async def room() -> None:
+        nonlocal unread
+        unread = 0
+
+    with serve_raw(packed_16_mib) as upstream:
+        async with opened(upstream) as stream:
+            await stream.push(take, room)
+    assert most < 100_000 + 65536
+    assert total == 2**24 + 2 * len(EVENT)
+
+
+async def test_a_deflated_stream_is_unpacked(anyio_backend: str) -> None:
+    """We ask for `identity`, but some proxies compress anyway."""
+
+    def deflated(connection: Connection) -> None:
+        connection.head(200, content_type="text/event-stream", content_encoding="deflate", connection="close")
+        connection.send(zlib.compress(EVENT))
+
+    with serve_raw(deflated) as upstream:
+        assert await read(upstream) == EVENT
