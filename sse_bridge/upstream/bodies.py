@@ -186,4 +186,4 @@ def _lost() -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
-        raise UpstreamLost("The connection to the upstream broke.") from error
+        raise UpstreamLost("The connection to the upstream broke. Output may be missing.") from error

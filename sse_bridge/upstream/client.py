@@ -213,7 +213,7 @@ class _Opening:
                 raise refusal(response.status_code, response.headers, await beginning(body, CLOSE_TIMEOUT))
             if not _is_event_stream(response):
                 raise UpstreamMisbehaved(
-                    "The upstream answered with something that is no event stream.", upstream_status=200
+                    "The upstream answered with something other than an event stream.", upstream_status=200
                 )
         except BaseException:
             await body.aclose()

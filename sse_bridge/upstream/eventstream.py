@@ -43,12 +43,18 @@ class EventStream:
         if http_url(self.url) is None:
             raise ConfigurationError("EventStream needs an absolute http or https URL.")
         if not is_token(self.method):
-            raise ConfigurationError("EventStream(method=...) takes the name of an HTTP method.")
+            raise ConfigurationError("EventStream(method=...) takes the name of an HTTP method, such as 'GET'.")
         for name, value in (self.headers or {}).items():
             if not is_token(name):
-                raise ConfigurationError("EventStream(headers=...): a name is none that a header can have.")
+                raise ConfigurationError(
+                    "EventStream(headers=...) holds a name that HTTP does not allow. Names consist of ASCII letters, "
+                    "digits and hyphens."
+                )
             if not is_header_value(value):
-                raise ConfigurationError(f"EventStream(headers=...): the value of {name!r} cannot be sent in a header.")
+                raise ConfigurationError(
+                    f"EventStream(headers=...): the value of {name!r} cannot be sent. Values are printable ASCII, "
+                    "without white space at either end."
+                )
         if not is_json(self.json):
             raise ConfigurationError(
                 "EventStream(json=...) takes what JSON can say: dicts, lists, strings without lone surrogates, finite "

@@ -32,15 +32,15 @@ class _Row(NamedTuple):
 
 _KEY_PROBLEM: Final = _Row(502, "upstream_unauthorized", "The upstream does not accept the server's key.")
 _TABLE: Final = {
-    204: _Row(204, "upstream_finished", "There is nothing to follow any more."),
+    204: _Row(204, "upstream_finished", "The stream is over."),
     401: _KEY_PROBLEM,
-    402: _Row(502, "upstream_credits", "The server's account with the upstream has no credits left."),
+    402: _Row(502, "upstream_credits", "The server's account with the upstream has run out of credits."),
     403: _KEY_PROBLEM,
-    404: _Row(404, "not_found", "There is nothing to run this in, or nothing to follow: it does not exist."),
+    404: _Row(404, "not_found", "The sandbox or stream does not exist."),
     409: _Row(503, "not_ready", "The sandbox is not ready to run commands. Try again in a moment."),
-    429: _Row(503, "rate_limited", "The upstream takes no more requests right now. Try again in a moment."),
+    429: _Row(503, "rate_limited", "The upstream is taking no more requests at the moment. Try again shortly."),
 }
-_REJECTED: Final = _Row(502, "upstream_rejected", "The upstream does not take the server's request.")
+_REJECTED: Final = _Row(502, "upstream_rejected", "The upstream rejected the server's request.")
 _FAILED: Final = _Row(502, "upstream_failed", "The upstream failed.")
 #: Statuses which prove that the upstream looked at the request and refused it (RFC 9110 15.5; 423: RFC 4918, 425:
 #: RFC 8470, 428 to 431: RFC 6585, 451: RFC 7725). Other statuses prove less: proxies answer 408 when the server behind

@@ -78,9 +78,9 @@ def test_a_malformed_base_url_is_refused_without_quoting_it(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
-def test_a_missing_key_is_an_error_that_names_the_variable(key: str | None) -> None:
+def test_a_missing_key_is_an_error_that_names_both_variables(key: str | None) -> None:
     """It shows when the application starts."""
-    with pytest.raises(ConfigurationError, match="set MIOSA_API_KEY"):
+    with pytest.raises(ConfigurationError, match=r"set MIOSA_API_KEY or MIOSA_ACCESS_TOKEN \(which wins\)"):
         Miosa("https://h.example", key)
 
 

@@ -48,7 +48,9 @@ class Miosa(HTTPUpstream):
         self._headers = {"Authorization": f"Bearer {_checked_key(key)}"}
         if self.tenant:
             if not is_header_value(self.tenant):
-                raise ConfigurationError("The tenant for MIOSA holds characters that a header cannot hold.")
+                raise ConfigurationError(
+                    "The tenant for MIOSA holds characters that cannot be sent in a header. Use printable ASCII."
+                )
             self._headers["X-MIOSA-Tenant"] = self.tenant
 
     def __repr__(self) -> str:
@@ -78,14 +80,22 @@ def _normalised(url: str) -> str:
     parsed = http_url(trimmed)
     # httpx would turn user info into an `Authorization` header, which would replace the key.
     if parsed is None or parsed.query or parsed.fragment or parsed.userinfo:
-        raise ConfigurationError("The base URL of MIOSA must look like https://api.miosa.ai, set it in MIOSA_BASE_URL.")
+        raise ConfigurationError(
+            "The base URL of MIOSA must look like https://api.miosa.ai. Set MIOSA_BASE_URL, or pass "
+            "Miosa(base_url=...)."
+        )
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/api/v1"
 
 
 def _checked_key(key: str | None) -> str:
     key = (key or "").strip()
     if not key:
-        raise ConfigurationError("No API key for MIOSA: set MIOSA_API_KEY, or pass Miosa(api_key=...).")
+        raise ConfigurationError(
+            "No API key for MIOSA: set MIOSA_API_KEY or MIOSA_ACCESS_TOKEN (which wins), or pass Miosa(api_key=...)."
+        )
     if not is_header_value(key) or " " in key:
-        raise ConfigurationError("The API key for MIOSA holds characters that no key has. Is it the right value?")
+        raise ConfigurationError(
+            "The API key for MIOSA holds white space or characters that cannot be sent. Check MIOSA_ACCESS_TOKEN "
+            "(which wins) and MIOSA_API_KEY, or Miosa(api_key=...)."
+        )
     return key

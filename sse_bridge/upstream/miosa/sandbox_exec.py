@@ -59,7 +59,7 @@ class SandboxExec:
         if self.sandbox_id in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
             raise ConfigurationError("SandboxExec needs the id of a sandbox, not a path.")
         if not isinstance(self.command, str) or not self.command.strip():
-            raise ConfigurationError("SandboxExec needs a command.")
+            raise ConfigurationError("SandboxExec needs a command, as one string.")
         if self.cwd is not None and not isinstance(self.cwd, str):
             raise ConfigurationError("SandboxExec(cwd=...) takes a string or None.")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
@@ -69,8 +69,8 @@ class SandboxExec:
         for name, texts in self._texts().items():
             if not all(map(is_text, texts)):
                 raise ConfigurationError(
-                    f"SandboxExec: {name} holds a lone surrogate, which cannot be sent. Decode what it was made of "
-                    "with errors='replace' rather than 'surrogateescape'."
+                    f"SandboxExec: {name} holds a lone surrogate, which cannot be sent. Decode its bytes with "
+                    "errors='replace' rather than 'surrogateescape'."
                 )
 
     def _texts(self) -> dict[str, list[str]]:
