@@ -486,7 +486,7 @@ async def test_an_odd_status_is_still_answered(anyio_backend: str) -> None:
 
 async def test_a_resolve_that_returns_no_exec_is_told_so(anyio_backend: str) -> None:
     """The most likely mistake has the clearest message."""
-    with pytest.raises(ConfigurationError, match=r"resolve must return an exec, such as SandboxExec\(...\), not str"):
+    with pytest.raises(ConfigurationError, match=r"resolve must return a source, such as SandboxExec\(...\), not str"):
         await visit(SSEBridge(None, lambda request: "ls"))  # type: ignore[arg-type, return-value]
 
 
@@ -532,10 +532,10 @@ async def test_a_websocket_is_turned_away(anyio_backend: str) -> None:
         ({"max_frame_size": 0}, "max_frame_size"),
         ({"retry_ms": 0}, "retry_ms"),
         ({"cancel_timeout": 0}, "cancel_timeout"),
-        ({"cancel_timeout": None}, "cancel_timeout and replay have no"),
-        ({"replay": None}, "cancel_timeout and replay have no"),
+        ({"cancel_timeout": None}, "cancel_timeout and replay must be numbers"),
+        ({"replay": None}, "cancel_timeout and replay must be numbers"),
         ({"replay": -1}, "replay"),
-        ({"grace": -1}, "grace must not be negative"),
+        ({"grace": -1}, "grace must be zero or more"),
         ({"commit_after": -0.1}, "commit_after"),
         ({"heartbeat": float("nan")}, "heartbeat"),
     ],

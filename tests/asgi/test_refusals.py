@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 from starlette.exceptions import HTTPException
 
-from sse_bridge import UpstreamRefused
-from sse_bridge.asgi import refusals
+from sse_bridge import SSEBridge, UpstreamRefused
+from sse_bridge.asgi import hosting, refusals
 from sse_bridge.relay.ending import Cause
 from tests.support.asgi import Page
+from tests.support.work import ScriptedWork
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,26 @@ async def test_an_upstreams_refusal_carries_its_own_status(anyio_backend: str) -
 
     assert (page.status, page.headers["retry-after"]) == (503, "1")
     assert page.error == {"code": "busy", "message": "Busy.", "request_id": "req_1"}
+
+
+async def test_a_run_that_is_deleted_before_the_answer_is_gone(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """410 stops an `EventSource`, and says that the bridge ended the run."""
+    monkeypatch.setattr(hosting, "new_token", lambda: "t" * 16)
+    work = ScriptedWork(answers=False)
+    bridge = SSEBridge(None, lambda request: work, commit_after=None)
+    page = Page()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bridge, page.scope, page.receive, page.send)
+            await work.started.wait()
+            delete = Page("DELETE", "/" + "t" * 16)
+            await bridge(delete.scope, delete.receive, delete.send)
+
+    assert delete.status == 204
+    assert (page.status, page.error["code"]) == (410, "cancelled")
+    assert work.cancels == 1
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (418, "im_a_teapot"), (499, "http_499")])

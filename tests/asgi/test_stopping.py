@@ -14,8 +14,9 @@ from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
 from sse_bridge import Coalesce, SSEBridge, TokenBucket
-from sse_bridge.asgi import app as app_module
-from sse_bridge.asgi import stopping
+from sse_bridge.asgi import hosting, stopping
+from sse_bridge.asgi.stopping import Open
+from sse_bridge.stores.memory import MemoryStore
 from sse_bridge.upstream.base import Cancelled
 from tests.support.asgi import Page
 from tests.support.connections import connected
@@ -42,7 +43,7 @@ class Scene:
 @pytest.fixture
 def short(monkeypatch: Any) -> None:
     monkeypatch.setattr(stopping, "PATIENCE", 0.05)
-    monkeypatch.setattr(app_module, "_SEE", 0.05)
+    monkeypatch.setattr(hosting, "NOTICE_CUT", 0.05)
 
 
 @pytest.fixture
@@ -337,13 +338,13 @@ async def test_a_run_that_was_not_started_is_not(anyio_backend: str, monkeypatch
         async with anyio.create_task_group() as tasks:
             scene = Scene(tasks, work)
             page = Page()
-            real = scene.bridge._store.add
+            real = MemoryStore.add
 
-            def add(run: Any, key: str | None) -> None:
-                real(run, key)
+            def add(store: MemoryStore, run: Any, key: str | None) -> None:
+                real(store, run, key)
                 tasks.start_soon(scene.bridge.shutdown)
 
-            monkeypatch.setattr(scene.bridge._store, "add", add)
+            monkeypatch.setattr(MemoryStore, "add", add)
             scene.visit(page)
 
     assert page.status == 503
@@ -396,16 +397,14 @@ async def test_a_viewer_that_comes_in_the_same_moment_is_told(anyio_backend: str
             scene = Scene(tasks, work)
             page = scene.visit()
             await page.until(lambda: page.content)
-            here = scene.bridge._open
-            assert here is not None
-            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
-            real = here.add_viewer
+            real = Open.add_viewer
 
-            def stop_first(*arguments: Any) -> Any:
+            def stop_first(here: Open, *arguments: Any) -> None:
                 here.stop()
-                return real(*arguments)
+                real(here, *arguments)
 
-            monkeypatch.setattr(here, "add_viewer", stop_first)
+            monkeypatch.setattr(Open, "add_viewer", stop_first)
+            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
             await other.until(lambda: other.ended)
 
     assert other.objects == [STOPPED]
@@ -429,7 +428,7 @@ async def test_a_run_without_viewers_ends_as_well(anyio_backend: str) -> None:
 
 async def test_work_that_does_not_end_is_not_waited_for(anyio_backend: str, monkeypatch: Any) -> None:
     """Two seconds and `cancel_timeout` are the bound, also if a `Work` should not keep to its timeout."""
-    monkeypatch.setattr(app_module, "_STOP", 0.05)
+    monkeypatch.setattr(hosting, "STOP_OVERHEAD", 0.05)
     work = ScriptedWork(outcome="hangs")
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:

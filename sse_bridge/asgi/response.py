@@ -1,0 +1,100 @@
+"""One viewer's response: the connection it goes to, its head, and its first and last frames.
+
+What lies between these frames is the viewer's own business (`relay.viewer`).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import anyio
+
+from ..relay.options import RunOptions, ViewerOptions
+from ..relay.run import Run
+from ..relay.signal import Latch
+from ..relay.viewer import HEARTBEAT, Gone, Viewer
+from ..wire.events import Event, encode
+from ..wire.ids import event_id
+from . import messages
+from .messages import Receive, Scope, Send
+from .refusals import RETRY_AFTER_STOP, send_refusal
+
+__all__ = ["Downstream", "begin", "farewell", "first_frames"]
+
+_STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),  # no copies, and no compression that would hold lines back
+    (b"x-accel-buffering", b"no"),  # nginx: pass on what arrives
+]
+#: Milliseconds over which viewers are spread when they come back after a stop. They were all told at the same moment.
+_RECONNECT_SPREAD: Final = 5000
+
+
+class Downstream:
+    """A viewer's connection: its ASGI callables, and the news that its client has left.
+
+    Args:
+        watching: cancelled once the news is no longer needed.
+    """
+
+    __slots__ = ("failures", "left", "receive", "scope", "send", "watching")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, watching: anyio.CancelScope) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.watching = watching
+        #: Set once the client has left.
+        self.left = Latch()
+        #: Exceptions of `receive` and `send` other than those by which servers say that the client has left.
+        self.failures: list[Exception] = []
+
+    async def watch(self, viewer: Viewer) -> None:
+        """Reads `receive` until the client leaves, and ends the viewer then. A request's body comes first.
+
+        This is the only reader of `receive`. It runs in the request's own task, which servers may cancel natively at
+        any time: it has no cleaning up to do.
+        """
+        try:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:
+            self.failures.append(error)
+        self.left.set()
+        viewer.leave(Gone.DISCONNECTED)
+
+
+async def begin(run: Run, viewer: Viewer, send: Send, commit_after: float) -> bool:
+    """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
+
+    Returns:
+        Whether frames follow.
+    """
+    with anyio.move_on_after(commit_after):
+        await run.answered.wait()
+    if run.refused is not None:
+        await viewer.until_done()
+        await viewer.timed(send_refusal(send, run.refused))
+        return False
+    await viewer.timed(send(messages.start(200, [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])))
+    return True
+
+
+def first_frames(run: Run, viewer: Viewer, of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:
+    """What is sent at once, so that no proxy or server waits for a first byte.
+
+    Its id makes a browser that loses the connection before the first line come back with a `Last-Event-ID`. Without
+    one it would look like a new visitor and start the command again.
+    """
+    seen = event_id(run.token, viewer.delivery.first - 1) if of_run.ids else None
+    retry = of_viewer.retry_ms if of_run.dialect.has_own_frames else None
+    return encode(Event(retry=retry, id=seen)) or HEARTBEAT
+
+
+def farewell(of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:
+    """What a viewer is sent with its end when the server stops: when to come back."""
+    if not of_run.dialect.has_own_frames:
+        return b""
+    retry = of_viewer.retry_ms or int(1000 * RETRY_AFTER_STOP)
+    return encode(Event(retry=retry + random.randrange(_RECONNECT_SPREAD)))
