@@ -1,1 +1,1 @@
-"""What is kept, and for whom: the log of a run, its readers, and what happens when one is slow. No I/O, no clock."""
+"""The log of a run, its readers, and what happens when one of them is slow. Free of I/O and of clocks."""

@@ -1,7 +1,7 @@
-"""The log: a run's frames, numbered, in order, once; and the cursors that read it.
+"""The log keeps a run's frames, numbered and in order; each reader has a cursor.
 
-Writing and reading cost per batch of frames, never per frame. Whoever waits for the log to grow or to shrink does
-so elsewhere: there is no `async` here.
+Writing and reading cost per batch of frames, however many frames a batch holds. This module is synchronous: tasks that
+wait for the log to grow or shrink do so elsewhere.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from typing import Final, NamedTuple
 
 __all__ = ["Cursor", "Gap", "RunLog"]
 
-#: Bytes of a batch that is large enough to be kept as it came.
-_LARGE: Final = 4096
-#: Smaller ones are put together, so many at a time: an upstream that sends one frame a chunk would otherwise cost more
-#: for keeping it than for the frame (170 bytes for 70, and a third of a microsecond for lists nobody has looked at).
-_MANY: Final = 32
-#: Forgotten segments that may stand at the head of the lists before these are cut: so that forgetting costs O(1).
-_SLACK: Final = 1024
+#: Bytes from which on a batch is kept as it came.
+_BATCH_SIZE: Final = 4096
+#: Smaller appends are joined, this many at a time. An upstream that sends one frame a chunk would otherwise cost 170
+#: bytes of bookkeeping for a frame of 70, and a third of a microsecond for list entries that are rarely read.
+_APPENDS_PER_BATCH: Final = 32
+#: Forgotten batches may stand at the head of the lists until there are more than this. Cutting the lists rarely keeps
+#: the cost of forgetting a batch constant.
+_FORGOTTEN_BATCHES: Final = 1024
 
 
 class Gap(NamedTuple):
-    """Frames that a reader did not get."""
+    """Frames that a reader missed."""
 
-    #: How many.
     frames: int
-    #: Their bytes; `None` if some of them were gone before the reader came, and nobody knows any more.
+    #: Their bytes; `None` (unknown) if the log had forgotten some of them before the reader attached.
     size: int | None
-    #: The number of the last of them.
+    #: The number of the last missed frame.
     last: int
 
 
 class RunLog:
-    """The frames of one run: those that a cursor still needs, and some that all have passed.
+    """The frames of one run: those that a cursor still needs, and some that all cursors have passed.
 
-    Frames are numbered from 1 without holes. Memory is bounded by `replay` and by how far cursors may be behind: those
-    that keep everything as far as a policy lets them (`Cursor.pending`), the others as far as their own mark.
+    Frames are numbered consecutively from 1. Memory is bounded by `replay` plus the backlog of the slowest cursor. A
+    cursor with a mark limits its own backlog; for a cursor without one, the policy must (see `Cursor.pending`).
 
     Args:
-        replay: bytes that every cursor has passed and that are kept for those who come late or come back.
+        replay: bytes to keep after every cursor has passed them, for viewers that come late or come back.
 
     Raises:
         ValueError: `replay` is negative.
@@ -66,24 +66,25 @@ class RunLog:
         if replay < 0:
             raise ValueError(f"replay must be a number of bytes, not {replay}")
         self.replay = replay
-        #: The number that the next frame will have.
+        #: The number of the next frame to be appended.
         self.next = 1
-        #: The number of the oldest frame that is kept, or `next` if there is none.
+        #: The number of the oldest frame in memory, or `next` if the log holds none.
         self.first = 1
-        #: Bytes appended since the beginning.
+        #: Bytes appended since the run began.
         self.size = 0
-        #: No frame will follow.
+        #: Whether the run has ended: the log takes no further frame.
         self.closed = False
-        # Three lists side by side, from `_head` on: the bytes, where they end in the run, what number follows them.
+        # Three parallel lists, one entry a batch, valid from `_head` on: the frames, the offset in the run at which
+        # they end, and the number of the frame after them.
         self._frames: list[bytes] = []
         self._ends: list[int] = []
         self._nexts: list[int] = []
         self._head = 0
-        self._start = 0  # where the oldest kept byte stands in the run
-        self._forget_at = 0  # the size at which it may be possible to forget something
-        self._tail: list[bytes] = []  # what came last; in the lists it stands once there is more, or somebody looks
-        self._newest = b""  # what was appended last: most cursors need that and nothing else
-        self._newest_at = 0  # where it begins in the run
+        self._start = 0  # offset of the oldest byte in memory
+        self._forget_at = 0  # the `size` from which on there may be a batch to forget
+        self._tail: list[bytes] = []  # recent small appends, joined into a batch before anything reads the lists
+        self._newest = b""  # the latest append: all that most cursors need
+        self._newest_at = 0  # its offset in the run
         self._cursors: list[Cursor] = []
 
     @property
@@ -92,31 +93,31 @@ class RunLog:
         return self.size - self._start
 
     def append(self, frames: bytes, next_number: int) -> None:
-        """Adds whole frames; the first is number `next`, and `next_number` is what follows the last.
+        """Adds whole frames. The first gets the number `next`; `next_number` follows the last.
 
         Raises:
-            ValueError: the log is closed, or the numbers do not go up.
+            ValueError: the log is closed, or `next_number` is at most `next`.
         """
         if self.closed:
-            raise ValueError("the log is closed: nothing follows a terminal frame")
+            raise ValueError("the log is closed: the terminal frame is the last")
         if next_number <= self.next:
-            raise ValueError(f"frames up to number {self.next - 1} are there already, got {next_number - 1}")
+            raise ValueError(f"expected frames from number {self.next} on, got frames up to {next_number - 1}")
         self.next = next_number
         self._newest, self._newest_at = frames, self.size
         self.size += len(frames)
         self._tail.append(frames)
-        if len(self._tail) == _MANY or len(frames) >= _LARGE:
+        if len(self._tail) == _APPENDS_PER_BATCH or len(frames) >= _BATCH_SIZE:
             self._put_away()
         if self.size >= self._forget_at:
             self._forget()
 
     def _put_away(self) -> None:
-        """Makes a batch of the tail, or makes it a part of the last batch if both are small."""
+        """Moves the tail into the lists: joins it to the last batch if both are small, else adds a batch."""
         if not self._tail:
             return
         frames = self._tail[0] if len(self._tail) == 1 else b"".join(self._tail)
         self._tail.clear()
-        if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) < _LARGE:
+        if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) < _BATCH_SIZE:
             self._frames[-1] += frames
             self._ends[-1], self._nexts[-1] = self.size, self.next
         else:
@@ -125,25 +126,25 @@ class RunLog:
             self._nexts.append(self.next)
 
     def close(self) -> None:
-        """No frame will follow. Cursors take what is there and then are at the end for good."""
+        """Ends the log. Cursors can still take the frames that are pending; then they are `finished`."""
         self.closed = True
 
     def attach(self, number: int = 1, mark: int | None = None) -> Cursor:
-        """A new cursor whose next frame is `number`, or the oldest that is kept if that is gone (see `Cursor.gap`).
+        """A new cursor. It begins at frame `number`, or at the oldest in memory if that is later (see `Cursor.gap`).
 
-        Call its `close` when nobody reads with it any more.
+        Call the cursor's `close` when its reader is done.
 
         Args:
-            number: of the frame it needs next.
-            mark: bytes it may be behind; beyond, it gives up its oldest frames. `None`: it gives up nothing, and the
-                log keeps whatever it has not taken. Who comes late may have what is kept for replay, and is held
-                to the mark once it has caught up.
+            number: the frame that the reader needs next.
+            mark: bytes the cursor may be behind; beyond that, it gives up its oldest frames. With `None` the log keeps
+                every frame until the cursor takes it. A reader that comes late may have all that is kept for replay;
+                the mark applies once the cursor has caught up.
 
         Raises:
-            ValueError: there is no such frame yet, nor will it be the next; or the mark is not positive.
+            ValueError: `number` is beyond `next` or below 1, or the mark is below 1.
         """
         if not 1 <= number <= self.next:
-            raise ValueError(f"frames have the numbers 1 to {self.next - 1}, and {number} is not the next one")
+            raise ValueError(f"expected one of the frame numbers 1 to {self.next}, got {number}")
         if mark is not None and mark < 1:
             raise ValueError(f"mark must be a positive number of bytes or None, not {mark}")
         missed = max(0, self.first - number)
@@ -152,7 +153,7 @@ class RunLog:
         return cursor
 
     def _offset(self, number: int) -> int:
-        """Where a kept frame, or the next one to come, begins in the run."""
+        """The offset in the run of a frame in memory, or of the next frame to be appended."""
         self._put_away()
         index = bisect_right(self._nexts, number, self._head)
         if index == len(self._nexts):
@@ -164,7 +165,10 @@ class RunLog:
         return self._ends[index] - len(frames) + offset
 
     def _read(self, offset: int, limit: int) -> tuple[list[bytes], int, int]:
-        """Frames from `offset` on: as many batches as fit into `limit` bytes, one at least; where they end."""
+        """Batches from `offset` on, the offset at which they end, and the number of the frame after them.
+
+        As many batches as fit into `limit` bytes, and at least one.
+        """
         self._put_away()
         index = bisect_right(self._ends, offset, self._head)
         frames = self._frames[index]
@@ -177,9 +181,9 @@ class RunLog:
         return batch, self._ends[index], self._nexts[index]
 
     def _skip(self, floor: int) -> tuple[int, int]:
-        """The first batch that begins at `floor` or later, or the last one: where it begins, and its first number.
+        """Offset and first number of the first batch that begins at `floor` or later.
 
-        The last batch is never skipped, because the terminal frame stands in it.
+        The last batch, which holds the terminal frame, stays: it is the answer if every batch begins before `floor`.
         """
         self._put_away()
         before = min(bisect_left(self._ends, floor, self._head), len(self._ends) - 2)
@@ -188,7 +192,7 @@ class RunLog:
         return self._ends[before], self._nexts[before]
 
     def _forget(self) -> None:
-        """Drops what every cursor has passed or given up, except for the last `replay` bytes of it."""
+        """Drops frames that every cursor has passed or given up, apart from the last `replay` bytes of them."""
         self._put_away()
         passed = min([cursor.needed for cursor in self._cursors], default=self.size)
         while self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
@@ -196,7 +200,7 @@ class RunLog:
             self._frames[self._head] = b""
             self._head += 1
         self._forget_at = self._ends[self._head] + self.replay if self._head < len(self._ends) else 0
-        if self._head > _SLACK and self._head > len(self._ends) // 2:
+        if self._head > _FORGOTTEN_BATCHES and self._head > len(self._ends) // 2:
             for parallel in (self._frames, self._ends, self._nexts):
                 del parallel[: self._head]
             self._head = 0
@@ -208,7 +212,7 @@ class RunLog:
 
 
 class Cursor:
-    """One reader's place in a `RunLog`. Made by `RunLog.attach`."""
+    """One reader's place in a `RunLog`. `RunLog.attach` makes them."""
 
     __slots__ = (
         "_allowed",
@@ -223,41 +227,42 @@ class Cursor:
 
     def __init__(self, log: RunLog, number: int, offset: int, missed: int, mark: int | None) -> None:
         self._log = log
-        #: The number of the next frame it needs.
+        #: The number of the next frame to take.
         self.next = number
-        #: Where that frame begins in the run, in bytes.
+        #: The offset of that frame in the run, in bytes.
         self.offset = offset
-        #: Frames that it never gave since it was attached: gone before it came, or given up. And their bytes, as far as
-        #: they are known.
+        #: Frames that the reader missed: forgotten before the cursor was attached, or given up since.
         self.dropped = missed
+        #: Bytes of the frames given up. The size of the forgotten ones is unknown.
         self.dropped_bytes = 0
         self._mark = mark
+        # Bytes it may be behind at present: the mark, or the backlog it began with.
         self._allowed = 0 if mark is None else max(mark, min(self.pending, log.replay))
         self._gap: Gap | None = Gap(missed, None, number - 1) if missed else None
 
     @property
     def pending(self) -> int:
-        """Bytes that are there and not yet taken: what policies measure."""
+        """Bytes in the log that the reader has yet to take. Policies measure this."""
         return self._log.size - self.offset
 
     @property
     def needed(self) -> int:
-        """Where the oldest byte that it may still take begins in the run."""
+        """The offset in the run of the oldest byte that the reader can still take."""
         return self.offset if self._mark is None else max(self.offset, self._log.size - self._allowed)
 
     @property
     def finished(self) -> bool:
-        """All was taken and all gaps were told, and nothing will follow."""
+        """Whether the log is closed, every frame taken or given up, and every gap told."""
         return self._log.closed and not self.pending and self._gap is None
 
     def settle(self) -> None:
-        """Gives up what is older than its mark allows. `gap`, `peek` and `take` do it, too."""
+        """Gives up frames that are further behind than allowed. `gap`, `peek` and `take` do so themselves."""
         if self._mark is not None and self.pending > self._allowed:
             self._give_up(*self._log._skip(self._log.size - self._allowed))
 
     def _give_up(self, offset: int, number: int) -> None:
         frames, size = number - self.next, offset - self.offset
-        if frames <= 0:  # it is in the last batch already
+        if frames <= 0:  # the cursor is in the last batch already
             return
         self.dropped += frames
         self.dropped_bytes += size
@@ -266,13 +271,13 @@ class Cursor:
         self.offset, self.next = offset, number
 
     def gap(self) -> Gap | None:
-        """What it did not give since this was last asked. To be told before the frames that are taken next."""
+        """What the reader missed since the last call. Tell it before the frames that are taken next."""
         self.settle()
         gap, self._gap = self._gap, None
         return gap
 
     def peek(self, limit: int) -> bytes:
-        """What `take` would give; say with `advance` how much of it was used."""
+        """The frames that `take` would return. Call `advance` with the part that was used."""
         self.settle()
         if not self.pending:
             return b""
@@ -280,15 +285,15 @@ class Cursor:
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def advance(self, frames: int, size: int) -> None:
-        """The next so many frames, of `size` bytes in all, are taken."""
+        """Takes the next `frames` frames, which have `size` bytes in all."""
         self.next += frames
         self.offset += size
         self._forget_backlog()
 
     def take(self, limit: int) -> bytes:
-        """The next frames, joined: `limit` bytes at most, but one batch at least if one is there (may be larger).
+        """Takes the next frames and returns them joined; empty if none is pending.
 
-        Empty bytes mean that nothing is pending. What was taken is not given again.
+        As many batches as fit into `limit` bytes, and at least one, even if that is larger.
         """
         log = self._log
         if self.offset == log.size:
@@ -304,10 +309,10 @@ class Cursor:
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def _forget_backlog(self) -> None:
-        """Who has caught up is held to its mark."""
+        """Applies the mark once the cursor has caught up to it."""
         if self._mark is not None and self.pending <= self._mark:
             self._allowed = self._mark
 
     def close(self) -> None:
-        """Nobody reads with this cursor any more; what only it needed is forgotten. May be called again."""
+        """Detaches the cursor. The log forgets frames that only this reader needed. May be called again."""
         self._log._detach(self)

@@ -1,4 +1,4 @@
-"""Pace: how often a viewer may be given something. Time comes in as an argument."""
+"""Pace: how often a viewer may get frames. Time comes in as an argument."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Final
 
 __all__ = ["Pace", "TokenBucket"]
 
-#: Seconds' worth of tokens that are waited for together, if the bucket holds so many: a viewer is woken twenty times a
-#: second at most, and not once a frame.
-_PATIENCE: Final = 0.05
-#: A token that is short of so little is one: clocks round, and a wait that ends too early would spin.
-_ROUNDING: Final = 1e-3
+#: A wait lasts until the bucket holds the tokens of this many seconds, or is full: a fast pace then wakes its viewer
+#: twenty times a second instead of once a frame.
+_SECONDS_PER_WAKE_UP: Final = 0.05
+#: A token that lacks this little counts as whole. Clocks round, and a wait that ends a little early would spin.
+_MISSING_SHARE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
     """A limit on the frames that a viewer gets, under any policy.
 
-    Under `Block` it slows the sandbox down, under `Drop` it thins, under `Coalesce` it merges.
+    Under `Block` it slows the sandbox down, under `Drop` it thins the output, under `Coalesce` it merges more lines.
 
     Args:
         rate: frames a second, in the long run.
-        burst: frames that may go at once after a silence; `None` is a second's worth.
+        burst: frames that may go out at once after a silence; `None` for one second's worth.
 
     Raises:
         ValueError: an argument is not positive.
@@ -41,12 +41,12 @@ class TokenBucket:
 
     @property
     def capacity(self) -> int:
-        """Frames that may go at once."""
+        """Frames that may go out at once."""
         return max(1, int(self.rate)) if self.burst is None else self.burst
 
 
 class Pace:
-    """The buckets of one viewer, all of which must have a token for a frame to go. They begin full.
+    """The buckets of one viewer. They start full, and a frame goes out when every bucket has a token for it.
 
     Args:
         buckets: at least one.
@@ -59,20 +59,20 @@ class Pace:
         self._filled_at = now
 
     def available(self, now: float) -> int:
-        """Frames that may go now."""
+        """Frames that may go out now."""
         passed = max(0.0, now - self._filled_at)
         self._filled_at = now
         for index, bucket in enumerate(self._buckets):
             self._tokens[index] = min(bucket.capacity, self._tokens[index] + passed * bucket.rate)
-        return int(min(self._tokens) + _ROUNDING)
+        return int(min(self._tokens) + _MISSING_SHARE)
 
     def spend(self, frames: int) -> None:
-        """So many have gone."""
+        """Takes the tokens of `frames` frames that went out."""
         self._tokens = [tokens - frames for tokens in self._tokens]
 
     def ready_at(self, now: float) -> float:
-        """When to ask again, if there are none now."""
+        """When to call `available` again after it returned 0."""
         return now + max(
-            (min(bucket.capacity, max(1.0, _PATIENCE * bucket.rate)) - tokens) / bucket.rate
+            (min(bucket.capacity, max(1.0, _SECONDS_PER_WAKE_UP * bucket.rate)) - tokens) / bucket.rate
             for bucket, tokens in zip(self._buckets, self._tokens, strict=True)
         )

@@ -1,6 +1,6 @@
-"""Policies: what happens when a viewer falls behind. Each viewer has its own (`design.md` §7).
+"""Policies: what happens when a viewer falls behind. Each viewer has its own.
 
-A policy is a plain value that answers questions about numbers; whoever asks keeps the state.
+A policy is a plain value that answers questions about numbers; the caller keeps the state.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from typing import Final, TypeAlias
 
 __all__ = ["DEFAULT_HIGH_WATER", "Block", "Coalesce", "Drop", "Policy"]
 
-#: Bytes. A burst of some ten thousand lines passes without anybody waiting; two thousand stalled viewers cost 2 GB.
+#: Bytes. A burst of some ten thousand lines passes without a pause; two thousand stalled viewers cost 2 GB.
 #: Precedents: asyncio's transports 64 KiB, nginx's `proxy_max_temp_file_size` 1 GB, Redis' pub/sub soft limit 8 MB.
 DEFAULT_HIGH_WATER: Final = 1024 * 1024
-#: Reading goes on below a quarter of the mark, as in asyncio's transports and in websockets.
+#: The run reads on once a viewer is down to a quarter of the mark, as asyncio's transports and websockets do.
 _LOW_WATER_SHARE: Final = 4
-#: Events a second: as often as screens are painted.
+#: Events a second: the rate at which screens repaint.
 _DEFAULT_MAX_RATE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Nothing is lost: while a viewer is more than `high_water` behind, the run stops reading.
+    """Delivers every frame: while a viewer is more than `high_water` behind, the run stops reading.
 
-    TCP then holds the sandbox back, and the script waits in its `print`. Reading goes on once the viewer is
-    down to a quarter of the mark, so that a slow viewer does not cost a wake-up a frame.
+    TCP then holds the sandbox back, and the script waits in its `print`. The run reads on once the viewer is down to a
+    quarter of the mark, so that a slow viewer costs one wake-up for many frames.
 
     Args:
-        high_water: bytes not yet handed to `send`; may be overstepped by what one chunk becomes.
-        stall_timeout: seconds for which a viewer may take nothing while the run waits for it; then it is disconnected,
-            and may come back. `None`: it may hold the run for ever.
+        high_water: bytes waiting to be handed to `send`. The frames of one chunk may exceed it.
+        stall_timeout: seconds that a viewer may hold the run up without taking a frame; then the bridge disconnects
+            it, and it may come back. `None`: it may hold the run up indefinitely.
 
     Raises:
         ValueError: an argument is not positive.
@@ -45,22 +45,22 @@ class Block:
 
     @property
     def low_water(self) -> int:
-        """Bytes at which a run that waits goes on."""
+        """Bytes at which a waiting run reads on."""
         return self.high_water // _LOW_WATER_SHARE
 
     def holds(self, pending: int, held: bool) -> bool:
-        """Whether a viewer with `pending` bytes makes the run wait, which it does already if `held`."""
+        """Whether the run must wait for a viewer with `pending` bytes. `held`: whether it is waiting already."""
         return pending > (self.low_water if held else self.high_water)
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The run never waits: a viewer that is more than `high_water` behind loses its oldest frames.
+    """The run reads on: a viewer that is more than `high_water` behind loses its oldest frames.
 
-    A `gap` with their exact number goes out before the next frame. The terminal frame is never lost.
+    A `gap` with their exact number goes out before the next frame. The terminal frame always arrives.
 
     Args:
-        high_water: bytes not yet handed to `send`; may be overstepped by what one chunk becomes.
+        high_water: bytes waiting to be handed to `send`. The frames of one chunk may exceed it.
 
     Raises:
         ValueError: `high_water` is not positive.
@@ -74,15 +74,16 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Coalesce:
-    """The run never waits, and a browser gets few events: consecutive lines of a stream are merged into one.
+    """The run reads on, and the browser gets few events: consecutive lines of a stream are merged into one.
 
-    Its `line` holds them joined by newlines, and its id is that of the last. Of a line that a script overwrote with
-    carriage returns, as progress bars do, the last state is kept. Without loss up to the mark, and like `Drop` beyond.
+    The merged event's `line` holds the lines joined by newlines; its id is that of the last one. Of a line that a
+    script overwrites with carriage returns, as progress bars do, it holds the last state. Lossless up to the mark, and
+    like `Drop` beyond it.
 
     Args:
-        high_water: bytes not yet handed to `send`, as they were before merging; may be overstepped by what one chunk
-            becomes.
-        max_rate: events a second, at most; `None` for no limit.
+        high_water: bytes waiting to be handed to `send`, measured before merging. The frames of one chunk may exceed
+            it.
+        max_rate: the most events a second; `None` for unlimited.
 
     Raises:
         ValueError: an argument is not positive.

@@ -1,4 +1,4 @@
-"""A bucket of tokens: so many at once, so many in the long run."""
+"""`TokenBucket` and `Pace`: a limit on the frames that go out at once, and on those in the long run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sse_bridge.flow.pace import Pace, TokenBucket
 
 
 def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
-    """Ten tokens are there; after them two a second."""
+    """Ten frames go out, then two a second; a long silence fills the bucket with ten tokens again."""
     pace = Pace([TokenBucket(2, burst=10)], now=100.0)
 
     assert pace.available(100.0) == 10
@@ -23,8 +23,8 @@ def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
     assert pace.available(1000.0) == 10
 
 
-def test_a_fast_pace_wakes_nobody_for_every_token() -> None:
-    """Twenty times a second is enough; and never later than a full bucket."""
+def test_a_fast_pace_wakes_its_viewer_for_several_tokens() -> None:
+    """Twenty times a second, or whenever the bucket is full."""
     pace = Pace([TokenBucket(1000)], now=0.0)
     pace.spend(pace.available(0.0))
     assert pace.ready_at(0.0) == pytest.approx(0.05)
@@ -35,7 +35,7 @@ def test_a_fast_pace_wakes_nobody_for_every_token() -> None:
 
 
 def test_every_bucket_has_to_agree() -> None:
-    """The slowest one says when."""
+    """The slowest bucket says when to ask again."""
     pace = Pace([TokenBucket(100, burst=5), TokenBucket(1, burst=2)], now=0.0)
 
     assert pace.available(0.0) == 2
@@ -45,12 +45,15 @@ def test_every_bucket_has_to_agree() -> None:
     assert pace.available(1.0) == 1
 
 
-def test_a_clock_that_stands_still_gives_nothing_and_takes_nothing() -> None:
-    """Nor one that goes back."""
-    pace = Pace([TokenBucket(10, burst=1)], now=5.0)
+def test_a_clock_that_stands_still_or_goes_back_leaves_the_tokens_alone() -> None:
+    """The bucket fills while time passes, counted from the last time it saw."""
+    pace = Pace([TokenBucket(10, burst=2)], now=5.0)
     pace.spend(1)
 
-    assert pace.available(5.0) == pace.available(4.0) == 0
+    assert pace.available(5.0) == pace.available(4.0) == 1
+    pace.spend(1)
+    assert pace.available(4.05) == 0
+    assert pace.available(4.1) == 1
 
 
 @given(
@@ -59,10 +62,10 @@ def test_a_clock_that_stands_still_gives_nothing_and_takes_nothing() -> None:
     st.lists(st.tuples(st.floats(0, 10), st.integers(0, 100)), max_size=50),
     st.floats(0, 10**7),
 )
-def test_no_more_than_the_rate_allows_and_no_waiting_in_vain(
+def test_the_rate_is_kept_and_a_wait_always_pays(
     rate: float, burst: int, steps: list[tuple[float, int]], start: float
 ) -> None:
-    """In any time t no more than burst + t x rate go; and who waits until it is ready gets something."""
+    """In any time t at most burst + t x rate frames go out; a viewer that waits until `ready_at` gets one."""
     pace, now, gone = Pace([TokenBucket(rate, burst)], start), start, 0
     for wait, wanted in steps:
         now += wait
@@ -76,19 +79,19 @@ def test_no_more_than_the_rate_allows_and_no_waiting_in_vain(
 
 
 @pytest.mark.parametrize("rate", [0, -1, inf, float("nan")])
-def test_a_rate_is_above_zero_and_has_an_end(rate: float) -> None:
-    """Nothing would ever go, or the limit would be none."""
+def test_a_rate_is_positive_and_finite(rate: float) -> None:
+    """A rate of zero would hold all frames back; an infinite one is spelled `None` by the caller."""
     with pytest.raises(ValueError, match="rate"):
         TokenBucket(rate)
 
 
 @pytest.mark.parametrize("burst", [0, -1, 1.5])
 def test_a_burst_is_a_number_of_frames(burst: int) -> None:
-    """At least one, or nothing would ever go."""
+    """With fewer than one, all frames would be held back."""
     with pytest.raises(ValueError, match="burst"):
         TokenBucket(1, burst)
 
 
-def test_a_bucket_holds_a_seconds_worth_unless_somebody_says() -> None:
-    """At least one."""
+def test_a_bucket_holds_a_seconds_worth_by_default() -> None:
+    """Rounded down, and at least one token."""
     assert [TokenBucket(rate).capacity for rate in (0.1, 1, 2.9)] == [1, 1, 2]

@@ -1,4 +1,4 @@
-"""Policies answer questions about numbers."""
+"""`Block`, `Drop` and `Coalesce`: what they ask of their arguments, and when a run must wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sse_bridge.flow.policy import Block, Coalesce, Drop
 
 
 def test_block_waits_above_the_mark_and_goes_on_below_a_quarter() -> None:
-    """Between the marks nothing changes: one wake-up for three quarters of a mark, not one a frame."""
+    """Between the marks the answer stays the same: the run wakes up once for three quarters of a mark."""
     block = Block(high_water=1000)
 
     assert [block.holds(pending, held=False) for pending in (0, 250, 999, 1000, 1001)] == [False] * 4 + [True]
@@ -18,8 +18,8 @@ def test_block_waits_above_the_mark_and_goes_on_below_a_quarter() -> None:
 
 
 @given(st.integers(1, 10**6), st.lists(st.integers(0, 2 * 10**6)))
-def test_block_never_holds_a_run_whose_viewer_has_all(high_water: int, steps: list[int]) -> None:
-    """However it got there, a viewer that has taken everything waits for nothing."""
+def test_block_lets_a_run_go_on_whose_viewer_has_every_frame(high_water: int, steps: list[int]) -> None:
+    """Whatever the backlog was before. And a run waits for every viewer that is above the mark."""
     block, held = Block(high_water), False
     for pending in steps:
         held = block.holds(pending, held)
@@ -30,7 +30,7 @@ def test_block_never_holds_a_run_whose_viewer_has_all(high_water: int, steps: li
 
 @pytest.mark.parametrize("mark", [0, -1])
 def test_a_mark_must_be_positive(mark: int) -> None:
-    """A run that waits for a viewer with nothing pending would wait for ever."""
+    """A mark of zero would make a run wait for a viewer that has every frame."""
     with pytest.raises(ValueError, match="high_water"):
         Block(mark)
 
@@ -38,14 +38,14 @@ def test_a_mark_must_be_positive(mark: int) -> None:
 @pytest.mark.parametrize("policy", [Drop, Coalesce])
 @pytest.mark.parametrize("mark", [0, -1, 0.5])
 def test_every_mark_is_a_positive_number_of_bytes(policy: type[Drop | Coalesce], mark: int) -> None:
-    """Whatever happens beyond it."""
+    """Under the other policies, too."""
     with pytest.raises(ValueError, match="high_water"):
         policy(mark)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_times_and_rates_are_above_zero(seconds: float) -> None:
-    """`None` is how a limit is switched off."""
+    """`None` switches a limit off."""
     with pytest.raises(ValueError, match="stall_timeout"):
         Block(stall_timeout=seconds)
     with pytest.raises(ValueError, match="max_rate"):
