@@ -1,1 +1,1 @@
-"""One run at a time: reading the upstream, telling viewers, keeping time, and every way to end."""
+"""One run at a time: reading the upstream, feeding the viewers, keeping time, and every way to end."""

@@ -1,8 +1,8 @@
 """Keeping time: heartbeats, stalled sends and runs, unfinished lines.
 
-One timer of the event loop for everybody, and it is not touched while frames flow: whoever could be due writes down
-when something last happened, and is asked again when that is over. A task each, as every response of sse-starlette
-has, would cost 3 KB and a hundred microseconds a heartbeat.
+All timeouts of one bridge in one event loop share one event-loop timer, which is never reset while frames flow. Each
+subject records its last activity and is asked again once its interval has passed. A task for each, as every response of
+sse-starlette has, would cost 3 KB and a hundred microseconds a heartbeat.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ["Clock", "Clocked", "Timer"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
-#: Seconds between two rounds, at least: those who are due within them are asked together.
-_GRAIN: Final = 0.05
-#: Seconds that a timer may be early: uvloop's count whole milliseconds.
-_EARLY: Final = 0.001
+#: The least seconds between two rounds. Subjects that are due in between are asked together, in the next one.
+ROUND_INTERVAL: Final = 0.05
+#: Seconds that the event loop's timer may fire early: uvloop counts whole milliseconds.
+_TIMER_RESOLUTION: Final = 0.001
 
 
 class Clocked(Protocol):
     def tick(self, now: float) -> float:
-        """Does what is due, and says when to ask again: infinity for never. Never waits."""
+        """Does what is due and returns when to ask again; infinity for never. Must return at once."""
         ...
 
 
 class Timer:
-    """When one subject is asked next. Made by `Clock.start`."""
+    """When one subject is asked next. `Clock.start` makes them."""
 
     __slots__ = ("_clock", "due", "subject")
 
@@ -45,50 +45,49 @@ class Timer:
         self._clock = clock
 
     def hasten(self, due: float) -> None:
-        """The subject is to be asked at `due`, or earlier if that was said before."""
+        """Asks the subject at `due`, unless it is asked earlier anyway."""
         if due < self.due and self.subject is not None:
             self.due = due
             self._clock.expect(self)
 
     def stop(self) -> None:
-        """The subject is not asked any more. May be called again."""
+        """Stops asking the subject. May be called again."""
         if self.subject is not None:
             self.subject = None
-            self.due = inf
             self._clock.forget()
 
 
 class Clock:
-    """The time of the event loop that runs, and its one timer."""
+    """The time of the running event loop, and one timer of it for all subjects."""
 
     def __init__(self) -> None:
         token = anyio.lowlevel.current_token()
-        # `anyio.current_time` finds the loop anew each time, which takes longer than looking; up to Python 3.11 even
-        # finding asyncio's is a system call.
-        own: Callable[[], float] | None = getattr(token.native_token, "time", None)  # asyncio's loops have one
-        #: Seconds, from some point on.
+        # `anyio.current_time` looks up the loop at each call, which takes longer than reading the time. On asyncio
+        # before Python 3.12 the lookup is a system call.
+        own: Callable[[], float] | None = getattr(token.native_token, "time", None)  # on asyncio
+        #: Seconds since an arbitrary moment.
         self.now: Callable[[], float] = own or token.backend_class.current_time
         self._timers = 0
-        self._entries: list[tuple[float, int, Timer]] = []  # a heap; those whose time was changed have later ones
-        self._number = 0  # so that timers are never compared
+        self._entries: list[tuple[float, int, Timer]] = []  # a heap; a hastened timer has an entry for each time
+        self._number = 0  # orders entries of the same time, since timers have no order
         self._not_before = -inf
         self._bell = _LoopBell(self.now, token.native_token) if own else _TaskBell()
 
     def start(self, subject: Clocked) -> Timer:
-        """Asks the subject now, and whenever it wants to be, until the timer is stopped."""
+        """Asks the subject now, and again whenever it says, until the timer is stopped."""
         timer = Timer(self, subject)
         self._timers += 1
         timer.hasten(subject.tick(self.now()))
         return timer
 
     def expect(self, timer: Timer) -> None:
-        """A timer is due earlier than it was."""
+        """Notes that a timer is due earlier than before."""
         self._number += 1
         heapq.heappush(self._entries, (timer.due, self._number, timer))
         self._set()
 
     def forget(self) -> None:
-        """A timer was stopped."""
+        """Notes that a timer was stopped. The last one takes the event loop's timer with it."""
         self._timers -= 1
         if not self._timers:
             self._entries.clear()
@@ -99,10 +98,10 @@ class Clock:
             self._bell.set(max(self._entries[0][0], self._not_before), self._ring)
 
     def _ring(self) -> None:
-        """Asks all who are due."""
+        """Asks every subject that is due."""
         now = self.now()
-        self._not_before = now + _GRAIN
-        while self._entries and self._entries[0][0] <= now + _EARLY:
+        self._not_before = now + ROUND_INTERVAL
+        while self._entries and self._entries[0][0] <= now + _TIMER_RESOLUTION:
             due, _, timer = heapq.heappop(self._entries)
             if timer.due == due and timer.subject is not None:
                 timer.due = inf
@@ -112,14 +111,14 @@ class Clock:
     def _ask(self, timer: Timer, subject: Clocked, now: float) -> None:
         try:
             due = subject.tick(now)
-        except Exception:  # a bug, of which others who keep time here are to know nothing
+        except Exception:  # a bug in this subject must leave the others' time alone
             logger.exception("keeping time failed")
         else:
             timer.hasten(due)
 
 
 class _LoopBell:
-    """Rings in a callback of asyncio's."""
+    """Rings in a callback of asyncio's event loop."""
 
     def __init__(self, now: Callable[[], float], loop: Any) -> None:
         self._now = now
@@ -128,14 +127,14 @@ class _LoopBell:
         self._at = inf
 
     def set(self, at: float, ring: Callable[[], None]) -> None:
-        """Rings at `at`, or earlier if that was said before."""
+        """Rings at `at`, unless an earlier time is set."""
         if at < self._at:
             self.mute()
             self._at = at
             self._handle = self._loop.call_later(max(0.0, at - self._now()), self._ring, ring)
 
     def mute(self) -> None:
-        """Does not ring any more."""
+        """Cancels the time that is set."""
         self._at = inf
         if self._handle is not None:
             self._handle.cancel()
@@ -147,7 +146,7 @@ class _LoopBell:
 
 
 class _TaskBell:
-    """Rings in a system task of trio's, which has no timers: it is there as long as somebody has something due."""
+    """Rings in a system task of trio, which has no timers. The task runs from the first `set` to `mute`."""
 
     def __init__(self) -> None:
         self._at = inf

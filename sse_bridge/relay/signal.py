@@ -1,8 +1,8 @@
-"""A wake-up that may be used again, and one that happens once.
+"""A wake-up that can be used again, and one that happens once.
 
-An `anyio.Event` is for one occasion, and making one and waiting for it takes 3 µs on asyncio, of the fifty that a line
-costs from socket to socket. Here nothing is made unless somebody really waits, and on asyncio that is a bare future.
-It is smaller, too: an event holds 1 KB, of which a stream would have six.
+An `anyio.Event` serves for one occasion, and making one and waiting for it takes 3 µs on asyncio, of the fifty that a
+line costs from socket to socket. A `Signal` makes an object only while a task waits, and on asyncio that is a bare
+future. It saves memory, too: an event holds 1 KB, and a stream would have six.
 """
 
 from __future__ import annotations
@@ -16,28 +16,21 @@ __all__ = ["Latch", "Signal"]
 
 
 class Signal:
-    """Wakes whoever waits right now; it remembers nothing.
+    """Wakes the tasks that wait at this moment, and forgets about it.
 
-    Look at the condition and await `wait` without awaiting in between, and look again after it.
+    Check the condition, await `wait` with no other await in between, and check the condition again.
     """
 
     __slots__ = ("_event", "_future", "_loop", "_others")
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None  # found once: up to Python 3.11 that is a system call
-        self._future: asyncio.Future[None] | None = None  # of the one who waits, as there is mostly one
+        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: a system call before Python 3.12
+        self._future: asyncio.Future[None] | None = None  # of the first waiting task; mostly it is the only one
         self._others: list[asyncio.Future[None]] | None = None
-        self._event: anyio.Event | None = None  # elsewhere than on asyncio
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits."""
-        return self._event is not None or any(
-            f is not None and not f.done() for f in (self._future, *(self._others or ()))
-        )
+        self._event: anyio.Event | None = None  # on trio
 
     def notify(self) -> None:
-        """Wakes all who wait."""
+        """Wakes every waiting task."""
         future = self._future
         if future is not None:
             self._future = None
@@ -53,16 +46,16 @@ class Signal:
             self._event = None
 
     def wait(self) -> Awaitable[None]:
-        """To be awaited: it is over after the next `notify`.
+        """Returns an awaitable that completes with the next `notify`.
 
-        A future where it can be one, since a coroutine around it would have to be resumed, too.
+        On asyncio it is a future: a coroutine around that would cost a second resumption.
         """
         if self._loop is None:
             try:
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
                 return self._wait_for_event()
-        future = self._loop.create_future()  # one each: cancelling a task cancels what it waits for
+        future = self._loop.create_future()  # one a task, since cancelling a task cancels its future
         if self._future is None or self._future.done():
             self._future = future
         else:
@@ -76,7 +69,7 @@ class Signal:
 
 
 class Latch:
-    """Something that happens once; who waits for it afterwards does not wait."""
+    """Something that happens once. Tasks that wait for it afterwards continue at once."""
 
     __slots__ = ("_signal", "is_set")
 
@@ -85,7 +78,7 @@ class Latch:
         self._signal = Signal()
 
     def set(self) -> None:
-        """It has happened. May be called again."""
+        """Says that it has happened. May be called again."""
         self.is_set = True
         self._signal.notify()
 

@@ -1,1 +1,1 @@
-"""Where runs live, so that viewers find them."""
+"""Where runs live, so that viewers can find them."""

@@ -1,7 +1,7 @@
-"""Runs of this process, by their tokens and by the keys that started them.
+"""The runs of this process, by token and by the idempotency key that started them.
 
-There is no timer: what has expired goes when somebody looks, and a bound on bytes holds meanwhile. Time comes in as an
-argument.
+The store runs on the calls it gets: each one forgets the runs that have expired, and a bound on bytes holds in between.
+Time comes in as an argument.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from ..relay.run import Run
 
 __all__ = ["MemoryStore"]
 
-#: Seconds for which a run that is over can still be resumed: its end may have been lost with a connection, and browsers
-#: come back after `retry` ms, once there is a network again.
+#: Seconds for which a finished run can be resumed. Its end may be lost with a connection, and a browser comes back
+#: `retry` ms after it, or once it has a network again.
 KEEP_FINISHED: Final = 60.0
-#: Bytes that all runs that are over may hold together.
+#: Bytes that all finished runs together may hold.
 MAX_FINISHED_BYTES: Final = 64 * 1024 * 1024
-#: Bytes that a run holds beside its log; so that their number is bounded, too, if they printed nothing.
-_RUN_SIZE: Final = 16 * 1024
+#: Bytes that a run holds besides its log. They bound the number of finished runs that printed little.
+RUN_SIZE: Final = 16 * 1024
 
 
 class _Finished(NamedTuple):
     expires: float
     run: Run
-    size: int  # bytes it held when it ended
+    size: int  # bytes it holds, counted when it finished
 
 
 class MemoryStore:
@@ -41,35 +41,35 @@ class MemoryStore:
 
     @property
     def runs(self) -> Collection[Run]:
-        """Those that go on, and those that are over and still known."""
+        """The runs that go on, and the finished ones that can still be resumed."""
         return self._runs.values()
 
     def add(self, run: Run, key: str | None) -> None:
-        """A run that begins; `key` is the idempotency key of the request that started it."""
+        """Adds a run that begins. `key` is the idempotency key of the request that started it."""
         self._runs[run.token] = run
         if key is not None:
             self._tokens[key], self._keys[run.token] = run.token, key
 
     def get(self, token: str, now: float) -> Run | None:
-        """The run of that name, unless it is unknown or has expired."""
+        """The run with this token; `None` if it is unknown or has expired."""
         self._expire(now)
         return self._runs.get(token)
 
     def started_with(self, key: str, now: float) -> Run | None:
-        """The run that a request with this idempotency key started."""
+        """The run that a request with this idempotency key started; `None` if it is unknown or has expired."""
         self._expire(now)
         token = self._tokens.get(key)
         return None if token is None else self._runs.get(token)
 
     def finish(self, run: Run, now: float) -> None:
-        """The run is over. It stays for a while, for those who have not seen its end."""
-        finished = _Finished(now + KEEP_FINISHED, run, run.audience.log.kept + _RUN_SIZE)
+        """Marks a run as finished. It stays for `KEEP_FINISHED`, for viewers that missed its end."""
+        finished = _Finished(now + KEEP_FINISHED, run, run.audience.log.kept + RUN_SIZE)
         self._finished.append(finished)
         self._finished_bytes += finished.size
         self._expire(now)
 
     def forget(self, run: Run) -> None:
-        """There is nothing to come back to, and the key may be used again."""
+        """Removes a run. A request may use its key again."""
         del self._runs[run.token]
         self._tokens.pop(self._keys.pop(run.token, ""), None)
 

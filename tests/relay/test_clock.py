@@ -1,12 +1,16 @@
-"""`Clock`: one timer for all, and nobody is asked too early, twice, or after it was stopped."""
+"""`Clock`: one timer for all subjects, each of which is asked once a time, in time, and until it is stopped."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 import anyio
 import pytest
+import trio
+from anyio import wait_all_tasks_blocked
 
 from sse_bridge.relay import clock as clock_module
 from sse_bridge.relay.clock import Clock
@@ -15,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Subject:
-    """Wants to be asked after `wait` seconds, as long as it has any left; writes down when it was."""
+    """Wants to be asked after each of `waits` seconds, and writes down when it was."""
 
     def __init__(self, clock: Clock, *waits: float) -> None:
         self.asked: list[float] = []
@@ -32,14 +36,59 @@ class Subject:
         return self.wanted[-1]
 
 
+class LoopWatch:
+    """What a clock leaves in the event loop: timers on asyncio, a task and its deadline on trio."""
+
+    def __init__(self, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.backend = backend
+        #: Timers set so far, on asyncio.
+        self.set = 0
+        self._pending: set[asyncio.TimerHandle] = set()
+        self._tasks = self._living_tasks()
+        if backend == "asyncio":
+            loop = asyncio.get_running_loop()
+            self._call_later = loop.call_later
+            monkeypatch.setattr(loop, "call_later", self._record)
+
+    def _record(self, delay: float, callback: Callable[..., object], *args: Any, **options: Any) -> Any:
+        def ring() -> None:
+            self._pending.discard(handle)
+            callback(*args)
+
+        self.set += 1
+        handle = self._call_later(delay, ring, **options)
+        self._pending.add(handle)
+        return handle
+
+    def _living_tasks(self) -> int:
+        return trio.lowlevel.current_statistics().tasks_living if self.backend == "trio" else len(asyncio.all_tasks())
+
+    async def timers(self) -> int:
+        """Timers that will fire; on trio, whether there is a deadline."""
+        await wait_all_tasks_blocked()
+        if self.backend == "trio":
+            return int(trio.lowlevel.current_statistics().seconds_to_next_deadline < inf)
+        return sum(not handle.cancelled() for handle in self._pending)
+
+    async def tasks(self) -> int:
+        """Tasks that came since the watch began."""
+        await wait_all_tasks_blocked()
+        return self._living_tasks() - self._tasks
+
+
+@pytest.fixture
+async def loop(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> LoopWatch:
+    return LoopWatch(anyio_backend, monkeypatch)
+
+
 async def until(*subjects: Subject) -> None:
     with anyio.fail_after(10):
         for subject in subjects:
             await subject.done.wait()
 
 
-async def test_everybody_is_asked_when_it_wanted_to_be(anyio_backend: str) -> None:
-    """At once, and then never early; those who want nothing more are left alone."""
+async def test_every_subject_is_asked_when_it_wants_to_be(loop: LoopWatch) -> None:
+    """At once, and then at the time it says or later. The last answer leaves no timer behind."""
     clock = Clock()
     subjects = [Subject(clock), Subject(clock, 0.03, 0.01), Subject(clock, 0.01, 0.04, 0.02)]
     timers = [clock.start(subject) for subject in subjects]
@@ -48,14 +97,28 @@ async def test_everybody_is_asked_when_it_wanted_to_be(anyio_backend: str) -> No
     for subject in subjects:
         assert len(subject.asked) == len(subject.wanted)
         assert all(asked >= wanted for asked, wanted in zip(subject.asked, subject.wanted, strict=True))
-    assert clock._entries == []
+    assert await loop.timers() == 0
     for timer in timers:
         timer.stop()
 
 
-async def test_those_who_are_due_together_are_asked_in_one_round(anyio_backend: str, monkeypatch: Any) -> None:
-    """Two rounds are never closer than the grain, however many want to be asked in between."""
-    monkeypatch.setattr(clock_module, "_GRAIN", 0.1)
+async def test_all_subjects_share_one_timer(loop: LoopWatch) -> None:
+    """It is set for the earliest of them, and a later time leaves it as it is."""
+    clock = Clock()
+    timers = [clock.start(Subject(clock, 3600.0 + number)) for number in range(100)]
+    assert loop.set == (1 if loop.backend == "asyncio" else 0)
+
+    assert await loop.timers() == 1
+    assert await loop.tasks() == (1 if loop.backend == "trio" else 0)
+    for timer in timers:
+        timer.stop()
+
+
+async def test_subjects_that_are_due_together_are_asked_in_one_round(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds are an interval apart, however many subjects want to be asked in between."""
+    monkeypatch.setattr(clock_module, "ROUND_INTERVAL", 0.1)
     clock = Clock()
     first, *others = (Subject(clock, 0.01 * number) for number in range(1, 9))
     timers = [clock.start(subject) for subject in (first, *others)]
@@ -68,7 +131,7 @@ async def test_those_who_are_due_together_are_asked_in_one_round(anyio_backend: 
 
 
 async def test_an_earlier_time_counts_and_a_later_one_does_not(anyio_backend: str) -> None:
-    """And who was hastened is not asked again at its old time."""
+    """A hastened subject is asked at the earlier time only."""
     clock = Clock()
     subject, witness = Subject(clock, 3600), Subject(clock, 0.02, 0.2)
     timer, other = clock.start(subject), clock.start(witness)
@@ -85,36 +148,40 @@ async def test_an_earlier_time_counts_and_a_later_one_does_not(anyio_backend: st
     other.stop()
 
 
-async def test_who_is_stopped_is_not_asked_nor_kept(anyio_backend: str) -> None:
-    """Also while others go on; and with the last one the timer of the loop goes."""
+async def test_a_stopped_subject_is_neither_asked_nor_kept(loop: LoopWatch) -> None:
+    """Other subjects go on. The last one to stop takes the event loop's timer with it."""
     clock = Clock()
-    subject, witness = Subject(clock, 0.02), Subject(clock, 0.2)
+    subject, witness = Subject(clock, 0.02), Subject(clock, 0.2, 3600)
     timer, other = clock.start(subject), clock.start(witness)
     timer.stop()
     timer.stop()
     timer.hasten(0)
     assert timer.subject is None
-    await until(witness)
-    other.stop()
-
+    with anyio.fail_after(10):
+        while len(witness.asked) < 2:
+            await anyio.lowlevel.checkpoint()
     assert len(subject.asked) == 1
-    assert clock._entries == []
-    assert clock._bell._at == inf
+
+    assert await loop.timers() == 1
+    other.stop()
+    assert await loop.timers() == await loop.tasks() == 0
 
 
-async def test_the_clock_goes_on_after_everybody_had_left(anyio_backend: str) -> None:
-    """Whoever comes then is asked like the first."""
+async def test_the_clock_goes_on_after_all_subjects_left(anyio_backend: str) -> None:
+    """A subject that comes later is asked like the first."""
     clock = Clock()
     for _ in range(3):
         subject = Subject(clock, 0.01)
         timer = clock.start(subject)
         await until(subject)
         timer.stop()
-    assert len(subject.asked) == 2
+        assert len(subject.asked) == 2
 
 
-async def test_a_bug_in_one_does_not_stop_the_others_time(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged."""
+async def test_a_bug_in_one_subject_leaves_the_others_time_alone(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the subject is left alone until it is hastened."""
 
     class Broken:
         asked = 0
@@ -126,10 +193,11 @@ async def test_a_bug_in_one_does_not_stop_the_others_time(anyio_backend: str, ca
             return now + 0.01
 
     clock = Clock()
-    witness = Subject(clock, 0.03)
-    timers = [clock.start(Broken()), clock.start(witness)]
+    broken, witness = Broken(), Subject(clock, 0.03, 0.06)
+    timers = [clock.start(broken), clock.start(witness)]
     await until(witness)
 
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+    assert broken.asked == 2
     for timer in timers:
         timer.stop()

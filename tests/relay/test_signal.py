@@ -1,6 +1,9 @@
-"""`Signal`: wakes who waits now, remembers nothing."""
+"""`Signal` wakes the tasks that wait at this moment; `Latch` stays open once it is set."""
 
 from __future__ import annotations
+
+import gc
+import weakref
 
 import anyio
 import pytest
@@ -11,9 +14,9 @@ from sse_bridge.relay.signal import Latch, Signal
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_wakes_all_who_wait_and_nobody_who_comes_later(anyio_backend: str) -> None:
+async def test_it_wakes_every_waiting_task_and_only_those(anyio_backend: str) -> None:
     """A wait that begins after the wake-up needs the next one."""
-    signal, woken = Signal(), []
+    signal, woken = Signal(), list[str]()
 
     async def wait(name: str) -> None:
         await signal.wait()
@@ -36,33 +39,38 @@ async def test_it_wakes_all_who_wait_and_nobody_who_comes_later(anyio_backend: s
         assert sorted(woken) == ["a", "b", "c"]
 
 
-async def test_a_cancelled_wait_leaves_nothing_behind(anyio_backend: str) -> None:
-    """The next one is woken as if nobody had waited before."""
-    signal, woken = Signal(), []
+@pytest.mark.parametrize("others", [0, 1, 2])
+async def test_a_cancelled_wait_is_forgotten(anyio_backend: str, others: int) -> None:
+    """Its memory is free by the next wait, and `notify` wakes the tasks that still wait."""
+    signal, woken = Signal(), list[str]()
+    cancelled: list[weakref.ref[object]] = []
 
     async def wait() -> None:
         await signal.wait()
         woken.append("")
 
     async with anyio.create_task_group() as tasks:
-        for first in (False, True):  # while nobody else waits, and while somebody does
-            for _ in range(100):
-                with anyio.CancelScope() as scope:
-                    scope.cancel()
-                    await signal.wait()
-            assert len(signal._others or ()) <= 1
-            if not first:
-                tasks.start_soon(wait)
-                await wait_all_tasks_blocked()
+        for _ in range(others):
+            tasks.start_soon(wait)
+        await wait_all_tasks_blocked()
+        for _ in range(100):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                waiting = signal.wait()
+                cancelled.append(weakref.ref(waiting))
+                await waiting
+        del waiting
         tasks.start_soon(wait)
         await wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref for ref in cancelled if ref() is not None] == []
         signal.notify()
-    assert woken == ["", ""]
+    assert len(woken) == others + 1
 
 
-async def test_a_latch_lets_through_for_good_once_it_is_set(anyio_backend: str) -> None:
-    """Those who wait, and those who come later."""
-    latch, through = Latch(), []
+async def test_a_latch_stays_open_once_it_is_set(anyio_backend: str) -> None:
+    """For the tasks that wait, and for those that come later."""
+    latch, through = Latch(), list[str]()
 
     async def wait(name: str) -> None:
         await latch.wait()

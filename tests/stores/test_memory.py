@@ -1,4 +1,4 @@
-"""`MemoryStore`: runs are found while they run and for a while after, in bounded memory."""
+"""`MemoryStore`: runs are found while they run and for a while afterwards, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_of(token: str, size: int = 0) -> Run:
 
 
 async def test_a_run_is_found_by_token_and_key_until_it_expires(anyio_backend: str) -> None:
-    """While it runs for as long as it runs; then for a while."""
+    """A run stays while it goes on, and for `KEEP_FINISHED` seconds after it finished."""
     store, run = MemoryStore(), run_of("a")
     store.add(run, "key")
 
@@ -36,9 +36,9 @@ async def test_a_run_is_found_by_token_and_key_until_it_expires(anyio_backend: s
     assert store.started_with("key", 100) is None
 
 
-async def test_runs_that_are_over_share_a_bound(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest go first, whatever they hold; those that run are not counted."""
-    monkeypatch.setattr(memory, "MAX_FINISHED_BYTES", 1000 + 2 * memory._RUN_SIZE)
+async def test_finished_runs_share_a_bound(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store forgets the one that finished first, whatever its size. Runs that go on are exempt."""
+    monkeypatch.setattr(memory, "MAX_FINISHED_BYTES", 1000 + 2 * memory.RUN_SIZE)
     store = MemoryStore()
     runs = [run_of(f"r{number}", 400) for number in range(5)]
     for run in runs:
@@ -49,8 +49,8 @@ async def test_runs_that_are_over_share_a_bound(anyio_backend: str, monkeypatch:
     assert [store.get(run.token, 1) is run for run in runs] == [False, False, True, True, True]
 
 
-async def test_a_run_that_never_was_is_forgotten_with_its_key(anyio_backend: str) -> None:
-    """The key may start another."""
+async def test_a_run_is_forgotten_with_its_key(anyio_backend: str) -> None:
+    """A request may start another run with the key."""
     store, run = MemoryStore(), run_of("a")
     store.add(run, "key")
     store.forget(run)
@@ -58,12 +58,12 @@ async def test_a_run_that_never_was_is_forgotten_with_its_key(anyio_backend: str
     assert store.get("a", 0) is store.started_with("key", 0) is store.get("b", 0) is None
 
 
-async def test_runs_that_printed_nothing_are_bounded_too(anyio_backend: str) -> None:
-    """Each counts for what it holds beside its log."""
+async def test_finished_runs_without_output_are_bounded_too(anyio_backend: str) -> None:
+    """Each run counts with what it holds besides its log."""
     store = MemoryStore()
     for number in range(5000):
         run = run_of(str(number))
         store.add(run, str(number))
         store.finish(run, 0)
 
-    assert 1000 < len(store.runs) <= memory.MAX_FINISHED_BYTES / memory._RUN_SIZE
+    assert 1000 < len(store.runs) <= memory.MAX_FINISHED_BYTES / memory.RUN_SIZE
