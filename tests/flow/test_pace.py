@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from dataclasses import FrozenInstanceError
 
 import pytest
 from hypothesis import given
@@ -78,7 +78,7 @@ def test_the_rate_is_kept_and_a_wait_always_pays(
             assert pace.available(now) >= 1
 
 
-@pytest.mark.parametrize("rate", [0, -1, inf, float("nan")])
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
 def test_a_rate_is_positive_and_finite(rate: float) -> None:
     """A rate of zero would hold all frames back; an infinite one is spelled `None` by the caller."""
     with pytest.raises(ValueError, match="rate"):
@@ -95,3 +95,9 @@ def test_a_burst_is_a_number_of_frames(burst: int) -> None:
 def test_a_bucket_holds_a_seconds_worth_by_default() -> None:
     """Rounded down, and at least one token."""
     assert [TokenBucket(rate).capacity for rate in (0.1, 1, 2.9)] == [1, 1, 2]
+
+
+def test_a_bucket_stays_as_it_was_checked() -> None:
+    """One bucket may serve many viewers."""
+    with pytest.raises(FrozenInstanceError):
+        TokenBucket(1).rate = 0  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Awaitable
 
 import anyio
 import pytest
@@ -39,33 +40,68 @@ async def test_it_wakes_every_waiting_task_and_only_those(anyio_backend: str) ->
         assert sorted(woken) == ["a", "b", "c"]
 
 
+class Waiting:
+    """Tasks that wait for a signal, and the memory of their waits."""
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.woken = 0
+        self._waits: list[weakref.ref[object]] = []
+
+    def _wait(self) -> Awaitable[None]:
+        waiting = self.signal.wait()
+        self._waits.append(weakref.ref(waiting))
+        return waiting
+
+    async def wait(self) -> None:
+        await self._wait()
+        self.woken += 1
+
+    async def wait_cancelled(self) -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await self._wait()
+
+    @property
+    def kept(self) -> int:
+        """Waits that are still in memory."""
+        gc.collect()
+        return sum(wait() is not None for wait in self._waits)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 1, 2])
+async def test_a_cancelled_wait_leaves_the_others_alone(anyio_backend: str, before: int, after: int) -> None:
+    """`notify` wakes the tasks that still wait, whenever they came; afterwards the signal keeps no wait in memory."""
+    waiting = Waiting(Signal())
+    async with anyio.create_task_group() as tasks:
+        for _ in range(before):
+            tasks.start_soon(waiting.wait)
+        await wait_all_tasks_blocked()
+        await waiting.wait_cancelled()
+        for _ in range(after):
+            tasks.start_soon(waiting.wait)
+        await wait_all_tasks_blocked()
+        waiting.signal.notify()
+
+    assert waiting.woken == before + after
+    assert waiting.kept == 0
+
+
 @pytest.mark.parametrize("others", [0, 1, 2])
-async def test_a_cancelled_wait_is_forgotten(anyio_backend: str, others: int) -> None:
-    """Its memory is free by the next wait, and `notify` wakes the tasks that still wait."""
-    signal, woken = Signal(), list[str]()
-    cancelled: list[weakref.ref[object]] = []
-
-    async def wait() -> None:
-        await signal.wait()
-        woken.append("")
-
+async def test_cancelled_waits_do_not_pile_up(anyio_backend: str, others: int) -> None:
+    """Their memory is free by the next wait, whether other tasks wait or not."""
+    waiting = Waiting(Signal())
     async with anyio.create_task_group() as tasks:
         for _ in range(others):
-            tasks.start_soon(wait)
+            tasks.start_soon(waiting.wait)
         await wait_all_tasks_blocked()
         for _ in range(100):
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                waiting = signal.wait()
-                cancelled.append(weakref.ref(waiting))
-                await waiting
-        del waiting
-        tasks.start_soon(wait)
+            await waiting.wait_cancelled()
+        tasks.start_soon(waiting.wait)
         await wait_all_tasks_blocked()
-        gc.collect()
-        assert [ref for ref in cancelled if ref() is not None] == []
-        signal.notify()
-    assert len(woken) == others + 1
+        assert waiting.kept == others + 1
+        waiting.signal.notify()
 
 
 async def test_a_latch_stays_open_once_it_is_set(anyio_backend: str) -> None:
