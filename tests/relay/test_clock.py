@@ -13,7 +13,7 @@ import trio
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.relay import clock as clock_module
-from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.clock import Clock, Timer
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +41,8 @@ class LoopWatch:
 
     def __init__(self, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backend = backend
-        #: Timers set so far, on asyncio.
-        self.set = 0
+        #: How many seconds ahead each timer so far was set, on asyncio.
+        self.delays: list[float] = []
         self._pending: set[asyncio.TimerHandle] = set()
         self._tasks = self._living_tasks()
         if backend == "asyncio":
@@ -55,7 +55,7 @@ class LoopWatch:
             self._pending.discard(handle)
             callback(*args)
 
-        self.set += 1
+        self.delays.append(delay)
         handle = self._call_later(delay, ring, **options)
         self._pending.add(handle)
         return handle
@@ -106,7 +106,7 @@ async def test_all_subjects_share_one_timer(loop: LoopWatch) -> None:
     """It is set for the earliest of them, and a later time leaves it as it is."""
     clock = Clock()
     timers = [clock.start(Subject(clock, 3600.0 + number)) for number in range(100)]
-    assert loop.set == (1 if loop.backend == "asyncio" else 0)
+    assert len(loop.delays) == (1 if loop.backend == "asyncio" else 0)
 
     assert await loop.timers() == 1
     assert await loop.tasks() == (1 if loop.backend == "trio" else 0)
@@ -118,34 +118,66 @@ async def test_subjects_that_are_due_together_are_asked_in_one_round(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rounds are an interval apart, however many subjects want to be asked in between."""
-    monkeypatch.setattr(clock_module, "ROUND_INTERVAL", 0.1)
+    monkeypatch.setattr(clock_module, "ROUND_INTERVAL", 0.3)
     clock = Clock()
-    first, *others = (Subject(clock, 0.01 * number) for number in range(1, 9))
-    timers = [clock.start(subject) for subject in (first, *others)]
+    others = [Subject(clock, 0.01 * number) for number in range(1, 9)]
+    timers: list[Timer] = []
+
+    class First(Subject):
+        def tick(self, now: float) -> float:
+            if self.asked:  # it is asked in a round
+                timers.extend(clock.start(other) for other in others)
+            return super().tick(now)
+
+    first = First(clock, 0.01)
+    timers.append(clock.start(first))
     await until(first, *others)
 
     assert {subject.asked[1] for subject in others} == {others[0].asked[1]}
-    assert others[0].asked[1] >= first.asked[1] + 0.1
+    assert others[0].asked[1] >= first.asked[1] + 0.3
     for timer in timers:
         timer.stop()
 
 
-async def test_an_earlier_time_counts_and_a_later_one_does_not(anyio_backend: str) -> None:
+async def test_a_round_is_at_most_an_interval_late(loop: LoopWatch) -> None:
+    """A subject that wants to be asked more often than every 50 ms is asked every 50 ms."""
+    clock = Clock()
+    subject = Subject(clock, 0.01, 0.01)
+    timer = clock.start(subject)
+    await until(subject)
+    timer.stop()
+
+    assert all(delay <= 0.05 for delay in loop.delays)
+
+
+@pytest.mark.parametrize("wait", [0.1, 3600])
+async def test_an_earlier_time_counts_and_a_later_one_does_not(anyio_backend: str, wait: float) -> None:
     """A hastened subject is asked at the earlier time only."""
     clock = Clock()
-    subject, witness = Subject(clock, 3600), Subject(clock, 0.02, 0.2)
+    subject, witness = Subject(clock, wait), Subject(clock, 0.02, 0.2)
     timer, other = clock.start(subject), clock.start(witness)
     timer.hasten(clock.now() + 7200)
     assert timer.due == subject.wanted[1]
     due = clock.now() + 0.05
     timer.hasten(due)
-    timer.hasten(due + 0.05)
+    timer.hasten(due + 0.02)
     await until(subject, witness)
 
     assert due <= subject.asked[1]
     assert len(subject.asked) == 2
     timer.stop()
     other.stop()
+
+
+async def test_an_earlier_time_ends_a_wait_for_a_later_one(anyio_backend: str) -> None:
+    """The event loop may wait for the later time already."""
+    clock = Clock()
+    subject = Subject(clock, 3600)
+    timer = clock.start(subject)
+    await wait_all_tasks_blocked()
+    timer.hasten(clock.now())
+    await until(subject)
+    timer.stop()
 
 
 async def test_a_stopped_subject_is_neither_asked_nor_kept(loop: LoopWatch) -> None:
@@ -164,18 +196,19 @@ async def test_a_stopped_subject_is_neither_asked_nor_kept(loop: LoopWatch) -> N
 
     assert await loop.timers() == 1
     other.stop()
+    other.hasten(clock.now() + 1800)
     assert await loop.timers() == await loop.tasks() == 0
 
 
 async def test_the_clock_goes_on_after_all_subjects_left(anyio_backend: str) -> None:
-    """A subject that comes later is asked like the first."""
+    """A subject that comes later is asked like the first, even if that never wanted to be asked again."""
     clock = Clock()
-    for _ in range(3):
-        subject = Subject(clock, 0.01)
+    for waits in ([], [0.01], [], [0.01]):
+        subject = Subject(clock, *waits)
         timer = clock.start(subject)
         await until(subject)
         timer.stop()
-        assert len(subject.asked) == 2
+        assert len(subject.asked) == 1 + len(waits)
 
 
 async def test_a_bug_in_one_subject_leaves_the_others_time_alone(
