@@ -1,9 +1,10 @@
-"""The bridge in a Quart application, which has no mounts: the middleware serves it at one path.
+"""The bridge in a Quart application. Quart has no mounts, so the middleware serves the bridge at one path.
 
     export MIOSA_API_KEY=... SANDBOX_ID=...          # or MIOSA_BASE_URL for a local sandbox
     hypercorn examples.quart_app:app
 
-A page connects with `new EventSource("/run-sse")`.
+A page connects with `new EventSource("/run-sse")`. To keep `app` a Quart object, for `quart run`, assign the
+middleware to `site.asgi_app` instead; mypy then needs a `type: ignore[method-assign]`, as for any method.
 """
 
 import os
@@ -13,12 +14,12 @@ from starlette.requests import Request
 
 from sse_bridge import Miosa, SandboxExec, SSEBridge, SSEBridgeMiddleware
 
-app = Quart(__name__)
+site = Quart(__name__)
 
 
-@app.get("/")
+@site.get("/")
 async def page() -> str:
-    """A page that shows what arrives."""
+    """A page that shows each line as it arrives."""
     return """<pre id="output"></pre><script>
       const source = new EventSource("/run-sse");
       source.onmessage = ({ data }) => {
@@ -30,9 +31,9 @@ async def page() -> str:
 
 
 def pipeline(request: Request) -> SandboxExec:
-    """What to run. A plain function will do; it runs in a thread."""
+    """What to run. A plain function may block: it runs in a thread."""
     command = "for batch in 1 2 3; do echo processing batch $batch; sleep 0.2; done"
     return SandboxExec(os.environ["SANDBOX_ID"], command, cwd="/workspace", timeout=600)
 
 
-app.asgi_app = SSEBridgeMiddleware(app.asgi_app, "/run-sse", SSEBridge(Miosa(), pipeline))  # type: ignore[method-assign, assignment, arg-type]
+app = SSEBridgeMiddleware(site, "/run-sse", SSEBridge(Miosa(), pipeline))

@@ -1,16 +1,20 @@
-"""ASGI, spelled once: the types, the messages that we send, and where a request stands below its mount."""
+"""ASGI, spelled once: the types, the messages that we send, and the path of a request below its mount."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "body", "route_path", "send_json", "start"]
+__all__ = ["ASGIApp", "AnyASGIApp", "Message", "Receive", "Scope", "Send", "body", "route_path", "send_json", "start"]
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+#: An ASGI application of any framework. Starlette types ASGI's dictionaries as mappings, Quart and hypercorn as unions
+#: of typed dictionaries; to a type checker neither is the other.
+AnyASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def start(status: int, headers: Headers) -> Message:
@@ -19,12 +23,12 @@ def start(status: int, headers: Headers) -> Message:
 
 
 def body(content: bytes, more: bool) -> Message:
-    """A piece of a response's body. Always `bytes`: servers need not take views."""
+    """A piece of a response's body. Always `bytes`: servers may refuse views."""
     return {"type": "http.response.body", "body": content, "more_body": more}
 
 
 async def send_json(send: Send, status: int, content: Any, headers: Headers = ()) -> None:
-    """A whole response. `content` is left out where the status allows no body."""
+    """A whole response. Statuses that allow no body (204, 304) get none, whatever `content` is."""
     payload = b"" if status in (204, 304) else json.dumps(content).encode()
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(payload))] if payload else []
     await send(start(status, [*own, (b"cache-control", b"no-store"), *headers]))
@@ -35,11 +39,11 @@ def route_path(scope: Scope) -> str:
     """The path below the mount, without slashes at its ends.
 
     Starlette, FastAPI and hypercorn's dispatcher leave the mount's path in `path` and name it in `root_path`;
-    Litestar takes it out of both (measured, `design.md` §8).
+    Litestar takes it out of both.
     """
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
-    # Behind a proxy that strips a prefix, `path` has the mount only, and `root_path` has both.
+    # Behind a proxy that strips a prefix, `path` holds the mount alone and `root_path` holds prefix and mount.
     for prefix in (root, root.removeprefix(scope.get("app_root_path", "").rstrip("/"))):
         if prefix and (path == prefix or path.startswith(prefix + "/")):
             return path[len(prefix) :].strip("/")

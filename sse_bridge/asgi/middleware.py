@@ -1,9 +1,11 @@
-"""`SSEBridgeMiddleware`: a bridge at one path of an application that knows nothing of it."""
+"""`SSEBridgeMiddleware`: a bridge at one path of an application that has no mounts, or should not know of it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import ConfigurationError
-from .messages import ASGIApp, Receive, Scope, Send, route_path
+from .messages import AnyASGIApp, route_path
 
 __all__ = ["SSEBridgeMiddleware"]
 
@@ -12,7 +14,7 @@ class SSEBridgeMiddleware:
     """Serves `bridge` at `path` and below, and hands everything else to `app` untouched.
 
     Args:
-        app: the application around which it is put.
+        app: the application to wrap, of any framework.
         path: such as `/run-sse`, relative to where the application itself is mounted.
         bridge: the `SSEBridge`.
 
@@ -20,14 +22,15 @@ class SSEBridgeMiddleware:
         ConfigurationError: `path` is empty.
     """
 
-    def __init__(self, app: ASGIApp, path: str, bridge: ASGIApp) -> None:
+    def __init__(self, app: AnyASGIApp, path: str, bridge: AnyASGIApp) -> None:
         if not path.strip("/"):
             raise ConfigurationError("SSEBridgeMiddleware needs a path, such as '/run-sse'.")
         self._app = app
         self._path = path.strip("/")
         self._bridge = bridge
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serves one request, or whatever else the server sends."""
         if scope["type"] == "http":
             below = route_path(scope)
             if below == self._path or below.startswith(self._path + "/"):

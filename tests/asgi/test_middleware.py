@@ -10,8 +10,8 @@ from sse_bridge.asgi.messages import Receive, Scope, Send, route_path
 pytestmark = pytest.mark.anyio
 
 
-async def nobody(*args: object) -> object:
-    raise AssertionError("neither the bridge nor the application reads or sends here")
+async def unused(*args: object) -> object:
+    raise AssertionError("the recording applications neither read nor send")
 
 
 class Recorder:
@@ -35,11 +35,11 @@ class Recorder:
 async def test_requests_at_the_path_and_below_go_to_the_bridge(
     anyio_backend: str, path: str, root_path: str, below: str
 ) -> None:
-    """With a scope as a mount would make it, whatever the host's convention."""
+    """The bridge gets the scope that a mount would make: `path` keeps the mount, `root_path` names it."""
     app, bridge = Recorder(), Recorder()
     middleware = SSEBridgeMiddleware(app, "/run-sse", bridge)
 
-    await middleware({"type": "http", "path": path, "root_path": root_path}, nobody, nobody)  # type: ignore[arg-type]
+    await middleware({"type": "http", "path": path, "root_path": root_path}, unused, unused)
 
     assert app.scope is None
     assert bridge.scope is not None
@@ -57,18 +57,18 @@ async def test_requests_at_the_path_and_below_go_to_the_bridge(
         {"type": "lifespan"},
     ],
 )
-async def test_everything_else_is_the_applications(anyio_backend: str, scope: Scope) -> None:
-    """The very scope it would have got without us."""
+async def test_other_requests_go_to_the_application(anyio_backend: str, scope: Scope) -> None:
+    """The application gets the very same scope, as if the middleware were absent."""
     app, bridge = Recorder(), Recorder()
     middleware = SSEBridgeMiddleware(app, "run-sse/", bridge)
 
-    await middleware(scope, nobody, nobody)  # type: ignore[arg-type]
+    await middleware(scope, unused, unused)
 
     assert app.scope is scope
     assert bridge.scope is None
 
 
-def test_it_needs_a_path() -> None:
-    """Without one it would swallow the application."""
+def test_an_empty_path_is_a_configuration_error() -> None:
+    """The bridge would take every request of the application."""
     with pytest.raises(ConfigurationError, match="path"):
         SSEBridgeMiddleware(Recorder(), "/", Recorder())
