@@ -1,9 +1,9 @@
-"""The bridge in a FastAPI application, for users who are logged in only.
+"""The bridge in a FastAPI application, for logged-in users only.
 
     export MIOSA_API_KEY=... SANDBOX_ID=...          # or MIOSA_BASE_URL for a local sandbox
     uvicorn examples.fastapi_app:app
 
-A page connects with `new EventSource("/run-sse")`; the cookie travels along.
+A page connects with `new EventSource("/run-sse")`; the browser sends the cookie with it.
 """
 
 import os
@@ -17,7 +17,7 @@ app = FastAPI()
 
 
 async def pipeline(request: Request) -> SandboxExec:
-    """What to run, and for whom. Dependencies do not reach a mounted application: ask here."""
+    """What to run for this user. FastAPI's dependencies do not reach a mounted application, so check here."""
     if request.cookies.get("user") is None:
         raise HTTPException(401, "Log in first.")
     command = "for batch in 1 2 3; do echo processing batch $batch; sleep 0.2; done"

@@ -3,9 +3,10 @@
     pip install miosa uvicorn httpx-sse
     MIOSA_API_KEY=msk_... python examples/miosa_platform.py
 
-Creates a sandbox with MIOSA's SDK, runs a script in it through the bridge, prints each event with the time between
-printing and arrival, leaves a second run in the middle and looks whether its process is gone, and destroys the
-sandbox. Against a local sandbox (`sse-bridge sandbox`), set MIOSA_BASE_URL as well.
+Creates a sandbox with MIOSA's SDK, runs a script in it through the bridge and prints each event with the time between
+printing and arrival. Then leaves a second run in the middle, checks that its process is gone, and destroys the sandbox.
+To use a local sandbox (`sse-bridge sandbox`), set MIOSA_BASE_URL as well. The project's tests run this script against
+the local sandbox only: they have no key for the platform.
 """
 
 import json
@@ -36,7 +37,7 @@ sys.exit(3)
 
 @contextmanager
 def served(bridge: SSEBridge) -> Iterator[str]:
-    """The bridge on a free port of this machine."""
+    """Serves the bridge on a free port of this machine; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(bridge, log_level="warning", timeout_graceful_shutdown=10))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -53,7 +54,7 @@ def follow(url: str) -> int | None:
     with httpx.Client(timeout=None) as client, connect_sse(client, "GET", url) as source:
         source.response.raise_for_status()
         for event in source.iter_sse():
-            if event.data:  # httpx-sse makes events of frames that have none
+            if event.data:  # httpx-sse yields events for frames without data, too
                 message = json.loads(event.data)
                 printed_at = str(message.get("line", "")).partition(" ")[0]
                 delay = f"{1000 * (time.time() - float(printed_at)):6.0f} ms" if "." in printed_at else ""

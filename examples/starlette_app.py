@@ -16,7 +16,7 @@ from sse_bridge import Miosa, SandboxExec, SSEBridge
 
 
 async def pipeline(request: Request) -> SandboxExec:
-    """What to run. The browser decides nothing; look at `request.user`, a path, a database."""
+    """What to run. Decide it here, by `request.user`, a path or a database; a browser must not send commands."""
     command = "for batch in 1 2 3; do echo processing batch $batch; sleep 0.2; done"
     return SandboxExec(os.environ["SANDBOX_ID"], command, cwd="/workspace", timeout=600)
 

@@ -1,8 +1,8 @@
-"""Hearing that hypercorn stops: its worker processes get no signal.
+"""Tells the bridge that hypercorn stops: its worker processes get no signal.
 
-What they get is an event of `multiprocessing`, which a task of theirs asks for ten times a second. That this task has
-ended is news that asyncio gives away, and the first there is: the application itself hears of nothing until its
-requests are cancelled, after the graceful timeout (3 s) up to Python 3.11 and never from 3.12 on.
+A worker gets an event of `multiprocessing` instead, and polls it in a task ten times a second. The end of that task is
+the first sign of a stop, and asyncio reports it. The application itself would hear of it only when its requests are
+cancelled: after the graceful timeout (3 s) before Python 3.12, and never from 3.12 on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["watch"]
 
 
 def watch(stop: Callable[[], None]) -> None:
-    """Calls `stop` on the event loop when the hypercorn that runs on it begins to stop. Elsewhere it does nothing.
+    """Calls `stop` on the event loop when the hypercorn that runs on it begins to stop. Ignores other servers.
 
-    hypercorn's trio worker has no such news: there, requests are cancelled after the graceful timeout.
+    hypercorn's trio worker gives no such sign: it cancels requests after the graceful timeout.
     """
     trigger = getattr(sys.modules.get("hypercorn.utils"), "raise_shutdown", None)
     if trigger is None:

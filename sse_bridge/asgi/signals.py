@@ -1,8 +1,8 @@
-"""Hearing that the server is told to stop, beside the server's own handler and without touching the server.
+"""Tells the bridge that the server was asked to stop, by a signal handler in front of the server's own.
 
-uvicorn, hypercorn and granian let an application know nothing: they wait until its responses are over. So a handler of
-our own stands before theirs, for SIGTERM and SIGINT: it schedules what there is to do on the event loop, and calls
-theirs. What is to be done then is not known here.
+uvicorn, hypercorn and granian wait for open responses before they tell the application to shut down. So a handler for
+SIGTERM and SIGINT runs before theirs: it schedules each listener's function on that listener's event loop, then calls
+the handler it found. What a listener does about it is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from weakref import WeakSet
 __all__ = ["Listener", "listen"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-#: `asyncio.run` and `trio.run` make a cancellation of Ctrl-C, which reaches us as one, and take their handlers back
-#: only if they find them untouched.
+#: `asyncio.run` and `trio.run` turn Ctrl-C into a cancellation, which we see anyway, and only restore the old handler
+#: if theirs is still in place. Leave them alone.
 _CANCELLERS: Final = ("asyncio.runners", "trio._core._ki")
 
 
 class Listener:
-    """One who wants to hear. It is forgotten with the last reference to it.
+    """What to call on a signal. The handlers hold it weakly: it stops listening with the last reference to it.
 
     Args:
-        call_soon: schedules a function on an event loop, from anywhere; fails when the loop is gone (`RuntimeError`).
+        call_soon: schedules a function on an event loop, from any thread; raises `RuntimeError` once the loop is
+            closed.
         stop: scheduled on each signal.
-        hurry: scheduled instead when somebody presses Ctrl-C after a first signal. A second SIGTERM means nothing:
-            supervisors pass on what a terminal or a service manager has sent to every process itself.
+        hurry: scheduled instead when Ctrl-C follows a first signal. A second SIGTERM only schedules `stop` again:
+            supervisors forward signals that a terminal or a service manager has already sent to every process.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Listener:
         self._has_heard = False
 
     def hear(self, number: int) -> None:
-        """Takes a signal, between two bytecodes of whatever runs."""
+        """Takes a signal, between two bytecodes of any code in the main thread."""
         is_hurried = self._has_heard and number == signal.SIGINT
         self._has_heard = True
         with suppress(RuntimeError):
@@ -54,7 +55,7 @@ class Listener:
 
 
 class _Handler:
-    """Stands before the handler that was found, for as many listeners as there are."""
+    """Tells all listeners, then calls the handler that it replaced."""
 
     def __init__(self, found: Callable[[int, FrameType | None], Any]) -> None:
         self.listeners: WeakSet[Listener] = WeakSet()
@@ -67,15 +68,15 @@ class _Handler:
 
 
 def listen(listener: Listener) -> None:
-    """Tells the listener of signals from now on, where there is a handler that stops gracefully.
+    """Tells the listener of signals from now on, if the process has a handler that stops gracefully.
 
-    Where signals end the process at once, or are ignored, nothing changes; nor outside the main thread.
+    Leaves the handlers alone where a signal ends the process at once or is ignored, and outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in _SIGNALS:
         found = signal.getsignal(number)
-        if isinstance(found, _Handler):  # of another bridge
+        if isinstance(found, _Handler):  # installed for another bridge
             found.listeners.add(listener)
         elif _is_graceful(found):
             handler = _Handler(cast(Callable[[int, FrameType | None], Any], found))

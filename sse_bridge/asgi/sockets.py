@@ -1,8 +1,8 @@
-"""Cutting connections whose clients do not read, for which ASGI has no word.
+"""Cuts connections whose clients do not read. ASGI has no message for that.
 
-A server that ends such a response waits until the client has taken what was written: for ever. Shutting the socket
-down makes that writing fail, and the server closes the connection. The socket is found among those of this process by
-the two addresses that the request names; where it cannot be found, nothing happens.
+A server that ends such a response waits indefinitely for the client to take what was written. Shutting the socket down
+makes the write fail, and the server closes the connection. The socket is found among those of this process by the two
+addresses that the request names; a connection that is not found is left alone.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from .messages import Receive, Scope
 
 __all__ = ["Sockets", "with_own_addresses"]
 
-#: Where the descriptors of this process are listed.
-_LISTS: Final = ("/proc/self/fd", "/dev/fd")
-#: Seconds for which a list is not made again: it takes some 10 ms for 2,000 connections, and many may stall at once.
-_KEEP: Final = 1.0
+#: Folders that list the descriptors of this process; the first that exists is used.
+_DESCRIPTOR_FOLDERS: Final = ("/proc/self/fd", "/dev/fd")
+#: Seconds for which a list of descriptors is used: making one takes some 10 ms for 2,000 connections, and many may
+#: stall at once.
+_LIST_LIFETIME: Final = 1.0
 
-#: `linux/sockios.h`: bytes that were not sent yet. What was sent and not acknowledged does not count.
+#: `linux/sockios.h`: bytes not sent yet. Bytes sent and not yet acknowledged do not count.
 _SIOCOUTQNSD: Final = 0x894B
 
-#: What a connection is found by: host and port of the client, then of the server. IPv6 addresses have more parts.
+#: The key of a connection: host and port of the client, then of the server. IPv6 addresses have more parts.
 _Ends = tuple[tuple[str, int], tuple[str, int]]
 
 
@@ -46,22 +47,22 @@ class Sockets:
         self._listed_at: float | None = None
 
     def cut(self, scope: Scope) -> bool:
-        """Ends the connection of a request in both directions; says whether it was found."""
+        """Shuts down the connection of a request in both directions. Returns whether it was found."""
         with self._found(scope) as found:
             if found is None:
                 return False
-            with suppress(OSError):  # the client was faster
+            with suppress(OSError):  # the client has closed it meanwhile
                 found.shutdown(socket.SHUT_RDWR)
             return True
 
     def unsent(self, scope: Scope) -> int:
-        """Bytes that the kernel holds because the client of this request takes no more; 0 where nobody can tell."""
+        """Bytes that the kernel holds because the client of this request takes no more; 0 where that is unknown."""
         with self._found(scope) as found:
             return 0 if found is None else _unsent(found)
 
     @contextmanager
     def _found(self, scope: Scope) -> Iterator[socket.socket | None]:
-        """A copy of the socket. The descriptor may have been used again since it was listed, so it is asked."""
+        """A copy of the socket, after a check of its addresses: the descriptor may have been reused since the list."""
         ends = _ends_of(scope)
         copy = None if ends is None else _copy(self._descriptor(ends))
         if copy is None:
@@ -72,29 +73,30 @@ class Sockets:
 
     def _descriptor(self, ends: _Ends) -> int | None:
         now = self._clock()
-        if self._listed_at is None or now >= self._listed_at + _KEEP:
+        if self._listed_at is None or now >= self._listed_at + _LIST_LIFETIME:
             self._descriptors = dict(_list())
             self._listed_at = now
         return self._descriptors.get(ends)
 
 
 def with_own_addresses(scope: Scope, receive: Receive) -> Scope:
-    """The scope with the addresses that the connection itself has, where they can be asked for.
+    """The scope with the addresses of the connection itself, where the server reveals them.
 
-    uvicorn believes what a proxy on the same machine says about the client. Its `receive` belongs to an object that has
-    the transport, which knows better. Middleware that wraps `receive` hides that; then the scope is what there is.
+    uvicorn replaces the client's address with what a proxy on the same machine says. Its `receive` is a method of an
+    object that also holds the transport, which knows the real address. Behind middleware that wraps `receive`, the
+    scope is returned as it is.
     """
     ask = getattr(getattr(getattr(receive, "__self__", None), "transport", None), "get_extra_info", None)
     if ask is None:
         return scope
-    with suppress(OSError):  # uvloop asks the socket, which may be closed
+    with suppress(OSError):  # uvloop asks a socket that may be closed
         return {**scope, "client": ask("peername"), "server": ask("sockname")}
     return scope
 
 
 def _ends_of(scope: Scope) -> _Ends | None:
-    """`None` where nothing may be cut: HTTP/2 connections carry others' streams, proxies' headers hide a client's port
-    (uvicorn names 0), and Unix sockets have no addresses."""
+    """The addresses that a scope names, or `None` if the connection must not be cut: an HTTP/2 connection carries
+    other clients' streams, a proxy's headers hide the client's port (uvicorn names 0), a Unix socket has no address."""
     if not scope.get("http_version", "").startswith("1"):
         return None
     try:
@@ -116,14 +118,14 @@ def _list() -> Iterator[tuple[_Ends, int]]:
 
 
 def _descriptors() -> list[int]:
-    for path in _LISTS:
+    for path in _DESCRIPTOR_FOLDERS:
         with suppress(OSError):
             return [int(name) for name in os.listdir(path)]
     return []
 
 
 def _copy(descriptor: int | None) -> socket.socket | None:
-    """A second descriptor of the same socket, which nobody else closes; `None` if it is no socket."""
+    """A descriptor of our own for the same socket; `None` if the descriptor is closed or names something else."""
     if descriptor is None:
         return None
     with suppress(OSError):
@@ -141,7 +143,7 @@ def _ends_of_socket(connection: socket.socket) -> _Ends | None:
         return None
     try:
         client, server = connection.getpeername(), connection.getsockname()
-    except OSError:  # it listens
+    except OSError:  # a listening socket
         return None
     return (client[0], client[1]), (server[0], server[1])
 
@@ -153,4 +155,4 @@ def _unsent(connection: socket.socket) -> int:
 
     with suppress(OSError):
         return int(struct.unpack("i", fcntl.ioctl(connection, _SIOCOUTQNSD, bytes(4)))[0])
-    return 0  # another kernel
+    return 0  # a kernel without this call

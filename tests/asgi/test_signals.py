@@ -1,4 +1,4 @@
-"""`signals`: our handler stands before the server's, hears what it hears, and is in nobody's way."""
+"""`signals`: listeners hear each signal before the server's own handler, which still runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_bridge.asgi import signals
 from sse_bridge.asgi.signals import Listener, listen
 
 BOTH = [signal.SIGTERM, signal.SIGINT]
 
 
 class Server:
-    """Stands for one that handles signals as uvicorn does."""
+    """A server that handles signals as uvicorn does."""
 
     def __init__(self) -> None:
         self.heard: list[int] = []
@@ -39,7 +38,7 @@ def handlers_as_before() -> Iterator[None]:
 
 
 class Ear:
-    """A listener on an event loop that runs everything at once."""
+    """A listener on an event loop that runs scheduled functions at once."""
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object] = lambda function: function()) -> None:
         self.told: list[str] = []
@@ -49,7 +48,7 @@ class Ear:
 
 @pytest.mark.parametrize("number", BOTH)
 def test_the_servers_handler_is_called_as_well(number: signal.Signals) -> None:
-    """After ours, with what it would have got."""
+    """It gets the same arguments as without us."""
     server, ear = Server(), Ear()
 
     signal.raise_signal(number)
@@ -68,7 +67,7 @@ def test_the_servers_handler_is_called_as_well(number: signal.Signals) -> None:
     ],
 )
 def test_only_ctrl_c_hurries(numbers: list[signal.Signals], told: list[str]) -> None:
-    """Ctrl-C reaches every process of a terminal, and granian then tells its workers again, by SIGTERM."""
+    """A SIGTERM may be an echo: Ctrl-C reaches every process of a terminal, and granian then sends its workers one."""
     Server()
     ear = Ear()
 
@@ -79,7 +78,7 @@ def test_only_ctrl_c_hurries(numbers: list[signal.Signals], told: list[str]) -> 
 
 
 def test_bridges_share_one_handler() -> None:
-    """However many there are, and however often they come: the server's is called once."""
+    """The server's handler is called once a signal, however many bridges listen and however often they ask to."""
     server = Server()
     ears = [Ear() for _ in range(5)]
     listen(ears[0].listener)
@@ -91,7 +90,7 @@ def test_bridges_share_one_handler() -> None:
 
 
 def test_a_loop_that_is_gone_does_not_break_the_chain() -> None:
-    """asyncio and trio raise `RuntimeError` then."""
+    """Scheduling on a closed loop raises `RuntimeError`; the other listeners and the server still hear the signal."""
 
     def gone(function: Callable[[], None]) -> None:
         raise RuntimeError("Event loop is closed")
@@ -105,8 +104,8 @@ def test_a_loop_that_is_gone_does_not_break_the_chain() -> None:
     assert server.heard == [signal.SIGTERM]
 
 
-def test_who_is_gone_is_forgotten() -> None:
-    """The handler keeps nobody alive."""
+def test_a_dropped_listener_is_forgotten() -> None:
+    """The handler holds listeners weakly."""
     server, ear = Server(), Ear()
     told = ear.told
     del ear
@@ -119,8 +118,8 @@ def test_who_is_gone_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler])
-def test_where_there_is_no_graceful_stop_nothing_changes(handler: Any) -> None:
-    """The process ends at once, or never."""
+def test_handlers_without_a_graceful_stop_stay_in_place(handler: Any) -> None:
+    """With these the process ends at once or ignores the signal, so a listener could do nothing."""
     for number in BOTH:
         signal.signal(number, handler)
 
@@ -129,8 +128,8 @@ def test_where_there_is_no_graceful_stop_nothing_changes(handler: Any) -> None:
     assert [signal.getsignal(number) for number in BOTH] == [handler] * 2
 
 
-def test_other_threads_hear_nothing() -> None:
-    """Python lets the main thread set handlers only: `shutdown` is for such hosts."""
+def test_a_bridge_in_another_thread_leaves_the_handlers_alone() -> None:
+    """Only the main thread may set handlers. Hosts that run the server in a thread call `shutdown` themselves."""
     server = Server()
     thread = threading.Thread(target=Ear)
     thread.start()
@@ -141,8 +140,9 @@ def test_other_threads_hear_nothing() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_event_loops_own_handler_stays(backend: str) -> None:
-    """It makes a cancellation of Ctrl-C, and must find itself to be taken back at the end."""
+    """It turns Ctrl-C into a cancellation, and restores the old handler only if it is still in place."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sigterm = signal.getsignal(signal.SIGTERM)
 
     async def main() -> None:
         before = signal.getsignal(signal.SIGINT)
@@ -153,4 +153,4 @@ def test_an_event_loops_own_handler_stays(backend: str) -> None:
     anyio.run(main, backend=backend)
 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert not isinstance(signal.getsignal(signal.SIGTERM), signals._Handler)
+    assert signal.getsignal(signal.SIGTERM) is sigterm

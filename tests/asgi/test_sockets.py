@@ -1,4 +1,4 @@
-"""`Sockets`: the right connection is cut, or none."""
+"""`Sockets`: cuts the connection that a request names, and leaves every other one alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from sse_bridge.asgi import sockets
 from sse_bridge.asgi.sockets import Sockets, with_own_addresses
 from tests.support.connections import Connection, connected
 from tests.support.skipping import skip
@@ -39,7 +38,7 @@ def refusing(connection: Connection, **changes: Any) -> Iterator[dict[str, Any]]
 
 
 def test_the_connection_of_a_request_is_cut(connection: Connection) -> None:
-    """In both directions, and no other, and the descriptor stays the server's to close."""
+    """Both directions end, other connections live on, and the server still owns its descriptor."""
     with connected() as other:
         assert Sockets().cut(connection.scope)
 
@@ -50,7 +49,7 @@ def test_the_connection_of_a_request_is_cut(connection: Connection) -> None:
 
 
 def test_ports_may_be_strings(connection: Connection) -> None:
-    """As granian 2.8 has them."""
+    """granian 2.8 names ports as strings."""
     client, server = connection.scope["client"], connection.scope["server"]
     assert Sockets().cut(
         {**connection.scope, "client": (client[0], str(client[1])), "server": (server[0], str(server[1]))}
@@ -58,7 +57,7 @@ def test_ports_may_be_strings(connection: Connection) -> None:
 
 
 def test_ipv6() -> None:
-    """Whose addresses have four parts, of which servers name two."""
+    """Its addresses have four parts, of which servers name two."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -69,8 +68,8 @@ def test_ipv6() -> None:
         assert not six.is_open()
 
 
-def test_sockets_without_two_addresses_are_passed_over(connection: Connection) -> None:
-    """Those that listen, and Unix sockets."""
+def test_sockets_without_two_addresses_are_skipped(connection: Connection) -> None:
+    """Listening sockets and Unix sockets do not stop the search."""
     left, right = socket.socketpair()
     with socket.create_server(("127.0.0.1", 0)), left, right:
         assert Sockets().cut(connection.scope)
@@ -90,29 +89,29 @@ def test_sockets_without_two_addresses_are_passed_over(connection: Connection) -
     ],
     ids=str,
 )
-def test_nothing_is_cut_where_the_connection_is_not_certain(connection: Connection, changes: dict[str, Any]) -> None:
-    """HTTP/2, proxies' headers, Unix sockets, and addresses that nobody here has."""
+def test_an_uncertain_connection_is_left_alone(connection: Connection, changes: dict[str, Any]) -> None:
+    """HTTP/2, addresses from a proxy's headers, Unix sockets, and addresses of other processes."""
     with refusing(connection, **changes) as scope:
         found = Sockets()
         assert not found.cut(scope)
         assert found.unsent(scope) == 0
 
 
-def test_a_request_without_addresses(connection: Connection) -> None:
-    """ASGI does not demand them."""
+def test_a_request_without_addresses_is_left_alone(connection: Connection) -> None:
+    """ASGI makes them optional."""
     assert not Sockets().cut({"http_version": "1.1"})
 
 
-def test_the_list_is_kept_for_a_second(connection: Connection, monkeypatch: Any) -> None:
-    """So that a thousand viewers who stall at once cost one."""
+def test_the_list_is_used_for_a_second(connection: Connection, monkeypatch: Any) -> None:
+    """A thousand viewers that stall at once cost one listing of all descriptors."""
     lists = []
-    real = sockets._list
+    listdir = os.listdir
 
-    def counted() -> Any:
-        lists.append(1)
-        return real()
+    def counted(path: str) -> list[str]:
+        lists.append(path)
+        return listdir(path)
 
-    monkeypatch.setattr(sockets, "_list", counted)
+    monkeypatch.setattr(os, "listdir", counted)
     clock = Clock()
     found = Sockets(clock)
 
@@ -126,8 +125,8 @@ def test_the_list_is_kept_for_a_second(connection: Connection, monkeypatch: Any)
     assert len(lists) == 2
 
 
-def test_a_descriptor_that_is_used_again_is_not_cut(connection: Connection) -> None:
-    """What the list says is looked at once more."""
+def test_a_descriptor_that_was_reused_is_not_cut(connection: Connection) -> None:
+    """Its addresses are checked again before the cut."""
     found = Sockets(Clock())
     found.unsent(connection.scope)
     with connected() as other:
@@ -138,8 +137,8 @@ def test_a_descriptor_that_is_used_again_is_not_cut(connection: Connection) -> N
         assert other.is_open()
 
 
-def test_a_descriptor_that_is_closed_or_no_socket_is_not_cut(connection: Connection, tmp_path: Any) -> None:
-    """The same."""
+def test_a_descriptor_that_was_closed_or_names_a_file_is_not_cut(connection: Connection, tmp_path: Any) -> None:
+    """The list may be older than either."""
     found = Sockets(Clock())
     found.unsent(connection.scope)
     number = connection.server.detach()
@@ -155,8 +154,8 @@ def test_a_descriptor_that_is_closed_or_no_socket_is_not_cut(connection: Connect
         os.close(number)
 
 
-def test_what_a_client_does_not_read_is_counted(connection: Connection) -> None:
-    """What is on its way does not count."""
+def test_bytes_that_a_client_does_not_take_are_counted(connection: Connection) -> None:
+    """Bytes that the client's kernel has taken do not count, read or unread."""
     found = Sockets()
     connection.server.sendall(b"x" * 1000)
     assert found.unsent(connection.scope) == 0
@@ -164,8 +163,8 @@ def test_what_a_client_does_not_read_is_counted(connection: Connection) -> None:
     assert found.unsent(connection.scope) > 0
 
 
-def test_where_the_kernel_does_not_say(connection: Connection, monkeypatch: Any) -> None:
-    """Then nobody counts as behind."""
+def test_a_kernel_that_cannot_count_unsent_bytes_reports_none(connection: Connection, monkeypatch: Any) -> None:
+    """The client then counts as keeping up."""
 
     def refuse(*args: object) -> None:
         raise OSError("Inappropriate ioctl for device")
@@ -178,8 +177,8 @@ def test_where_the_kernel_does_not_say(connection: Connection, monkeypatch: Any)
     assert Sockets().unsent(connection.scope) == 0
 
 
-def test_a_client_that_is_faster_than_the_cut(connection: Connection, monkeypatch: Any) -> None:
-    """It is gone, which is what was wanted."""
+def test_a_client_may_close_before_the_cut(connection: Connection, monkeypatch: Any) -> None:
+    """The connection counts as cut: it is closed."""
 
     class Gone(socket.socket):
         def shutdown(self, how: int) -> None:
@@ -189,15 +188,19 @@ def test_a_client_that_is_faster_than_the_cut(connection: Connection, monkeypatc
     assert Sockets().cut(connection.scope)
 
 
-def test_where_descriptors_are_not_listed(connection: Connection, monkeypatch: Any) -> None:
-    """Then no connection is found."""
-    monkeypatch.setattr(sockets, "_LISTS", ("/nowhere",))
+def test_without_a_list_of_descriptors_connections_are_left_alone(connection: Connection, monkeypatch: Any) -> None:
+    """As on systems without `/proc` and `/dev/fd`."""
+
+    def refuse(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
     with refusing(connection) as scope:
         assert not Sockets().cut(scope)
 
 
-def test_a_socket_that_python_cannot_open_is_passed_over(connection: Connection, monkeypatch: Any) -> None:
-    """And its copy is closed."""
+def test_a_socket_that_python_cannot_open_is_skipped(connection: Connection, monkeypatch: Any) -> None:
+    """The descriptor duplicated for it is closed."""
     before = len(os.listdir("/dev/fd"))
 
     def refuse(**kwargs: Any) -> None:
@@ -210,7 +213,7 @@ def test_a_socket_that_python_cannot_open_is_passed_over(connection: Connection,
 
 
 class Cycle:
-    """What uvicorn's `receive` is a method of."""
+    """The object whose method uvicorn passes as `receive`."""
 
     def __init__(self, connection: Connection, *, is_closed: bool = False) -> None:
         self.transport = self
@@ -226,15 +229,15 @@ class Cycle:
 
 
 def test_a_proxy_does_not_hide_the_connection_from_uvicorns_transport(connection: Connection) -> None:
-    """Its `X-Forwarded-For` has replaced the address in the scope."""
+    """The proxy's `X-Forwarded-For` has replaced the address in the scope; the transport still has the real one."""
     scope = {**connection.scope, "client": ("192.0.2.1", 0)}
     assert not Sockets().cut(scope)
     assert Sockets().cut(with_own_addresses(scope, Cycle(connection).receive))
     assert not connection.is_open()
 
 
-def test_where_nobody_can_be_asked_the_scope_is_what_there_is(connection: Connection) -> None:
-    """Other servers, wrapped `receive`s, transports that are closed."""
+def test_without_a_transport_the_scope_is_returned_as_it_is(connection: Connection) -> None:
+    """Other servers, a wrapped `receive`, and a closed transport."""
 
     async def receive() -> Any: ...
 
