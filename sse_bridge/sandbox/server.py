@@ -1,23 +1,32 @@
-"""Runs the sandbox server until it is told to stop. The only module here that imports uvicorn."""
+"""Runs the sandbox server until it is told to stop.
+
+The only module that configures uvicorn: the demo uses it for both of its servers.
+"""
 
 from __future__ import annotations
 
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 
-__all__ = ["ClosingServer", "serve"]
+__all__ = ["ClosingServer", "sandbox_server", "serve", "server_config"]
 
-#: Seconds that open responses get when the server is told to stop; what they wait for is dead by then.
-_SHUTDOWN: Final = 1
+#: Seconds that open responses get when the server is told to stop. Their commands are dead by then.
+_SHUTDOWN_TIMEOUT: Final = 1
 
 
 class ClosingServer(uvicorn.Server):
-    """Kills what runs before it waits for open responses: streams then end by themselves, with an exit frame."""
+    """Calls `close` before it waits for open responses, so that these can end.
+
+    Args:
+        config: of the server.
+        close: ends the work behind open responses. The sandbox's kills every command, and each stream then ends with
+            an exit frame.
+    """
 
     def __init__(self, config: uvicorn.Config, close: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
@@ -31,21 +40,35 @@ class ClosingServer(uvicorn.Server):
             await super().shutdown(sockets)
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-    """Serves `app`, as `create_app` made it, on a listening socket; returns when it was told to stop.
+def server_config(app: Callable[..., Any], shutdown_timeout: int) -> uvicorn.Config:
+    """A quiet server: no access log, and only warnings.
 
-    SIGINT, SIGTERM and, unless it is ignored, SIGHUP do that: commands run in sessions of their own, so a terminal
-    that closes would leave them behind.
+    Args:
+        app: an ASGI application with lifespan events.
+        shutdown_timeout: seconds that open responses get when the server is told to stop.
     """
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         lifespan="on",
         ws="none",
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=_SHUTDOWN,
+        timeout_graceful_shutdown=shutdown_timeout,
     )
-    server = ClosingServer(config, app.state.sandboxes.close)
+
+
+def sandbox_server(app: Starlette, shutdown_timeout: int = _SHUTDOWN_TIMEOUT) -> ClosingServer:
+    """A server for `app`, as `create_app` made it."""
+    return ClosingServer(server_config(app, shutdown_timeout), app.state.sandboxes.close)
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Serves `app`, as `create_app` made it, on a listening socket, until a signal stops it.
+
+    SIGINT, SIGTERM and, unless it is ignored, SIGHUP do that. Without a handler for SIGHUP, closing the terminal would
+    leave the commands behind: they run in sessions of their own.
+    """
+    server = sandbox_server(app)
     before = signal.getsignal(signal.SIGHUP)
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, server.handle_exit)
