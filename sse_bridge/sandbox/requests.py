@@ -1,11 +1,11 @@
-"""What clients send: bodies of bounded size, checked value by value before anything happens."""
+"""Reads what clients send: bodies of bounded size, checked value by value before a route acts on them."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -24,27 +24,28 @@ __all__ = [
     "text",
 ]
 
-#: Bytes. Enough for any command: Linux takes no single argument above 128 KiB.
+#: Bytes. Enough for any command: a single argument is limited to 128 KiB on Linux.
 MAX_BODY: Final = 1024 * 1024
-#: Bytes, base64 included. The body is held in memory as a whole.
+#: Bytes, base64 included. The whole body is held in memory.
 MAX_UPLOAD: Final = 64 * 1024 * 1024
 
-_FOR_EVER: Final = 1e9
+#: Seconds, some thirty years: a limit that floats and clocks handle.
+_MAX_SECONDS: Final = 1e9
 
 
 async def json_object(request: Request, limit: int = MAX_BODY) -> dict[str, object]:
-    """The request's body, which has to be a JSON object; no body at all counts as an empty one.
+    """The request's body, which has to be a JSON object; an absent body counts as an empty object.
 
     Args:
-        request: whose body nobody has read yet.
+        request: its body must be unread.
         limit: bytes.
 
     Raises:
-        ApiError: 413 for a body above the limit, 400 for what is not JSON, 422 for JSON that is not an object.
+        ApiError: 413 for a body above the limit, 400 for invalid JSON, 422 for JSON other than an object.
     """
     body = await _read(request, limit)
     try:
-        value = json.loads(body, parse_constant=_refuse, parse_float=_finite) if body else {}
+        value = _strict_json(body) if body else {}
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "INVALID_JSON", "the body is not JSON") from error
     if not isinstance(value, dict):
@@ -65,21 +66,28 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+def _strict_json(text: bytes) -> Any:
+    """Parses JSON as RFC 8259 defines it: without Python's `NaN` and `Infinity`, and without numbers that overflow.
 
+    The bridge's `wire` has the same rule for frames. The sandbox shares no code with the bridge, so that tests of one
+    against the other compare two readings of MIOSA's API.
+    """
 
-def _finite(number: str) -> float:
-    """Python reads `1e999` as infinity, which could not be sent back."""
-    value = float(number)
-    return value if math.isfinite(value) else _refuse(number)
+    def refuse(number: str) -> NoReturn:
+        raise ValueError(f"{number} is not JSON")
+
+    def finite(number: str) -> float:  # Python reads `1e999` as infinity, which JSON cannot express
+        value = float(number)
+        return value if math.isfinite(value) else refuse(number)
+
+    return json.loads(text, parse_constant=refuse, parse_float=finite)
 
 
 def encoded(value: object, field: str) -> bytes:
     """A string as UTF-8.
 
     Raises:
-        ApiError: 422, it is not a string, or holds a lone surrogate, which JSON can say and UTF-8 cannot.
+        ApiError: 422, it is not a string, or holds a lone surrogate, which JSON allows and UTF-8 does not.
     """
     if not isinstance(value, str):
         raise invalid(f"{field} must be a string", field=field)
@@ -90,10 +98,10 @@ def encoded(value: object, field: str) -> bytes:
 
 
 def text(value: object, field: str) -> str:
-    """`value` as text that a process or a file system can take.
+    """`value` as text that a process or a file system accepts.
 
     Raises:
-        ApiError: 422, as `encoded`, and for a NUL, which no POSIX call takes.
+        ApiError: 422, as `encoded`, and for a NUL, which ends a string in POSIX calls.
     """
     raw = encoded(value, field)
     if b"\0" in raw:
@@ -114,7 +122,7 @@ def mapping(value: object, field: str) -> dict[str, object]:
     """`value` as a JSON object; `None` counts as an empty one.
 
     Raises:
-        ApiError: 422, it is something else, or holds text that UTF-8 cannot carry.
+        ApiError: 422, it is another type, or holds a lone surrogate.
     """
     if value is None:
         return {}
@@ -125,10 +133,10 @@ def mapping(value: object, field: str) -> dict[str, object]:
 
 
 def environment(value: object, field: str = "env") -> dict[str, str]:
-    """`value` as environment variables; `None` counts as none.
+    """`value` as environment variables; `None` counts as an empty map.
 
     Raises:
-        ApiError: 422, it is not a map of strings, or a name is empty or holds a `=`.
+        ApiError: 422, it is not a map of strings, or a name is empty or contains `=`.
     """
     pairs = mapping(value, field)
     if any(not name or "=" in name for name in pairs):
@@ -140,34 +148,34 @@ def seconds(value: object, field: str) -> float | None:
     """`value` as a time span in seconds, or `None` for `None`.
 
     Raises:
-        ApiError: 422, it is not a positive number, or more than thirty years.
+        ApiError: 422, it is not a positive number, or exceeds thirty years.
     """
     if value is None:
         return None
     # JSON's `true` is an int to Python.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _FOR_EVER:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_SECONDS:
         raise invalid(f"{field} must be a positive number of seconds", field=field)
     return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """What `exec` and `exec/stream` are asked to run."""
+    """A checked request to `exec` or `exec/stream`."""
 
     #: A command line for the shell.
     command: str
-    #: Where to run it, as the client calls it. `None`: in the workspace.
+    #: The folder to run it in, as the client wrote it. `None`: the workspace.
     cwd: str | None
     env: dict[str, str]
-    #: Seconds. `None`: it may run for ever.
+    #: Seconds. `None`: without limit.
     timeout: float | None
 
     @classmethod
     def parse(cls, body: dict[str, object]) -> ExecRequest:
-        """Checks a request's body. Keys that are not known are ignored, as the platform does.
+        """Checks a request's body. Unknown keys are ignored, as on the platform.
 
         Raises:
-            ApiError: 400 without a command, 422 for a value that is wrong.
+            ApiError: 400 for a missing command, 422 for a wrong value.
         """
         if body.get("command") is None:
             raise missing("command")
