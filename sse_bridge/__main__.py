@@ -6,5 +6,5 @@ import sys
 
 from .cli import main
 
-if __name__ == "__main__":  # pragma: no branch (nobody imports it)
+if __name__ == "__main__":  # pragma: no branch (always run as a program)
     sys.exit(main())

@@ -1,6 +1,6 @@
-"""The command line. Each subcommand is one function that adds itself to the parser and one that does it.
+"""The command line. Each subcommand has one function that adds it to the parser and one that runs it.
 
-What a subcommand needs is imported when it runs: whoever mounts the bridge needs neither a server nor the sandbox.
+A subcommand imports its parts when it runs: applications that mount the bridge need neither uvicorn nor the sandbox.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _sandbox(arguments: argparse.Namespace) -> int:
         return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
     with listener:
         _print_banner(_url(listener), None if known else key)
-        with suppress(KeyboardInterrupt):  # the server has stopped by then, and raises what made it
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
             serve(create_app(key=key), listener)
     return 0
 
@@ -113,14 +113,14 @@ def _fail(message: str) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that the port is known and taken before anything is printed."""
+    """A listening socket. Binding before the banner is printed makes the port known, and ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
 def _notice_frozen_clients(listener: socket.socket) -> None:
-    """Connections inherit these. Without them a client that vanished silently looks alive for minutes, because the
-    kernel takes megabytes before a `send` hangs (measured, `design.md` §8)."""
+    """Sets options that connections inherit. Without them a client that vanished silently looks alive for minutes: the
+    kernel takes up to some 4 MB before a `send` hangs."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)  # ms without an acknowledgement
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -133,17 +133,17 @@ def _url(listener: socket.socket) -> str:
 
 
 def _print_banner(url: str, new_key: str | None) -> None:
-    """Says what runs here and how to use it. A key is shown only if nobody could know it otherwise."""
+    """Says what runs here and how to use it. Shows the key only if we made it up."""
     key = "MIOSA_API_KEY=<the key this server was given>" if new_key is None else f"MIOSA_API_KEY={new_key}"
     print(
         f"MIOSA's sandbox API over processes of this machine: {url}",
-        "WARNING: there is no isolation. Whoever has the key runs commands on this machine, as you.",
+        "WARNING: there is no isolation. Anyone with the key can run commands on this machine, as you.",
         "",
         "To point a client at it (the SDK adds /api/v1 itself):",
         f"  export MIOSA_BASE_URL={url}",
         f"  export {key}",
         "",
-        "Ctrl-C ends it, and everything that runs in it.",
+        "Ctrl-C ends the server and every command that runs in it.",
         sep="\n",
         flush=True,
     )

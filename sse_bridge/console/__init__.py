@@ -1,1 +1,1 @@
-"""The demo: a page, a script to watch, and the application that brings them together."""
+"""The demo: a page, scripts to watch, and the application that serves both."""

@@ -1,6 +1,6 @@
-"""The demo's application: `GET /` is the page, `GET /run-sse` is the bridge, mounted as anybody would mount it.
+"""The demo's application: `GET /` is the page, `GET /run-sse` is the bridge, mounted as in any application.
 
-The page chooses a script, a policy and a pace by their names, in the query. It never says what runs.
+The page chooses a script, a policy and a rate by name, in the query. The commands themselves stay on the server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from ..asgi.app import SSEBridge
-from ..asgi.messages import ASGIApp
 from ..asgi.middleware import SSEBridgeMiddleware
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
@@ -29,40 +28,41 @@ from ..upstream.miosa.sandbox_exec import SandboxExec
 __all__ = ["create_app"]
 
 _HERE: Final = Path(__file__).parent
-#: Seconds that a closed tab leaves the script. A browser comes back after two, but not before it is through with what
-#: it was given already: under `Block`, with megabytes of lines on a slow machine, that took more than three more.
+#: Seconds for which a script runs on after its last tab has gone. A browser reconnects after two, but handles the
+#: events it has received first: under `Block`, megabytes of lines on a slow machine took it more than three more.
 _GRACE: Final = 15.0
-#: Seconds for each of the calls that set the sandbox up.
-_TIMEOUT: Final = 30.0
-#: What is written into the sandbox.
+#: Seconds for each call that sets the sandbox up.
+_SETUP_TIMEOUT: Final = 30.0
+#: Files of this folder that are copied into the sandbox.
 _SCRIPTS: Final = ("pipeline.py", "lines.py")
 
-# What the page may choose: the name in the query, and what it stands for. The first one is the default.
+# The page's choices: the name in the query, and its meaning. The first is the default.
 
 _COMMANDS: Final = {
     "pipeline": "python3 -u /workspace/pipeline.py",
-    "lines": "python3 /workspace/lines.py",  # without `-u`: one system call a line would be what takes the time
+    "lines": "python3 /workspace/lines.py",  # without `-u`: a system call for each line would take most of the time
 }
 _POLICIES: Final[Mapping[str, Policy]] = {
     "block": Block(),
-    # A quarter of the usual mark: the thousands of lines that wait in it come without a gap when the script is over,
-    # and would push the notices out of what the page keeps.
+    # A quarter of the default mark. The lines that wait below the mark when the script ends arrive without a gap; a
+    # full mark holds thousands of them, which would push the notices out of what the page keeps.
     "drop": Drop(high_water=256 * 1024),
-    # 200,000 lines are 29 MB within a second, far more than the usual mark. With this one it shows how it merges, and
-    # not how it drops.
+    # 200,000 lines are 29 MB within a second. At the default mark of 1 MiB the demo would show dropping, not merging.
     "coalesce": Coalesce(high_water=32 * 1024 * 1024),
 }
-#: On loopback nobody is ever behind. At this rate the 200,000 lines take more than three minutes, if none is left out.
+#: On loopback every viewer keeps up. At 1,000 events a second, 200,000 lines take over three minutes under `Block`.
 _RATES: Final[Mapping[str, TokenBucket | None]] = {"full": None, "slow": TokenBucket(1000)}
 
 T = TypeVar("T")
 
 
-def create_app(miosa: Miosa) -> ASGIApp:
-    """The page and the bridge, over one sandbox that lives as long as the application.
+def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
+    """The page and the bridge. Startup creates one sandbox, shutdown destroys it.
+
+    Serve it as the server's main application: it needs lifespan events.
 
     Args:
-        miosa: where the sandbox is created. Needs lifespan events: serve it as the server's main application.
+        miosa: the server on which the sandbox is created.
     """
     sandbox = _Sandbox(miosa)
 
@@ -91,15 +91,15 @@ def create_app(miosa: Miosa) -> ASGIApp:
 
 
 def _choice(request: Request, name: str, choices: Mapping[str, T]) -> T:
-    """What the query parameter `name` stands for; the first of the choices if it is not there."""
+    """The choice that the query parameter `name` names; the first choice if the parameter is missing."""
     chosen = request.query_params.get(name, next(iter(choices)))
     if chosen not in choices:
-        raise HTTPException(400, f"{name} is one of {', '.join(choices)}.")
+        raise HTTPException(400, f"{name} must be one of: {', '.join(choices)}.")
     return choices[chosen]
 
 
 class _Sandbox:
-    """A sandbox with the scripts in it."""
+    """A sandbox that holds the scripts."""
 
     def __init__(self, miosa: Miosa) -> None:
         self._miosa = miosa
@@ -119,7 +119,8 @@ class _Sandbox:
     async def _call(self, method: str, path: str, body: Any, gone: int | None = None) -> Any:
         miosa = self._miosa
         headers = miosa.headers("application/json")
-        status, answer = await miosa.call(method, miosa.address(path), headers=headers, json=body, timeout=_TIMEOUT)
+        address = miosa.address(path)
+        status, answer = await miosa.call(method, address, headers=headers, json=body, timeout=_SETUP_TIMEOUT)
         if not (200 <= status < 300 or status == gone):
             raise RuntimeError(f"the sandbox server answered {status} to {method} {path}")
         return json.loads(answer or b"null")

@@ -1,6 +1,6 @@
-"""A script that prints faster than anybody reads: 200,000 numbered lines, as fast as it can.
+"""A script that prints faster than a browser reads: 200,000 numbered lines, as fast as it can.
 
-It needs nothing but the standard library. The numbers are made up, but the same in every run.
+It uses only the standard library. The figures are made up, and the same in every run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def line(number: int) -> str:
-    """Some eighty characters, as a log has them."""
+    """Some eighty characters, as in a log."""
     request = f"station {number % 48 + 1:02}  GET /measurements/{number * 31 % 100_000:05}"
     return f"{number:>7,}  {request}  200  {3 + number * 7919 % 240:>3} ms  ok, 500 rows, cached\n"
 

@@ -1,6 +1,6 @@
 """A small data pipeline to watch: ten batches of measurements in about ten seconds, and a CSV file at the end.
 
-It needs nothing but the standard library. The numbers are made up, but the same in every run.
+It uses only the standard library. The figures are made up, and the same in every run.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def process(batch: int) -> dict[str, float]:
 
 
 def read(batch: int) -> list[float | None]:
-    """One batch of temperatures in degrees Celsius; some have a hole."""
+    """One batch of temperatures in degrees Celsius; some batches lack a value."""
     source = random.Random(batch)
     rows: list[float | None] = [source.gauss(20 + batch / 4, 1.5) for _ in range(ROWS_PER_BATCH)]
     if batch in DAMAGED_ROWS:

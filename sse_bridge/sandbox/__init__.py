@@ -1,10 +1,13 @@
-"""A server that speaks MIOSA's sandbox API over processes of this machine: for the demo, offline work and tests.
+"""A server that speaks part of MIOSA's sandbox API over processes of this machine: for the demo, offline work, tests.
 
-**There is no isolation.** A command runs as the user who runs the server, sees the machine's files and network,
-and is kept apart from other sandboxes only by its working folder. Serve it to yourself, on loopback.
+**There is no isolation.** A command runs as the user of the server, sees the machine's files and network, and is kept
+apart from other sandboxes only by its working folder. Serve it to yourself, on loopback.
 
-The folder shows the parts: `app` puts them together; `lifecycle`, `files` and `execs` are the routes; `state`
-holds the sandboxes; `processes` runs commands; `output` makes event-stream frames of what they print; `paths` maps
+It has 17 routes: creating, finding, listing and destroying sandboxes, readiness, `exec`, `exec/stream` and files. For
+these, MIOSA's SDK works unchanged (2.19.2, which the tests run); the rest of the platform's API answers 404.
+
+The modules: `app` assembles the application; `lifecycle`, `files` and `execs` are the routes; `state` holds the
+sandboxes; `processes` runs commands; `output` turns what they print into event-stream frames; `paths` maps
 `/workspace`; `requests` and `errors` are what every route reads and answers. It needs POSIX processes.
 """
 

@@ -1,4 +1,4 @@
-"""Puts the parts together to one ASGI application."""
+"""Assembles the routes, the middleware and the sandboxes into one ASGI application."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from .state import Sandboxes
 
 __all__ = ["API", "create_app"]
 
-#: What the SDK puts behind the base URL.
+#: What the SDK appends to the base URL.
 API: Final = "/api/v1"
 
 
 def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -> Starlette:
     """A MIOSA-compatible sandbox server over processes of this machine, **without isolation**.
 
-    It kills everything that runs and removes its folders on the lifespan's shutdown; without lifespan events, on
-    garbage collection or when Python exits. `app.state.sandboxes.close()` does it at any time.
+    The lifespan's shutdown kills every command and removes the folders; without lifespan events, garbage collection or
+    the exit of Python does. `app.state.sandboxes.close()` does it at any time.
 
     Args:
         key: what clients have to send as `Authorization: Bearer <key>`.
-        root: the folder under which each sandbox gets one. `None`: a temporary one.
+        root: the folder under which each sandbox gets a folder of its own. `None`: a temporary folder.
         heartbeat: seconds of silence after which `exec/stream` sends a comment.
 
     Raises:
-        ValueError: the key is empty, or the folder's path is not of plain characters (see `Sandboxes`).
+        ValueError: the key is empty, or the folder's path has characters special to a shell (see `Sandboxes`).
     """
     if not key:
         raise ValueError("key must not be empty")

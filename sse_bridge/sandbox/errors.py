@@ -1,6 +1,6 @@
-"""How a request is refused: MIOSA's error envelope, and the two doors every request passes, its id and its key.
+"""How a request is refused: MIOSA's error envelope, and the middleware for request ids and the key.
 
-Knows nothing about sandboxes. The codes are those that MIOSA documents, where it documents one.
+Independent of sandboxes. The codes are MIOSA's wherever it documents one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class ApiError(Exception):
 
     Args:
         status: the HTTP status.
-        code: what programs look at.
-        message: what people read.
+        code: for programs.
+        message: for people.
         details: facts about this refusal, or `None`.
         retryable: whether the same request may succeed later.
-        retry_after_ms: how long to wait before that, in milliseconds; `None` where nobody knows.
+        retry_after_ms: milliseconds to wait before a retry; `None` if unknown.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ApiError(Exception):
 
 
 def invalid(message: str, *, field: str) -> ApiError:
-    """The refusal of a value that is there but wrong."""
+    """The refusal of a value that is present but wrong."""
     return ApiError(422, "VALIDATION_ERROR", message, details={"field": field})
 
 
@@ -97,7 +97,7 @@ async def on_api_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Turns what the router refuses (404, 405) into an envelope, with the router's headers."""
+    """Turns the router's refusals (404, 405) into envelopes and keeps the router's headers."""
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).name
     response = _envelope(request.scope, ApiError(error.status_code, code, error.detail))
@@ -106,15 +106,15 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    """Tells the client of a bug of ours without its details; the server logs it."""
+    """Answers a bug of ours without its details; the server logs them."""
     response = _envelope(request.scope, ApiError(500, "INTERNAL_ERROR", "internal error", retryable=True))
-    # Starlette answers a bug outside of all other middleware, so `RequestIds` does not see this response.
+    # Starlette sends this response from outside all other middleware, past `RequestIds`.
     response.headers["x-request-id"] = request.scope.get(_REQUEST_ID, "")
     return response
 
 
 class RequestIds:
-    """Gives every request an id, and every response the header that says it."""
+    """Gives every request an id, and names it in a header of the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -135,7 +135,7 @@ class RequestIds:
 
 
 class BearerKey:
-    """Lets only requests pass that carry the key as `Authorization: Bearer <key>`."""
+    """Refuses requests without the key in `Authorization: Bearer <key>`."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -152,6 +152,6 @@ class BearerKey:
 
     def _is_right(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
-        # Headers are latin-1 to ASGI: this gives the client's own bytes back.
+        # Starlette decodes headers as latin-1; encoding restores the client's own bytes.
         given = token.strip().encode("latin-1")
         return scheme.lower() == "bearer" and hmac.compare_digest(given, self._key)

@@ -1,9 +1,8 @@
 """`exec` and `exec/stream`: a command's output as one answer, or as an event stream while it is printed.
 
-Both are plain ASGI applications, because the work outlives the answer: neither a client that leaves nor the end of
-the response ends a command. MIOSA documents no cancel for these routes and does not promise that closing the
-connection kills, so this server never does. What ends a command is its own end, its `timeout`, the sandbox's
-destruction, and the server's shutdown.
+Both are plain ASGI applications, because a command outlives its response: it runs on when the client leaves and when
+the response ends. MIOSA documents no cancel for these routes and does not promise that closing the connection kills, so
+this server never kills for that. A command ends by itself, by its `timeout`, with its sandbox, or with the server.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from .processes import Outcome
 from .requests import ExecRequest, json_object
 from .state import Sandboxes
 
-__all__ = ["MAX_OUTPUT", "Exec", "ExecStream", "routes"]
+__all__ = ["MAX_OUTPUT", "BlockingExec", "StreamingExec", "routes"]
 
-#: Bytes that `exec` keeps of each of stdout and stderr; the rest is read and dropped. MIOSA documents no limit.
+#: Bytes that `exec` keeps of stdout, and of stderr; it reads and drops the rest. MIOSA documents no limit.
 MAX_OUTPUT: Final = 10 * 1024 * 1024
 
 
 def routes(sandboxes: Sandboxes, *, heartbeat: float) -> list[Route]:
     """The routes of this module, relative to the API's root."""
     return [
-        Route("/sandboxes/{id}/exec", Exec(sandboxes), methods=["POST"]),
-        Route("/sandboxes/{id}/exec/stream", ExecStream(sandboxes, heartbeat), methods=["POST"]),
+        Route("/sandboxes/{id}/exec", BlockingExec(sandboxes), methods=["POST"]),
+        Route("/sandboxes/{id}/exec/stream", StreamingExec(sandboxes, heartbeat), methods=["POST"]),
     ]
 
 
-class Exec:
+class BlockingExec:
     """`POST /sandboxes/{id}/exec`: runs a command and answers when it has ended."""
 
     def __init__(self, sandboxes: Sandboxes) -> None:
@@ -52,9 +51,10 @@ class Exec:
             pumps.start_soon(command.stdout.pump, stdout.add)
             pumps.start_soon(command.stderr.pump, stderr.add)
             outcome = await command.ended()
-            with suppress(OSError):  # the client has left (ASGI HTTP, 2.4), which is no reason to kill anything
+            with suppress(OSError):  # the client has left (ASGI HTTP, 2.4); children in the background live on
                 await _answer(outcome, stdout, stderr)(scope, receive, send)
-            # The group ends when nobody holds the pipes any more: children in the background may do so for long.
+            # The task group ends with the last process that holds the pipes; a child in the background may hold them
+            # for long.
 
 
 def _answer(outcome: Outcome, stdout: _Head, stderr: _Head) -> JSONResponse:
@@ -72,7 +72,7 @@ def _answer(outcome: Outcome, stdout: _Head, stderr: _Head) -> JSONResponse:
 
 
 class _Head:
-    """The beginning of an output, up to a number of bytes."""
+    """The first bytes of an output, up to a limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -80,18 +80,18 @@ class _Head:
         self.is_cut = False
 
     async def add(self, piece: bytes) -> None:
-        """Keeps what still fits."""
+        """Keeps as much as still fits."""
         self._bytes += piece
         if len(self._bytes) > self._limit:
             self.is_cut = True
             del self._bytes[boundary(self._bytes, self._limit) :]
 
     def text(self) -> str:
-        """What was kept; bytes that are not UTF-8 become U+FFFD."""
+        """The bytes kept, as text; invalid UTF-8 becomes U+FFFD."""
         return self._bytes.decode("utf-8", "replace")
 
 
-class ExecStream:
+class StreamingExec:
     """`POST /sandboxes/{id}/exec/stream`: runs a command and streams what it prints, line by line."""
 
     def __init__(self, sandboxes: Sandboxes, heartbeat: float) -> None:
@@ -118,8 +118,8 @@ class ExecStream:
 class _Outlet:
     """The response of one stream. stdout, stderr and the heartbeat take turns in writing it.
 
-    While the client does not read, `send` waits, and so does whoever writes. Once the client has left, everything
-    is taken and dropped.
+    While the client does not read, `send` waits, and the writer with it. Once the client has left, output is accepted
+    and dropped.
     """
 
     def __init__(self, send: Send, interval: float) -> None:
@@ -127,7 +127,7 @@ class _Outlet:
         self._interval = interval
         self._turn = anyio.Lock(fast_acquire=True)
         self._sending = anyio.CancelScope()
-        self._is_over = False  # nothing is sent any more: the client has left, or has got everything
+        self._is_over = False  # the client has left, or has received the whole response
         self._last = anyio.current_time()
         self._out = LineEncoder("stdout")
         self._err = LineEncoder("stderr")
@@ -158,14 +158,14 @@ class _Outlet:
         await self._write(self._out.finish() + self._err.finish() + last, more=False)
 
     async def beat(self) -> None:
-        """Sends a comment whenever there was silence for the interval."""
+        """Sends a comment after each interval of silence."""
         while True:
             await anyio.sleep_until(self._last + self._interval)
             if anyio.current_time() >= self._last + self._interval:
                 await self._write(HEARTBEAT)
 
     async def watch(self, receive: Receive) -> None:
-        """Waits for the client to leave; then nothing is sent any more, and nobody waits for it."""
+        """Waits for the client to leave, then stops sending and releases a `send` that waits."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self._stop()
@@ -179,13 +179,13 @@ class _Outlet:
                 with anyio.CancelScope() as self._sending:
                     await self._try(message)
             if message.get("more_body") is False:
-                self._stop()  # a heartbeat may be waiting for its turn
+                self._stop()  # so that a heartbeat waiting for its turn is not sent
             self._last = anyio.current_time()
 
     async def _try(self, message: Message) -> None:
         try:
             await self._send(message)
-        except OSError:  # how a server may say that the client has left (ASGI HTTP, 2.4)
+        except OSError:  # the client has left (ASGI HTTP, 2.4)
             self._stop()
 
     def _stop(self) -> None:

@@ -1,7 +1,6 @@
 """The files of a sandbox: MIOSA's `fs/*` routes and the older `files` ones, which the SDK falls back to.
 
-What MIOSA's answers hold beyond what its SDK reads is not documented; the names here are the SDK's where it has
-some.
+MIOSA documents its answers only as far as its SDK reads them. The names here are the SDK's, and ours beyond that.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from .state import Sandboxes
 
 __all__ = ["routes"]
 
-#: Entries that a listing holds at most; what is beyond is left out and `truncated` says so.
+#: Entries in a listing; a longer one is cut, and says so with `truncated`.
 _MAX_ENTRIES: Final = 10_000
-#: Levels that a listing goes down at most, however many are asked for.
+#: Levels that a listing descends, whatever the client asks for.
 _MAX_DEPTH: Final = 100
 
 
@@ -55,12 +54,12 @@ class _Files:
         self._sandboxes = sandboxes
 
     async def write(self, request: Request) -> Response:
-        """Takes `content_base64`, or `content` as it is."""
+        """Writes `content_base64` decoded, or `content` as it is."""
         body = await json_object(request, MAX_UPLOAD)
         return await self._write(request, body, _content(body))
 
     async def write_base64(self, request: Request) -> Response:
-        """The older form, which takes `content` as base64."""
+        """The older form, in which `content` is base64."""
         body = await json_object(request, MAX_UPLOAD)
         return await self._write(request, body, _decoded(body.get("content"), "content"))
 
@@ -71,7 +70,7 @@ class _Files:
         return JSONResponse({"data": {"path": virtual(path, folder), "size": len(content)}})
 
     async def write_many(self, request: Request) -> Response:
-        """Writes what can be written, and says what could not."""
+        """Writes each file that can be written, and lists the failures."""
         folder = self._folder(request)
         files = (await json_object(request, MAX_UPLOAD)).get("files")
         if not isinstance(files, list) or not all(isinstance(each, dict) for each in files):
@@ -87,13 +86,13 @@ class _Files:
         return JSONResponse({"data": {"written": written, "failed": failed}})
 
     async def stat(self, request: Request) -> Response:
-        """What there is to know about one path."""
+        """Kind, size, mode and time of one path."""
         folder = self._folder(request)
         path = resolve(_path(await json_object(request)), folder)
         return JSONResponse({"data": await anyio.to_thread.run_sync(_stat, path, folder)})
 
     async def list(self, request: Request) -> Response:
-        """What is in a folder, `depth` levels deep."""
+        """The entries of a folder, `depth` levels deep."""
         folder = self._folder(request)
         path = resolve(request.query_params.get("path", WORKSPACE), folder)
         depth = request.query_params.get("depth", "1")
@@ -103,7 +102,7 @@ class _Files:
         return JSONResponse({"data": await anyio.to_thread.run_sync(_list, path, folder, levels)})
 
     async def download(self, request: Request) -> Response:
-        """A file's bytes, by `path` in the query or, in the older form, in the URL without its first slash."""
+        """A file's bytes. `path` stands in the query or, in the older form, in the URL without its first slash."""
         folder = self._folder(request)
         wanted = request.path_params.get("path") or request.query_params.get("path")
         if not wanted:
@@ -123,7 +122,7 @@ def _path(body: dict[str, object]) -> str:
 
 
 def _label(body: dict[str, object]) -> str:
-    """What the client called a path, although it may be none: fit to be sent back."""
+    """The client's own `path`, valid or not, in a form that can be sent back."""
     return str(body.get("path"))[:1000].encode("utf-8", "replace").decode()
 
 
@@ -146,7 +145,7 @@ def _decoded(value: object, field: str) -> bytes:
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Tells the client what the file system says."""
+    """Turns errors of the file system into refusals."""
     try:
         yield
     except FileNotFoundError as error:
@@ -192,7 +191,7 @@ def _list(path: Path, folder: Path, depth: int) -> dict[str, object]:
         for each in _walk(path, depth):
             if len(entries) == _MAX_ENTRIES:
                 return {"path": virtual(path, folder), "entries": entries, "truncated": True}
-            with suppress(FileNotFoundError):  # gone since
+            with suppress(FileNotFoundError):  # removed since the folder was read
                 entries.append(_entry(each, folder))
     return {"path": virtual(path, folder), "entries": entries}
 

@@ -1,4 +1,4 @@
-"""A sandbox's life: making it, seeing it, waiting until it is ready, ending it."""
+"""The routes of a sandbox's life: create, get, list, wait until it is ready, destroy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .state import Sandbox, Sandboxes
 
 __all__ = ["routes"]
 
-#: Seconds between comments in a silent readiness stream, and how often: MIOSA watches for 30 s, whatever is asked.
+#: Seconds between comments in a silent readiness stream.
 _KEEPALIVE: Final = 15.0
+#: Comments before the stream gives up: MIOSA watches for 30 s, whatever the client asks for.
 _KEEPALIVES: Final = 2
-#: Seconds that `?wait=` of a creation waits at most: what the SDK waits for any answer.
+#: Seconds that a creation with `?wait=` waits at most: the SDK's own timeout for any answer.
 _MAX_WAIT: Final = 60.0
 
 
@@ -41,7 +42,7 @@ class _Lifecycle:
         self._sandboxes = sandboxes
 
     async def create(self, request: Request) -> Response:
-        """Answers `provisioning`, as the platform does, so that clients have to wait or to look again."""
+        """Answers `provisioning`, as the platform does, so that clients have to wait or to ask again."""
         wait = _wait(request.query_params.get("wait"))
         body = await json_object(request)
         key = request.headers.get("idempotency-key")
@@ -66,16 +67,16 @@ class _Lifecycle:
         return JSONResponse({"data": self._sandbox(request).view()})
 
     async def destroy(self, request: Request) -> Response:
-        """Answers when nothing runs in it any more and its folder is gone."""
+        """Answers once the sandbox's processes have ended and its folder is gone."""
         await self._sandboxes.destroy(self._sandbox(request))
         return Response(status_code=204)
 
     async def readiness(self, request: Request) -> Response:
-        """Whether commands are taken, now."""
+        """Whether the sandbox takes commands now."""
         return JSONResponse(self._sandbox(request).readiness())
 
     async def readiness_stream(self, request: Request) -> Response:
-        """Says `ready` as soon as commands are taken."""
+        """Sends `ready` as soon as the sandbox takes commands."""
         frames = _readiness_frames(self._sandbox(request))
         return StreamingResponse(frames, headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
 
@@ -95,7 +96,7 @@ async def _readiness_frames(sandbox: Sandbox) -> AsyncIterator[bytes]:
 
 
 def _wait(value: str | None) -> float:
-    """Seconds to wait for readiness; the SDK sends a number of them, or a boolean."""
+    """Seconds to wait for readiness. The SDK sends a number of seconds, or a boolean."""
     if value in (None, "", "false"):
         return 0.0
     if value == "true":

@@ -1,9 +1,9 @@
-"""What a command prints, as frames of `exec/stream`. No I/O, no clock.
+"""Turns what a command prints into frames of `exec/stream`. No I/O, no clock.
 
-One frame is one line. A million of them pass here in a burst, so nothing is executed per line: a piece of output
-is escaped as a whole and its newlines are replaced by what stands between two lines in the event stream. Measured
-for pieces of 64 KiB with lines of 100 bytes, CPython 3.11: 42 ns a line, and 250 where malloc returns the memory to
-the system after every piece; with a `json.dumps` per line 2,000.
+One frame is one line. A burst has a million of them, so there is no Python code per line: a piece of output is escaped
+as a whole, and its newlines are replaced by the text between two lines of the event stream. Measured for pieces of
+64 KiB with lines of 100 bytes, CPython 3.11: 42 ns a line, or 250 where malloc returns the memory to the system after
+every piece. A `json.dumps` per line takes 2,000.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Final
 
 __all__ = ["HEARTBEAT", "MAX_LINE", "LineEncoder", "boundary", "exit_frame"]
 
-#: Bytes. A longer line is cut into lines of this size, so that a command which never prints a newline is held in
-#: bounded memory. MIOSA documents no limit; Go's line scanner gives up at 64 KiB, and a pipe holds that much.
+#: Bytes. A longer line is cut into lines of this size, which bounds the memory for a command that never prints a
+#: newline. MIOSA documents no limit; Go's line scanner gives up at 64 KiB, and a pipe holds that much.
 MAX_LINE: Final = 256 * 1024
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 
 _TAIL: Final = b'"}\n\n'
-# The backslash comes first: the others bring some along. JSON allows all other characters as they are, U+2028
-# among them (RFC 8259, section 7). Where a byte does not occur, its `replace` is one `memchr`.
+# The backslash comes first, because the other escapes contain one. JSON allows all other characters as they are, U+2028
+# among them (RFC 8259, section 7). The `replace` of an absent byte costs one `memchr`.
 _ESCAPES: Final = tuple(
     (chr(code).encode(), json.dumps(chr(code))[1:-1].encode()) for code in (0x5C, 0x22, *range(0x20)) if code != 0x0A
 )
 
 
 class LineEncoder:
-    """Makes frames of one of a command's two streams, cut anywhere.
+    """Encodes stdout or stderr of a command, read in pieces of any size.
 
-    Lines end at LF only, so a CR stays in its line. Bytes that are not UTF-8 become U+FFFD. Call `feed` with
-    each piece that was read, and `finish` once after the last one.
+    Lines end at LF only, so a CR stays in its line. Invalid UTF-8 becomes U+FFFD. Call `feed` with each piece that was
+    read, and `finish` once after the last one.
 
     Args:
         event: the frames' event name, `stdout` or `stderr`.
@@ -46,7 +46,7 @@ class LineEncoder:
         self._rest = bytearray()  # the beginning of a line
 
     def feed(self, piece: bytes) -> bytes:
-        """The frames of all lines that are whole now; there may be none."""
+        """The frames of all lines that this piece completes; may be empty."""
         known = len(self._rest)
         self._rest += piece
         frames = b""
@@ -59,13 +59,13 @@ class LineEncoder:
         return frames
 
     def finish(self) -> bytes:
-        """The frame of a last line without a newline, if there is one."""
+        """The frame of an unfinished last line, or `b""`."""
         frames = self._frames(bytes(self._rest)) if self._rest else b""
         self._rest.clear()
         return frames
 
     def _overflow(self) -> bytes:
-        """The frames of what is too long already, although its line goes on."""
+        """The frames of a line that is too long before it ends."""
         *whole, rest = _cut(bytes(self._rest), self._max_line)
         self._rest = bytearray(rest)
         return self._frames(b"\n".join(whole))
@@ -86,7 +86,7 @@ def exit_frame(exit_code: int, *, timed_out: bool = False) -> bytes:
 
 
 def boundary(data: bytes | bytearray, limit: int) -> int:
-    """Where to cut `data`, which is longer, at `limit` or up to three bytes before it: never within a character."""
+    """Where to cut `data`, which is longer than `limit`: there, or up to three bytes earlier, between characters."""
     for end in range(limit, max(0, limit - 4), -1):
         if data[end] & 0xC0 != 0x80:  # not a continuation byte
             return end
@@ -102,7 +102,7 @@ def _cut(line: bytes, limit: int) -> Iterator[bytes]:
 
 
 def _escape(block: bytes) -> bytes:
-    """`block` as it stands between the quotes of a JSON string, but with its newlines left in."""
+    """`block` as the inside of a JSON string, except that newlines stay."""
     if not block.isascii():
         block = block.decode("utf-8", "replace").encode()
     for raw, escaped in _ESCAPES:

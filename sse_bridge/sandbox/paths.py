@@ -1,11 +1,10 @@
-"""Where `/workspace` is: from the paths that clients and commands write to the folder that is really there.
+"""Maps `/workspace`, as clients and commands write it, to the sandbox's real folder.
 
-On the platform a sandbox has a file system of its own, in which `/workspace` is the working area. Here it is a
-folder among others, and without isolation nothing can make it appear under that name. So the name is replaced
-where it passes through this server: in `cwd`, in file paths, in the text of a command and in the values of its
-environment. It is **not** replaced in what a command reads: a script that opens `/workspace/data.csv` by itself
-fails here. Scripts that use paths relative to their working folder run the same in both places. What a command
-prints is never changed, so `pwd` shows the real folder.
+On the platform a sandbox has a file system of its own, in which `/workspace` is the working area. Here it is a folder
+among others, and without isolation it cannot appear under that name. So this server replaces the name where it passes
+through: in `cwd`, in file paths, in the text of a command and in the values of its environment. It leaves alone what a
+command reads: a script that opens `/workspace/data.csv` by itself fails here. Scripts that use paths relative to their
+working folder run the same in both places. Output is passed on as it is, so `pwd` shows the real folder.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ __all__ = ["WORKSPACE", "is_plain", "resolve", "substitute", "virtual"]
 
 WORKSPACE: Final = "/workspace"
 
-# A whole path component. In front of it must not stand what could be the end of another path (`x/workspace`,
-# `$HOME/workspace`, `$(pwd)/workspace`, `*/workspace`); behind it not what could go on with the name
-# (`/workspaces`, `/workspace-2`, `/workspace.old`). `-I/workspace` stays as it is: `x/workspace` looks the same.
+# A whole path component. The text before it must not be the end of another path (`x/workspace`, `$HOME/workspace`,
+# `$(pwd)/workspace`, `*/workspace`), and the text behind must not continue the name (`/workspaces`, `/workspace-2`,
+# `/workspace.old`). `-I/workspace` stays as it is: it looks like `x/workspace`.
 _MENTION: Final = re.compile(r"(?<![\w./~)}\]*?%+@-])/workspace(?![\w.%+@~-])")
 
-# The workspace itself, in front of what is in it.
+# The workspace at the beginning of a path.
 _ROOT: Final = re.compile(r"\A/+workspace(?:/+|\Z)")
 
-# What a shell leaves alone wherever it stands, within quotes and without.
+# Characters without a meaning to a shell, quoted or unquoted.
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether `folder` may stand in a command, whatever quotes are around it."""
+    """Whether the path of `folder` means itself in a command, inside quotes of any kind and outside."""
     return _PLAIN.fullmatch(str(folder)) is not None
 
 
@@ -44,14 +43,14 @@ def substitute(text: str, folder: Path) -> str:
 
 
 def resolve(path: str, folder: Path) -> Path:
-    """The real path of what a client calls `path`: absolute under `/workspace`, or relative to it.
+    """The real path for a client's `path`, which is absolute under `/workspace` or relative to it.
 
     Args:
         path: as the client wrote it.
-        folder: the sandbox's workspace, without symbolic links in it.
+        folder: the sandbox's workspace, with symbolic links resolved.
 
     Raises:
-        ApiError: 400, the path is outside of the workspace, also by way of `..` or a symbolic link, or no path.
+        ApiError: 400, the path leads outside the workspace, `..` and symbolic links included, or is invalid.
     """
     try:
         real = Path(os.path.realpath(folder / _ROOT.sub("", path)))
@@ -63,7 +62,7 @@ def resolve(path: str, folder: Path) -> Path:
 
 
 def virtual(real: Path, folder: Path) -> str:
-    """What a client calls the path `real`, which is in `folder`."""
+    """The path `real`, which is in `folder`, as clients write it."""
     return str(WORKSPACE / real.relative_to(folder))
 
 

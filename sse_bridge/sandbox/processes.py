@@ -1,7 +1,7 @@
-"""Shell commands as processes of this machine: starting them, reading what they print, ending them for good.
+"""Shell commands as processes of this machine: starting them, reading what they print, ending them with all children.
 
-Knows no HTTP. Every process carries the name of its sandbox in its environment, and hands it to its children, so
-that one which left its process group (`setsid`) can be found again where there is a `/proc`.
+Independent of HTTP. Every process carries the name of its sandbox in its environment, and its children inherit it. So a
+child that left the process group (`setsid`) can be found again, on systems with `/proc`.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from anyio.lowlevel import checkpoint
 
 __all__ = ["MARKER", "CannotStart", "Command", "Outcome", "Pipe", "end_all", "group_is_left", "kill_all", "running"]
 
-#: The environment variable that says to which sandbox a process belongs.
+#: The environment variable that names a process's sandbox.
 MARKER: Final = "SSE_BRIDGE_SANDBOX"
 
-#: Bytes. What a pipe holds by default on Linux, so one read empties it.
-_PIECE: Final = 64 * 1024
-#: Seconds that a command's children get to print after it has ended, as in `command > >(tee log)`.
-_GRACE: Final = 0.2
-#: Seconds for killed processes to be gone. A bound for what should take milliseconds.
-_REAP: Final = 5.0
-#: Seconds between two searches for processes that are left.
-_SEARCH: Final = 0.01
+#: Bytes. A pipe's default capacity on Linux, so one read empties it.
+_READ_SIZE: Final = 64 * 1024
+#: Seconds that a command's children have to print after it has ended, as in `command > >(tee log)`.
+_LATE_OUTPUT: Final = 0.2
+#: Seconds that killed processes have to disappear, which should take milliseconds.
+_REAP_TIMEOUT: Final = 5.0
+#: Seconds between two searches for remaining processes.
+_SEARCH_INTERVAL: Final = 0.01
 
 _PROC: Final = Path("/proc")
 
 
 class CannotStart(Exception):
-    """A command did not become a process.
+    """A command could not be started.
 
     Args:
-        reason: in words.
-        culprit: which argument of `running` is to blame.
+        reason: for people.
+        culprit: the argument of `running` that is to blame.
     """
 
     def __init__(self, reason: str, culprit: str) -> None:
@@ -57,25 +57,25 @@ class CannotStart(Exception):
 class Outcome(NamedTuple):
     """How a command ended."""
 
-    #: As a shell says it: 128 + N after signal N. -1 where the command ran out of time.
+    #: As in a shell: 128 + N after signal N. -1 if the timeout ended the command.
     exit_code: int
     timed_out: bool
     duration_ms: int
 
 
 class Pipe:
-    """A process's stdout or stderr: the end that we read, and until the process has it, the end that it writes.
+    """A process's stdout or stderr: our reading end and, until the process has its copy, the writing end.
 
-    Nothing is read unless somebody takes it, so the kernel holds back the process of a slow reader.
+    A pipe is read only as fast as `pump` can deliver, so the kernel holds the process back for a slow client.
     """
 
     def __init__(self) -> None:
         self._reader, self.writer = os.pipe()
         self._open = [self._reader, self.writer]
         os.set_blocking(self._reader, False)
-        self._left: int | None = None  # bytes still to be delivered; `None` while there is no end to them
+        self._left: int | None = None  # bytes still to deliver, once `stop` has fixed their number
         self._waiting = anyio.CancelScope()
-        #: Set when everything that is to be delivered has been delivered.
+        #: Set once all output is delivered.
         self.delivered = anyio.Event()
 
     def __enter__(self) -> Pipe:
@@ -88,31 +88,31 @@ class Pipe:
             os.close(end)
 
     def close_writer(self) -> None:
-        """Leaves the writing end to the process: when the last process has closed it, `pump` sees the end."""
+        """Leaves the writing end to the process. `pump` ends when the last process has closed it."""
         self._open.remove(self.writer)
         os.close(self.writer)
 
     async def pump(self, deliver: Callable[[bytes], Awaitable[None]]) -> None:
-        """Hands over what is printed, piece by piece, until nobody is left who could print.
+        """Delivers the output piece by piece, until the last process that could print has ended.
 
-        After `stop` it goes on reading, but for nobody: a child in the background must neither wait for ever on
-        a full pipe nor be ended by a closed one.
+        After `stop` it reads on and drops the output: a child in the background must neither block on a full pipe nor
+        be killed by a closed one.
         """
         while piece := await self._next():
             await deliver(piece)
-            await checkpoint()  # neither the read nor the delivery needs to wait in a burst, and others want to run
+            await checkpoint()  # in a burst neither the read nor the delivery waits, and would starve other tasks
         self.delivered.set()
         await self._discard()
 
     def stop(self) -> None:
-        """Makes what is in the pipe at this moment the last that is delivered."""
+        """Ends the delivery with the bytes that are in the pipe now."""
         unread = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
         (self._left,) = struct.unpack("i", unread)
         self._waiting.cancel()
 
     async def _next(self) -> bytes:
         while self._left != 0:
-            piece = self._read(_PIECE if self._left is None else min(self._left, _PIECE))
+            piece = self._read(_READ_SIZE if self._left is None else min(self._left, _READ_SIZE))
             if piece is None:
                 with anyio.CancelScope() as self._waiting:
                     await anyio.wait_readable(self._reader)
@@ -123,11 +123,11 @@ class Pipe:
         return b""
 
     async def _discard(self) -> None:
-        while (piece := self._read(_PIECE)) != b"":
+        while (piece := self._read(_READ_SIZE)) != b"":
             await (anyio.wait_readable(self._reader) if piece is None else checkpoint())
 
     def _read(self, size: int) -> bytes | None:
-        """What is there, nothing at the end, or `None` where one has to wait."""
+        """The bytes available: `b""` at the end, `None` if the pipe is empty for now."""
         try:
             return os.read(self._reader, size)
         except BlockingIOError:
@@ -135,7 +135,7 @@ class Pipe:
 
 
 class Command:
-    """A command that runs, since the loop's clock said `started`. Somebody has to `pump` both of its pipes."""
+    """A running command. The caller has to `pump` both of its pipes. `started` is a time of the event loop's clock."""
 
     def __init__(self, process: Process, stdout: Pipe, stderr: Pipe, *, started: float, timeout: float | None) -> None:
         self.process = process
@@ -145,14 +145,14 @@ class Command:
         self._started = started
 
     def kill(self) -> None:
-        """Kills the command with its process group; `ended` tells when it is gone."""
+        """Kills the command with its process group; await `ended` to know that it is gone."""
         _kill_group(self.process)
 
     async def ended(self) -> Outcome:
-        """Waits for the command's end, or brings it about when its time is over, and for its output's delivery.
+        """Waits until the command has ended, which its timeout may enforce, and its output is delivered.
 
-        Children that keep the pipes open do not delay that beyond a short grace, but a slow reader does: what
-        was printed is never dropped.
+        Children that keep the pipes open delay this by `_LATE_OUTPUT` at most. A slow client delays it as long as it
+        takes: output printed before the end is never dropped.
         """
         with anyio.move_on_after(self._timeout) as limit:
             await self.process.wait()
@@ -167,7 +167,7 @@ class Command:
 
     async def _deliver_rest(self) -> None:
         pipes = (self.stdout, self.stderr)
-        with anyio.move_on_after(_GRACE):
+        with anyio.move_on_after(_LATE_OUTPUT):
             for pipe in pipes:
                 await pipe.delivered.wait()
         for pipe in pipes:
@@ -183,11 +183,11 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
     Args:
         command: a command line for the shell.
         cwd: the folder to run it in.
-        env: the whole environment; nothing of ours is added.
+        env: the whole environment of the command.
         timeout: seconds after which `Command.ended` kills it, or `None`.
 
     Raises:
-        CannotStart: there is no such folder, or the command is too long.
+        CannotStart: the folder cannot be entered, or command and environment are too long.
     """
     with Pipe() as stdout, Pipe() as stderr:
         started = anyio.current_time()
@@ -209,7 +209,7 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
             _kill_group(process)
             raise
         finally:
-            with anyio.move_on_after(_REAP, shield=True):
+            with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
                 await process.wait()
 
 
@@ -226,29 +226,29 @@ def _start_errors() -> Iterator[None]:
 
 
 def _shell() -> str:
-    """Bash where there is one, as on the platform."""
+    """Bash if it is installed, as on the platform."""
     return shutil.which("bash", path="/bin:/usr/bin") or shutil.which("bash") or "/bin/sh"
 
 
 def _kill_group(process: Process) -> None:
-    """Kills what is in the process group that `process` leads or led.
+    """Kills the members of the process group that `process` leads or led.
 
-    As long as anybody is in the group, its number is given to no new process. So once the leader is reaped, a
-    process of that number means that the group is over and the number somebody else's.
+    The kernel reuses a group's number only when the group is empty. So once the leader is reaped, a process with that
+    number is a stranger, and the group has ended.
     """
     if process.returncode is not None and _finds(os.kill, process.pid):
         return
-    with suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a group of zombies
+    with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def group_is_left(process: Process) -> bool:
-    """Whether anybody is left in the process group that `process` has led to its end."""
+    """Whether the process group that `process` led still has members, after `process` itself has ended."""
     return _finds(os.killpg, process.pid)
 
 
 def _finds(send: Callable[[int, int], None], number: int) -> bool:
-    """Whether a signal would find anybody. Not to be allowed to send one means yes."""
+    """Whether a process or group with that number exists. A refused permission means that it does."""
     try:
         send(number, 0)
     except ProcessLookupError:
@@ -259,10 +259,10 @@ def _finds(send: Callable[[int, int], None], number: int) -> bool:
 
 
 def kill_all(name: str, processes: Collection[Process]) -> int:
-    """Kills the groups of `processes`, and whoever else carries `name` in its environment.
+    """Kills the groups of `processes`, and every process that carries `name` in its environment.
 
     Returns:
-        How many of the latter there were. Without a `/proc` that is 0.
+        How many processes carried the name; 0 on systems without `/proc`.
     """
     for process in tuple(processes):
         _kill_group(process)
@@ -274,21 +274,21 @@ def kill_all(name: str, processes: Collection[Process]) -> int:
 
 
 async def end_all(name: str, processes: Collection[Process]) -> None:
-    """Like `kill_all`, until nobody is found any more. Gives up after a few seconds."""
+    """Repeats `kill_all` until it finds no process any more. Gives up after a few seconds."""
     searches_in_vain = 0
-    with anyio.move_on_after(_REAP, shield=True):
-        # One search can miss a child whose parent ends while it goes on. Two in a row cannot, in practice.
+    with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
+        # One search can miss a child that is forked while it runs. Two in a row cannot, in practice.
         while searches_in_vain < 2:
             searches_in_vain = 0 if kill_all(name, processes) else searches_in_vain + 1
-            await anyio.sleep(_SEARCH)
+            await anyio.sleep(_SEARCH_INTERVAL)
         for process in tuple(processes):
             await process.wait()
 
 
 def _carriers(name: str) -> Iterator[int]:
-    """The processes that carry `name`. What is killed already has no environment any more (a zombie's is empty)."""
+    """The processes that carry `name`. Killed ones no longer count: a zombie's environment is empty."""
     entry = f"\0{MARKER}={name}\0".encode()
     for folder in _PROC.glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile, or belongs to somebody else
+        with suppress(OSError):  # the process has ended meanwhile, or belongs to another user
             if entry in b"\0" + (folder / "environ").read_bytes():
                 yield int(folder.name)

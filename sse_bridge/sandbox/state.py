@@ -1,4 +1,7 @@
-"""The sandboxes there are, and what becomes of them. Knows processes and folders, but no HTTP beyond `ApiError`."""
+"""The sandboxes of an application, from creation to destruction: their folders, processes and readiness.
+
+Of HTTP it knows only `ApiError`.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from .requests import ExecRequest, environment, mapping, optional_text, seconds
 
 __all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
 
-#: The key in a new sandbox's `metadata` that delays its readiness for commands, in seconds: our own, so that tests
-#: can see how a client behaves while a sandbox starts. Until then it says `running`, but not `ready`, and commands
-#: are refused with 409 `SANDBOX_NOT_COMMAND_READY`. Files can be written at once.
+#: The key in a new sandbox's `metadata` that delays its readiness for commands, in seconds. It is our own: tests use it
+#: to see how a client behaves while a sandbox starts. Until then the sandbox is `running` but not `ready`, and refuses
+#: commands with 409 `SANDBOX_NOT_COMMAND_READY`. Files can be written at once.
 READY_AFTER: Final = "sse_bridge.ready_after"
 
-#: What the platform reports on (`PLATFORM_READINESS_COMPONENTS` in the SDK).
+#: The components in the platform's readiness reports (`PLATFORM_READINESS_COMPONENTS` in the SDK).
 _COMPONENTS: Final = (
     "command_agent",
     "process_control",
@@ -43,16 +46,16 @@ _COMPONENTS: Final = (
     "internal_probe",
 )
 
-#: Seconds. uvloop's clock ticks in milliseconds, so who has waited may wake up a rounding error too early.
-_TICK: Final = 0.001
+#: Seconds. uvloop's clock ticks in milliseconds, so a sleeping task may wake up a rounding error too early.
+_CLOCK_TICK: Final = 0.001
 
 
 class Sandbox:
     """One sandbox: a folder, and the processes that run in it.
 
     Args:
-        folder: where its folder goes.
-        body: what the client asked for, as MIOSA's `POST /sandboxes` takes it; most of it means nothing here.
+        folder: the parent of its folder.
+        body: the client's request, as MIOSA's `POST /sandboxes` takes it; most keys are ignored here.
 
     Raises:
         ApiError: 422, a value is wrong.
@@ -67,29 +70,29 @@ class Sandbox:
         self._ready_at = anyio.current_time() + (seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
         self._created = datetime.now(UTC)
         self._closing = anyio.Event()
-        self._processes: set[Process] = set()  # leaders of groups that may have somebody in them
+        self._processes: set[Process] = set()  # leaders of groups that may still have members
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
-        # Whoever never closes us (a host without lifespan events, an app that is dropped) leaves nothing behind.
+        # Cleans up even if `destroy` is never called: in a host without lifespan events, for an app that is dropped.
         self._sweep = weakref.finalize(self, _sweep, self.id, self.folder, self._processes)
 
     @property
     def is_ready(self) -> bool:
-        """Whether commands are taken."""
-        return self.seconds_to_ready < _TICK
+        """Whether the sandbox takes commands."""
+        return self.seconds_to_ready < _CLOCK_TICK
 
     @property
     def seconds_to_ready(self) -> float:
-        """How long until commands are taken; not positive when they have been for a while."""
+        """Seconds until the sandbox takes commands; zero or negative once it does."""
         return self._ready_at - anyio.current_time()
 
     @property
     def is_closing(self) -> bool:
-        """Whether it is being destroyed or is gone."""
+        """Whether its destruction has begun."""
         return self._closing.is_set()
 
     def view(self, state: str = "running") -> dict[str, object]:
-        """What clients see of it. The SDK reads `state`, MIOSA's documentation shows `status`."""
+        """The sandbox as clients see it. The SDK reads `state`, MIOSA's documentation shows `status`."""
         return {
             "id": self.id,
             "state": state,
@@ -103,23 +106,23 @@ class Sandbox:
         }
 
     def readiness(self) -> dict[str, object]:
-        """What the polling form of readiness says. The SDK looks for `ready` at the top, not under `data`."""
+        """The answer of the polling route. The SDK looks for `ready` at the top, rather than under `data`."""
         status = "ready" if self.is_ready else "starting"
         return {"ready": self.is_ready, "status": status, "components": dict.fromkeys(_COMPONENTS, status)}
 
     async def wait_until_ready(self, timeout: float) -> bool:
-        """Waits until commands are taken, at most `timeout` seconds. False where they are not, or never will be."""
+        """Waits up to `timeout` seconds until the sandbox takes commands. False if it still does not, or is closing."""
         with anyio.move_on_after(max(0, min(timeout, self.seconds_to_ready))):
             await self._closing.wait()
         return self.is_ready and not self.is_closing
 
     @asynccontextmanager
     async def run(self, request: ExecRequest) -> AsyncIterator[Command]:
-        """Runs a command in it, for as long as the context lasts or longer: children in the background live on.
+        """Runs a command in the sandbox. Its children in the background may outlive the context.
 
         Raises:
-            ApiError: 409 before it is ready, 400 for a `cwd` outside of the workspace, 422 for one that is no
-                folder and for a command that is too long, 404 if it is destroyed meanwhile.
+            ApiError: 409 before the sandbox is ready, 400 for a `cwd` outside the workspace, 422 for a `cwd` that is
+                not a folder and for a command that is too long, 404 if the sandbox is destroyed meanwhile.
         """
         self._demand_ready()
         cwd = resolve(request.cwd or ".", self.folder)
@@ -128,7 +131,7 @@ class Sandbox:
         try:
             async with running(text, cwd=cwd, env=env, timeout=request.timeout) as command:
                 self._processes.add(command.process)
-                if self.is_closing:  # `destroy` may have looked before we were there
+                if self.is_closing:  # `destroy` may have searched before this process started
                     raise not_found("sandbox")
                 yield command
         except CannotStart as error:
@@ -137,7 +140,7 @@ class Sandbox:
             self._forget_ended()
 
     async def destroy(self) -> None:
-        """Kills everything that runs in it, then removes its folder. Repeating it does no harm."""
+        """Kills all its processes, then removes its folder. May be called again."""
         self._closing.set()
         await end_all(self.id, self._processes)
         await anyio.to_thread.run_sync(_remove, self.folder)
@@ -154,7 +157,7 @@ class Sandbox:
             )
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        """A command's environment. Nothing of the server's own gets in but `PATH`: it may hold the API key."""
+        """A command's environment. Of the server's own it gets `PATH` only: the rest may hold the API key."""
         given = {name: substitute(value, self.folder) for name, value in {**self._env, **env}.items()}
         base = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LANG": "C.UTF-8"}
         return {**base, **given, MARKER: self.id}
@@ -167,25 +170,25 @@ class Sandboxes:
     """All sandboxes of one application.
 
     Args:
-        root: the folder under which their folders go; `None` for a temporary one, removed by `close`.
+        root: the parent of their folders; `None` for a temporary one, which `close` removes.
 
     Raises:
-        ValueError: the folder's path has characters that a shell would not leave alone. It is put in place of
-            `/workspace` in commands, between whatever quotes.
+        ValueError: the folder's path has characters special to a shell. It replaces `/workspace` in commands, inside
+            quotes of any kind and outside.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root
         parent = Path(os.path.realpath(root or tempfile.gettempdir()))
         if not is_plain(parent):
-            raise ValueError(f"the path of the sandboxes' folder must be of plain characters: {parent}")
+            raise ValueError(f"the path of the sandboxes' folder must consist of plain characters: {parent}")
         self._parent = parent
         self._temporary: Path | None = None
         self._sandboxes: dict[str, Sandbox] = {}
         self.replays = Replays()
 
     def create(self, body: Mapping[str, object]) -> Sandbox:
-        """A new sandbox.
+        """Creates a sandbox.
 
         Raises:
             ApiError: 422, as `Sandbox`.
@@ -195,10 +198,10 @@ class Sandboxes:
         return sandbox
 
     def get(self, sandbox_id: str) -> Sandbox:
-        """The sandbox of that id.
+        """The sandbox with that id.
 
         Raises:
-            ApiError: 404, there is none, or it is being destroyed.
+            ApiError: 404, it is unknown, or is being destroyed.
         """
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None or sandbox.is_closing:
@@ -206,16 +209,16 @@ class Sandboxes:
         return sandbox
 
     def all(self) -> list[Sandbox]:
-        """Those that are not being destroyed, oldest first."""
+        """All sandboxes except those being destroyed, oldest first."""
         return [each for each in self._sandboxes.values() if not each.is_closing]
 
     async def destroy(self, sandbox: Sandbox) -> None:
-        """Ends a sandbox for good."""
+        """Destroys a sandbox and forgets it."""
         await sandbox.destroy()
         self._sandboxes.pop(sandbox.id, None)
 
     async def close(self) -> None:
-        """Destroys all sandboxes and removes the temporary folder. Later ones get a new one."""
+        """Destroys all sandboxes and removes the temporary folder. Sandboxes created later get a new folder."""
         async with anyio.create_task_group() as tasks:
             for sandbox in self._sandboxes.values():
                 tasks.start_soon(self.destroy, sandbox)
@@ -239,9 +242,9 @@ class _Replay(NamedTuple):
 
 
 class Replays:
-    """What was answered to requests with an `Idempotency-Key`, so that a repeated one gets the same.
+    """The answers to requests with an `Idempotency-Key`, for requests that repeat the key.
 
-    The platform keeps answers for 24 hours; this keeps the last `limit` ones.
+    The platform keeps answers for 24 hours; this class keeps the last `limit`.
     """
 
     def __init__(self, limit: int = 1000) -> None:
@@ -249,10 +252,10 @@ class Replays:
         self._replays: OrderedDict[str, _Replay] = OrderedDict()
 
     def find(self, key: str, body: Mapping[str, object]) -> dict[str, object] | None:
-        """The answer that the request with this key got, or `None` if it is new.
+        """The answer to an earlier request with this key, or `None` if the key is new.
 
         Raises:
-            ApiError: 409, the key came with another body.
+            ApiError: 409, the earlier request had another body.
         """
         replay = self._replays.get(key)
         if replay is None:
@@ -273,12 +276,12 @@ def _iso(moment: datetime) -> str:
 
 
 def _sweep(name: str, folder: Path, processes: Collection[Process]) -> None:
-    """The end of a sandbox where nobody waits for it: on garbage collection, or when Python exits."""
+    """Ends a sandbox without waiting: on garbage collection, or when Python exits."""
     kill_all(name, processes)
     _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    # Twice: a process that has been killed may finish a system call that makes one more file.
+    # Twice: a killed process may still finish a system call that creates a file.
     for _ in range(2):
         shutil.rmtree(folder, ignore_errors=True)

@@ -274,7 +274,7 @@ def test_a_reload_comes_back_to_the_run_and_its_address_ends_with_it(demo: Demo,
     page.get_by_text("Another tab stopped it.").wait_for()
     assert rows(page)[0] == (1, "Starting data pipeline...")
     page.goto(f"{demo[0]}/#run={'A' * 16}")
-    page.get_by_text("The run is over, or is not known any more.").wait_for()
+    page.get_by_text("The run is over, or no longer known.").wait_for()
     assert rows(page) == []
     assert page.is_enabled("#run")
 
