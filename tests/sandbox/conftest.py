@@ -1,4 +1,4 @@
-"""One server for all tests that do not need one of their own; each test has its own sandbox in it."""
+"""One server for most tests of this folder; each test has its own sandbox in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def http(server: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def box(http: httpx.Client) -> Iterator[Box]:
-    """A sandbox that takes commands."""
+    """A new sandbox, ready for commands."""
     box = Box(http)
     yield box
     box.destroy()
@@ -37,7 +37,7 @@ def box(http: httpx.Client) -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def shared_box(http: httpx.Client) -> Iterator[Box]:
-    """A sandbox for tests that change nothing in it."""
+    """A sandbox shared by tests that leave it as it is."""
     box = Box(http)
     yield box
     box.destroy()

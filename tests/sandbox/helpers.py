@@ -1,4 +1,4 @@
-"""A client for the local sandbox that shows bytes, and ways to look at processes."""
+"""A client for the local sandbox that returns raw bytes, and ways to look at processes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ __all__ = ["KEY", "Box", "eventually", "frame", "is_running", "lines_of", "numbe
 
 KEY: Final = "msk_test_key"
 
-#: Seconds within which what is expected has to happen. A bound for what takes milliseconds.
-_PATIENCE: Final = 10.0
+#: Seconds to wait for an expected event. Most take milliseconds.
+_TIMEOUT: Final = 10.0
+#: Seconds between two looks.
 _PAUSE: Final = 0.005
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Waits until `condition` holds; fails when it does not within a generous time."""
-    deadline = time.monotonic() + _PATIENCE
+    """Waits until `condition` holds; fails after a generous time."""
+    deadline = time.monotonic() + _TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(_PAUSE)
 
 
 async def soon(condition: Callable[[], bool]) -> None:
-    """The same, in an async test."""
-    for _ in range(round(_PATIENCE / _PAUSE)):
+    """`eventually`, in an async test."""
+    for _ in range(round(_TIMEOUT / _PAUSE)):
         if condition():
             return
         await anyio.sleep(_PAUSE)
@@ -38,28 +39,28 @@ async def soon(condition: Callable[[], bool]) -> None:
 
 
 def number_in(path: Path) -> int | None:
-    """The number that a command writes to a file with `echo`, or `None` as long as it has not."""
+    """The number that a command writes to a file with `echo`, or `None` before it has."""
     content = path.read_text() if path.exists() else ""
     return int(content) if content.endswith("\n") else None
 
 
 async def number_soon_in(path: Path) -> int:
-    """The same, when it is there."""
+    """Waits for the number in a file, and returns it."""
     await soon(lambda: number_in(path) is not None)
     return number_in(path) or 0
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is not just a zombie that nobody has reaped."""
+    """Whether a process exists; a zombie counts as ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the second one if it goes between opening and reading
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends between opening and reading
         return False
     return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def frame(event: str, data: Mapping[str, object]) -> bytes:
-    """One frame of `exec/stream`, made in the obvious and slow way."""
+    """One frame of `exec/stream`, by the obvious and slow way."""
     return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
@@ -71,7 +72,7 @@ def lines_of(stream: bytes, event: str = "stdout") -> list[str]:
 
 
 class Box:
-    """One sandbox of a served application, by plain HTTP."""
+    """One sandbox of a served application, over plain HTTP."""
 
     def __init__(self, http: httpx.Client, **body: object) -> None:
         self.http = http
@@ -79,30 +80,30 @@ class Box:
         self.path = f"/sandboxes/{self.id}"
 
     def exec(self, command: str, **options: object) -> dict[str, object]:
-        """The blocking form's answer."""
+        """The answer of `exec`."""
         response = self.http.post(f"{self.path}/exec", json={"command": command, **options})
         data: dict[str, object] = response.raise_for_status().json()["data"]
         return data
 
     def stream(self, command: str, **options: object) -> bytes:
-        """The streaming form's whole body."""
+        """The whole body of `exec/stream`."""
         response = self.http.post(f"{self.path}/exec/stream", json={"command": command, **options})
         return response.raise_for_status().content
 
     def write(self, path: str, content: str) -> None:
-        """Writes a file."""
+        """Writes text to a file."""
         self.http.post(f"{self.path}/fs/write", json={"path": path, "content": content}).raise_for_status()
 
     def read(self, path: str) -> bytes | None:
-        """A file's bytes, or `None` if it is not there."""
+        """A file's bytes, or `None` if it is missing."""
         response = self.http.get(f"{self.path}/fs/download", params={"path": path})
         return response.content if response.is_success else None
 
     def pid(self, path: str) -> int:
-        """A process id that a command of ours has written, or is about to write, to a file."""
+        """Waits for the process id that a command writes to a file."""
         eventually(lambda: (self.read(path) or b"").endswith(b"\n"))
         return int(self.read(path) or b"0")
 
     def destroy(self) -> None:
-        """Destroys the sandbox; it may be gone already."""
+        """Destroys the sandbox, which may be gone already."""
         self.http.delete(self.path)

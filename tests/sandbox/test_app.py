@@ -1,4 +1,4 @@
-"""The application at the border of ASGI, without a server: `sse_bridge.sandbox.app` and `execs`."""
+"""The application driven through ASGI, without a server: `sse_bridge.sandbox.app` and `execs`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Page:
-    """A client without a server: what the application is given, and what it sends."""
+    """A client without a server: hands the application its messages, and keeps what it sends."""
 
     def __init__(self, app: Starlette) -> None:
         self.app = app
@@ -29,7 +29,7 @@ class Page:
         self.left = anyio.Event()
 
     async def request(self, method: str, path: str, body: object = None) -> None:
-        """Runs the application for one request, until its coroutine ends."""
+        """Awaits the application for one request, until its coroutine ends."""
         content = json.dumps(body).encode()
         self._body = [content[:1], content[1:], b""]
         scope = {
@@ -47,7 +47,7 @@ class Page:
         await self.app(scope, self.receive, self.send)
 
     async def receive(self) -> Message:
-        """The body, in two parts and an empty rest that some servers send; then nothing until the client leaves."""
+        """The body in two parts, then the empty rest that some servers send; then waits for the client to leave."""
         if self._body:
             body, *self._body = self._body
             return {"type": "http.request", "body": body, "more_body": len(self._body) > 1}
@@ -55,7 +55,7 @@ class Page:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Takes everything."""
+        """Accepts every message at once."""
         self.sent.append(message)
 
     @property
@@ -66,12 +66,12 @@ class Page:
 
     @property
     def body(self) -> bytes:
-        """What has arrived of the body."""
+        """The body as far as it has arrived."""
         return b"".join(message.get("body", b"") for message in self.sent[1:])
 
 
 async def create(app: Starlette) -> tuple[str, Path]:
-    """A sandbox: the path of its routes, and its folder."""
+    """Creates a sandbox; returns the path of its routes, and its folder."""
     page = Page(app)
     await page.request("POST", "/sandboxes", {})
     sandbox_id = json.loads(page.body)["data"]["id"]
@@ -80,12 +80,12 @@ async def create(app: Starlette) -> tuple[str, Path]:
 
 @pytest.fixture
 def app(tmp_path: Path) -> Starlette:
-    """An application that sees no lifespan events."""
+    """An application without lifespan events."""
     return create_app(key=KEY, root=tmp_path / "root")
 
 
 async def test_it_works_without_lifespan_events(app: Starlette) -> None:
-    """A host may never send them."""
+    """Some hosts send none."""
     path, _ = await create(app)
     page = Page(app)
 
@@ -96,8 +96,8 @@ async def test_it_works_without_lifespan_events(app: Starlette) -> None:
     await app.state.sandboxes.close()
 
 
-async def test_headers_go_out_before_there_is_output(app: Starlette) -> None:
-    """With a first, empty part of the body, because some servers wait for one."""
+async def test_headers_go_out_before_the_first_output(app: Starlette) -> None:
+    """An empty part of the body follows them, because some servers hold the headers back until a first part."""
     path, folder = await create(app)
     page = Page(app)
     async with anyio.create_task_group() as tasks:
@@ -110,17 +110,17 @@ async def test_headers_go_out_before_there_is_output(app: Starlette) -> None:
 
 
 class Stuck(Page):
-    """A client that stops reading after the headers, without leaving."""
+    """A client that stops reading after the headers and stays connected."""
 
     async def send(self, message: Message) -> None:
-        """Waits for ever, as a server does whose buffers are full."""
+        """Hangs at the first output, as in a server whose buffers are full."""
         await super().send(message)
         if message.get("body"):
             await anyio.sleep_forever()
 
 
 async def test_a_client_that_leaves_while_send_waits_is_noticed(app: Starlette) -> None:
-    """Then nothing is sent any more, and the command runs to its end without being held back."""
+    """The stream stops sending, and the command runs to its end without being held back."""
     path, folder = await create(app)
     page = Stuck(app)
     with anyio.fail_after(10):
@@ -134,32 +134,34 @@ async def test_a_client_that_leaves_while_send_waits_is_noticed(app: Starlette) 
 
 
 async def test_output_waits_while_send_waits(app: Starlette) -> None:
-    """No more is read than what is being sent, a pipe's content and one piece of each stream."""
+    """The command is held back by a full pipe, while another command, which is read, prints three times the limit."""
     path, folder = await create(app)
     page = Stuck(app)
-    command = "while :; do head -c 10000 /dev/zero | tr '\\0' '\\n'; echo $((++n)) > written; done"
+    limit = 4 * 65_536  # what is being sent, the pipe's content, and one piece of each stream
+    lines = "head -c 10000 /dev/zero | tr '\\0' '\\n'"
+    held = f"while :; do {lines}; echo $((++n)) > written; done"
+    read = f"for each in $(seq {3 * limit // 10_000}); do {lines}; done"
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": command})
+        tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": held})
         await soon(lambda: bool(page.body))
-        for _ in range(5):
-            await anyio.sleep(0.05)
-            written = await number_soon_in(folder / "written")
+        await Page(app).request("POST", f"{path}/exec", {"command": read})
+        written = await number_soon_in(folder / "written")
         tasks.cancel_scope.cancel()
-    assert written * 10_000 <= 4 * 65_536
+    assert written * 10_000 <= limit
 
 
 class Gone(Page):
-    """A client of a server that raises when the client has left."""
+    """A client that has left, on a server that reports this by raising."""
 
     async def send(self, message: Message) -> None:
-        """As ASGI's HTTP specification 2.4 has it."""
+        """Raises as ASGI's HTTP specification 2.4 asks for."""
         await super().send(message)
         if message.get("body"):
             raise OSError("the client has left")
 
 
 async def test_a_send_that_raises_means_that_the_client_has_left(app: Starlette) -> None:
-    """It is no error, and the command goes on."""
+    """The stream ends quietly, and the command goes on."""
     path, folder = await create(app)
     page = Gone(app)
 
@@ -170,8 +172,8 @@ async def test_a_send_that_raises_means_that_the_client_has_left(app: Starlette)
     assert page.body == frame("stdout", {"line": "a"})
 
 
-async def test_an_answer_that_cannot_be_sent_kills_nothing(app: Starlette) -> None:
-    """Nor is it an error: the blocking form treats a client that has left in the same way."""
+async def test_an_answer_that_cannot_be_sent_leaves_children_alive(app: Starlette) -> None:
+    """`exec` treats a client that has left as `exec/stream` does."""
     path, folder = await create(app)
     page = Gone(app)
 
@@ -181,17 +183,17 @@ async def test_an_answer_that_cannot_be_sent_kills_nothing(app: Starlette) -> No
 
 
 class Last(Page):
-    """A client that takes its time for the end of the response."""
+    """A client that takes the end of the response slowly."""
 
     async def send(self, message: Message) -> None:
-        """Long enough for several heartbeats to come due."""
+        """Waits long enough for several heartbeats to fall due."""
         if message.get("more_body") is False:
             await anyio.sleep(0.1)
         await super().send(message)
 
 
-async def test_nothing_follows_the_end(tmp_path: Path) -> None:
-    """A heartbeat that waits for its turn while the end is sent does not get it."""
+async def test_the_end_of_the_response_is_the_last_message(tmp_path: Path) -> None:
+    """A heartbeat that waits for its turn while the end is sent is dropped."""
     app = create_app(key=KEY, root=tmp_path / "root", heartbeat=0.02)
     path, _ = await create(app)
     page = Last(app)
@@ -204,7 +206,7 @@ async def test_nothing_follows_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["exec", "exec/stream"])
 async def test_a_request_that_is_cancelled_kills_its_command(app: Starlette, form: str) -> None:
-    """Servers cancel what is open when they shut down."""
+    """Servers cancel open requests when they shut down."""
     path, folder = await create(app)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Page(app).request, "POST", f"{path}/{form}", {"command": "echo $$ > pid; sleep 1000; true"})
@@ -216,7 +218,7 @@ async def test_a_request_that_is_cancelled_kills_its_command(app: Starlette, for
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("form", ["exec", "exec/stream"])
 async def test_a_request_that_is_cancelled_natively_kills_its_command(app: Starlette, form: str) -> None:
-    """As uvicorn does it: `Task.cancel` knows nothing of anyio's scopes."""
+    """uvicorn uses `Task.cancel`, which bypasses anyio's scopes."""
     path, folder = await create(app)
     request = Page(app).request("POST", f"{path}/{form}", {"command": "echo $$ > pid; sleep 1000; true"})
     task = asyncio.ensure_future(request)
@@ -228,7 +230,7 @@ async def test_a_request_that_is_cancelled_natively_kills_its_command(app: Starl
 
 
 async def test_shutting_down_kills_everything_and_removes_the_folders() -> None:
-    """Streams that are open end with an exit frame, children in the background die."""
+    """Open streams end with an exit frame, and children in the background die."""
     app = create_app(key=KEY)
     page = Page(app)
     async with anyio.create_task_group() as tasks, LifespanManager(app):
@@ -242,7 +244,7 @@ async def test_shutting_down_kills_everything_and_removes_the_folders() -> None:
 
 
 async def test_it_can_be_started_again() -> None:
-    """A new temporary folder is made when it is needed."""
+    """The first sandbox after a shutdown gets a new temporary folder."""
     app = create_app(key=KEY)
     for _ in range(2):
         async with LifespanManager(app):
@@ -251,8 +253,8 @@ async def test_it_can_be_started_again() -> None:
         assert not exists(folder.parent)
 
 
-async def test_a_folder_that_was_given_stays(app: Starlette, tmp_path: Path) -> None:
-    """Only what was put into it goes."""
+async def test_the_callers_folder_stays(app: Starlette, tmp_path: Path) -> None:
+    """Closing removes only the sandboxes' folders in it."""
     _, folder = await create(app)
     assert folder.parent == tmp_path / "root"
 
@@ -261,8 +263,8 @@ async def test_a_folder_that_was_given_stays(app: Starlette, tmp_path: Path) -> 
     assert list_of(tmp_path / "root") == []
 
 
-async def test_an_application_that_is_dropped_leaves_nothing_behind() -> None:
-    """Without a shutdown, the garbage collector is the last to clean up."""
+async def test_a_dropped_application_kills_its_commands_and_removes_its_folder() -> None:
+    """Without a shutdown, the garbage collector triggers the clean-up."""
     app = create_app(key=KEY)
     path, folder = await create(app)
     await Page(app).request("POST", f"{path}/exec", {"command": "setsid sleep 1000 > /dev/null 2>&1 & echo $! > pid"})
@@ -279,7 +281,7 @@ async def test_an_application_that_is_dropped_leaves_nothing_behind() -> None:
 async def test_a_sandbox_destroyed_while_a_command_starts_does_not_keep_it(
     app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`destroy` may have looked for processes before this one was there."""
+    """`destroy` may have searched for processes before this one started."""
     path, folder = await create(app)
     sandbox = app.state.sandboxes.get(path.rpartition("/")[2])
     open_process: Callable[..., Awaitable[object]] = anyio.open_process
@@ -298,7 +300,7 @@ async def test_a_sandbox_destroyed_while_a_command_starts_does_not_keep_it(
 
 
 async def test_a_bug_of_ours_is_answered_and_raised(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client learns that it is not to blame, in the usual envelope, and the server gets to log it."""
+    """The client gets status 500 in the usual envelope, and the server an exception to log."""
     monkeypatch.setattr(app.state.sandboxes, "all", None)
     page = Page(app)
 
@@ -312,7 +314,7 @@ async def test_a_bug_of_ours_is_answered_and_raised(app: Starlette, monkeypatch:
 
 
 async def test_a_client_that_leaves_before_its_body_is_complete_is_refused(app: Starlette) -> None:
-    """Quietly: nobody hears it."""
+    """The refusal is quiet: the client is gone, and the server's log has no use for it."""
     page = Page(app)
 
     async def receive() -> Message:
@@ -324,20 +326,20 @@ async def test_a_client_that_leaves_before_its_body_is_complete_is_refused(app: 
     assert page.status == 400
 
 
-async def test_a_path_that_a_shell_would_not_leave_alone_is_refused(tmp_path: Path) -> None:
-    """It is put in place of `/workspace`, between whatever quotes."""
+async def test_a_root_with_characters_special_to_a_shell_is_refused(tmp_path: Path) -> None:
+    """Its path replaces `/workspace` in commands, inside quotes of any kind and outside."""
     with pytest.raises(ValueError, match="plain"):
         create_app(key=KEY, root=tmp_path / "my folder")
 
 
 async def test_an_empty_key_is_refused() -> None:
-    """It would let everybody in."""
+    """It would admit every client."""
     with pytest.raises(ValueError, match="key"):
         create_app(key="")
 
 
 async def test_temporary_folders_belong_to_their_owner_alone() -> None:
-    """Nobody else reads or writes in them."""
+    """Other users of the machine can neither read nor write in them."""
     app = create_app(key=KEY)
     _, folder = await create(app)
 

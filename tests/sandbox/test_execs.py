@@ -17,7 +17,7 @@ EXIT_0 = frame("exit", {"exit_code": 0})
 
 
 def test_a_stream_is_the_lines_and_then_the_exit(box: Box) -> None:
-    """The platform's frames, byte for byte, and nothing else."""
+    """The body is the platform's frames, byte for byte."""
     assert box.stream("echo hello; echo world") == (
         b'event: stdout\ndata: {"line":"hello"}\n\n'
         b'event: stdout\ndata: {"line":"world"}\n\n'
@@ -26,7 +26,7 @@ def test_a_stream_is_the_lines_and_then_the_exit(box: Box) -> None:
 
 
 def test_stdout_and_stderr_are_told_apart(box: Box) -> None:
-    """By the event's name; their order between them is not promised."""
+    """The event's name says which. The order of lines between the two is open."""
     stream = box.stream("echo out; echo err >&2; exit 3")
 
     assert frame("stdout", {"line": "out"}) in stream
@@ -35,33 +35,33 @@ def test_stdout_and_stderr_are_told_apart(box: Box) -> None:
 
 
 def test_an_unfinished_last_line_is_sent(box: Box) -> None:
-    """A command need not end its last line."""
+    """A command may end without a final newline."""
     assert box.stream("printf 'a\\nb'") == b"".join([frame("stdout", {"line": each}) for each in "ab"]) + EXIT_0
 
 
 def test_line_separators_of_unicode_travel_raw(box: Box) -> None:
-    """U+2028, U+2029 and U+0085 end no line; MIOSA's SDK would lose what follows them, so bytes are compared."""
+    """U+2028, U+2029 and U+0085 stay inside a line. The SDK would lose the text after them, so bytes are compared."""
     box.write("odd.txt", "a\u2028b\u2029c\u0085d\x0ce\rf\n")
 
     assert box.stream("cat odd.txt") == frame("stdout", {"line": "a\u2028b\u2029c\u0085d\x0ce\rf"}) + EXIT_0
 
 
 def test_a_character_may_straddle_two_reads(box: Box) -> None:
-    """What is printed in two halves arrives in one piece."""
+    """A character printed in two halves arrives whole."""
     command = r"printf '\xe2\x82'; sleep 0.1; printf '\xac\n'"
 
     assert box.stream(command) == frame("stdout", {"line": "€"}) + EXIT_0
 
 
 def test_a_line_above_the_limit_arrives_in_pieces(box: Box) -> None:
-    """256 KiB are the limit, and nothing is lost."""
+    """The limit is 256 KiB, and every byte arrives."""
     lines = lines_of(box.stream("head -c 600000 /dev/zero | tr '\\0' x"))
 
     assert [len(line) for line in lines] == [262_144, 262_144, 75_712]
 
 
 def test_the_response_starts_before_the_command_prints(box: Box) -> None:
-    """A client knows that the command runs, although it is silent."""
+    """The headers tell the client that the command runs, while it is still silent."""
     command = {"command": "while [ ! -e go ]; do sleep 0.01; done; echo went"}
     with box.http.stream("POST", f"{box.path}/exec/stream", json=command) as response:
         assert response.headers["content-type"] == "text/event-stream"
@@ -71,7 +71,7 @@ def test_the_response_starts_before_the_command_prints(box: Box) -> None:
 
 
 def test_lines_arrive_while_the_command_runs(box: Box) -> None:
-    """Each is sent when it is printed."""
+    """The first line arrives while the command waits for a file."""
     command = {"command": "echo first; while [ ! -e go ]; do sleep 0.01; done; echo second"}
     with box.http.stream("POST", f"{box.path}/exec/stream", json=command) as response:
         parts = response.iter_raw()
@@ -81,36 +81,36 @@ def test_lines_arrive_while_the_command_runs(box: Box) -> None:
 
 
 def test_a_signal_is_an_exit_code_above_128(box: Box) -> None:
-    """As a shell says it."""
+    """128 + N for signal N, as in a shell."""
     assert box.stream("kill -KILL $$") == frame("exit", {"exit_code": 137})
     assert box.exec("kill -TERM $$")["exit_code"] == 143
 
 
 def test_a_timeout_ends_the_stream_and_the_command(box: Box) -> None:
-    """The exit frame says so, and children of the shell are gone, too."""
+    """The exit frame reports the timeout, and the shell's children are gone, too."""
     stream = box.stream("echo $$ > pid; echo begun; sleep 1000; true", timeout=0.3)
 
     assert stream == frame("stdout", {"line": "begun"}) + frame("exit", {"exit_code": -1, "timed_out": True})
     assert not is_running(box.pid("pid"))
 
 
-def test_exec_answers_with_everything(box: Box) -> None:
-    """The blocking form: both outputs, the exit code and the time it took."""
+def test_exec_answers_with_output_exit_code_and_duration(box: Box) -> None:
+    """stdout and stderr are separate fields."""
     answer = box.exec("echo out; echo err >&2; exit 3")
 
     assert isinstance(answer.pop("duration_ms"), int)
     assert answer == {"stdout": "out\n", "stderr": "err\n", "exit_code": 3}
 
 
-def test_exec_says_when_time_was_up(box: Box) -> None:
-    """What was printed until then is there."""
+def test_exec_reports_a_timeout(box: Box) -> None:
+    """The answer holds the output printed before it."""
     answer = box.exec("echo begun; sleep 1000", timeout=0.2)
 
     assert (answer["stdout"], answer["exit_code"], answer["timed_out"]) == ("begun\n", -1, True)
 
 
 def test_exec_keeps_the_head_of_a_large_output(box: Box) -> None:
-    """In bounded memory; the command is not stopped by it."""
+    """Memory is bounded, and the command runs to its end."""
     answer = box.exec(f"printf é; head -c {MAX_OUTPUT + 1} /dev/zero | tr '\\0' x; echo done > end")
 
     stdout = answer["stdout"]
@@ -122,7 +122,7 @@ def test_exec_keeps_the_head_of_a_large_output(box: Box) -> None:
 
 
 def test_commands_run_in_the_workspace(box: Box) -> None:
-    """By default, by its virtual name, and below it."""
+    """By default, under its virtual name, and in folders below it."""
     box.write("/workspace/sub/a.txt", "here\n")
 
     assert box.exec("cat sub/a.txt")["stdout"] == "here\n"
@@ -132,8 +132,8 @@ def test_commands_run_in_the_workspace(box: Box) -> None:
     assert box.exec("cat '/workspace/sub/a.txt'")["stdout"] == "here\n"
 
 
-def test_the_environment_is_small_and_the_requests(http: httpx.Client) -> None:
-    """The sandbox's own, then the request's; of the server's own only PATH."""
+def test_a_commands_environment_is_the_sandboxs_and_the_requests(http: httpx.Client) -> None:
+    """The request's variables win. Of the server's own, a command gets PATH only."""
     box = Box(http, env={"A": "sandbox", "B": "sandbox"})
 
     answer = box.exec("echo $A $B $C; cd $D && pwd", env={"B": "request", "C": "x y", "D": "/workspace"})
@@ -144,13 +144,13 @@ def test_the_environment_is_small_and_the_requests(http: httpx.Client) -> None:
     box.destroy()
 
 
-def test_a_command_is_not_given_any_input(box: Box) -> None:
-    """Who reads stdin finds its end."""
+def test_stdin_is_empty(box: Box) -> None:
+    """A command that reads it finds its end at once."""
     assert box.exec("cat; echo done", timeout=5)["stdout"] == "done\n"
 
 
 def test_a_child_in_the_background_lives_on_until_destroy(box: Box) -> None:
-    """The stream ends with the command that was asked for; what it left running prints into nothing."""
+    """The stream ends with the command itself; the child's further output is dropped."""
     begun = time.monotonic()
     stream = box.stream("(while :; do echo tick; sleep 0.01; done) & echo $! > pid; echo started")
 
@@ -158,14 +158,14 @@ def test_a_child_in_the_background_lives_on_until_destroy(box: Box) -> None:
     assert "started" in lines_of(stream)
     assert time.monotonic() - begun < 5
     pid = box.pid("pid")
-    box.exec("sleep 0.2")  # long enough for a SIGPIPE
+    box.exec("sleep 0.2")  # long enough for the child to die of SIGPIPE
     assert is_running(pid)
     box.destroy()
     assert not is_running(pid)
 
 
 def test_leaving_a_stream_does_not_kill_the_command(box: Box) -> None:
-    """MIOSA promises nothing of that kind. The command does not even notice: its pipe is drained."""
+    """MIOSA makes no such promise. The command runs on as before, because its pipe is drained."""
     command = "echo $$ > pid; for i in $(seq 50); do head -c 100000 /dev/zero; done; echo done > end"
     with box.http.stream("POST", f"{box.path}/exec/stream", json={"command": command}) as response:
         next(response.iter_raw())
@@ -174,7 +174,7 @@ def test_leaving_a_stream_does_not_kill_the_command(box: Box) -> None:
 
 
 def test_leaving_a_silent_stream_does_not_kill_the_command(box: Box) -> None:
-    """It ends when it ends, and its timeout still holds."""
+    """The command runs on, and its timeout still holds."""
     command = {"command": "echo $$ > pid; sleep 1000", "timeout": 1}
     with box.http.stream("POST", f"{box.path}/exec/stream", json=command):
         pid = box.pid("pid")
@@ -184,13 +184,13 @@ def test_leaving_a_silent_stream_does_not_kill_the_command(box: Box) -> None:
 
 
 def test_a_client_that_does_not_read_holds_the_command_back(server: Served, box: Box) -> None:
-    """`send` waits, so the pipe fills, so the command waits; when it leaves, the command goes on."""
+    """`send` waits, so the pipe fills and the command waits. Once the client leaves, the command goes on."""
     body = b'{"command": "yes | head -c 100000000; echo done > end"}'
     head = f"POST /api/v1{box.path}/exec/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         client.recv(1000)
-        # Long enough for all of it, if somebody took it. The kernel takes a few MB, of more than a GB of frames.
+        # Long enough for all of it, if the client read. The kernel takes a few MB, of more than a GB of frames.
         box.exec("yes | head -c 100000000; yes | head -c 100000000")
         assert box.read("end") is None
 
@@ -198,7 +198,7 @@ def test_a_client_that_does_not_read_holds_the_command_back(server: Served, box:
 
 
 def test_silence_is_filled_with_heartbeats() -> None:
-    """Comments, between frames, at the interval."""
+    """They are comments between frames, one for each interval of silence."""
     with serve(create_app(key=KEY, heartbeat=0.05)) as served:
         headers = {"authorization": f"Bearer {KEY}"}
         with httpx.Client(base_url=f"{served.url}/api/v1", headers=headers) as http:
@@ -236,15 +236,15 @@ def test_silence_is_filled_with_heartbeats() -> None:
         ({"command": "x" * 200_000}, 422, "VALIDATION_ERROR"),
     ],
 )
-def test_a_wrong_request_runs_nothing(
+def test_a_wrong_request_is_refused_before_a_command_runs(
     shared_box: Box, form: str, body: dict[str, object], status: int, code: str
 ) -> None:
-    """It is refused with a status before any frame."""
+    """The status and the code say why."""
     response = shared_box.http.post(f"{shared_box.path}/{form}", json=body)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
-def test_null_means_not_given(box: Box) -> None:
-    """Some clients send every key they know."""
+def test_null_means_absent(box: Box) -> None:
+    """Some clients send every key they know, with `null` for the unused ones."""
     assert box.exec("echo ok", cwd=None, env=None, timeout=None)["stdout"] == "ok\n"

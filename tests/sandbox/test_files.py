@@ -21,7 +21,7 @@ def b64(data: bytes) -> str:
     ],
 )
 def test_bytes_are_written_as_they_are(box: Box, route: str, body: dict[str, object]) -> None:
-    """The older route reads `content` as base64; folders on the way are made."""
+    """The older route reads `content` as base64. Missing folders are created."""
     response = box.http.post(f"{box.path}/{route}", json={"path": "/workspace/a/b.bin", **body})
 
     assert response.json() == {"data": {"path": "/workspace/a/b.bin", "size": 2}}
@@ -29,15 +29,15 @@ def test_bytes_are_written_as_they_are(box: Box, route: str, body: dict[str, obj
 
 
 def test_text_is_written_as_it_is(box: Box) -> None:
-    """`content` of the newer route is no base64."""
+    """The newer route takes `content` literally."""
     box.write("a.txt", "aGk=")
 
     assert box.read("a.txt") == b"aGk="
 
 
 @pytest.mark.parametrize("route", ["fs/write-many", "files/write-many"])
-def test_many_files_are_written_and_failures_are_told(box: Box, route: str) -> None:
-    """One that is refused does not keep the others from being written."""
+def test_many_files_are_written_and_failures_are_listed(box: Box, route: str) -> None:
+    """The files after a refused one are still written."""
     files = [
         {"path": "/workspace/a", "content_base64": b64(b"1")},
         {"path": "/etc/evil", "content_base64": b64(b"2")},
@@ -52,15 +52,15 @@ def test_many_files_are_written_and_failures_are_told(box: Box, route: str) -> N
 
 
 def test_the_older_route_reads_by_path_in_the_url(box: Box) -> None:
-    """Without its first slash, each part quoted."""
+    """The URL holds the path without its first slash, each part quoted."""
     box.write("/workspace/a b#c.txt", "x")
 
     assert box.http.get(f"{box.path}/files/workspace/a%20b%23c.txt").content == b"x"
 
 
 @pytest.mark.parametrize("route", ["fs/stat", "files/stat"])
-def test_stat_tells_kind_and_size(box: Box, route: str) -> None:
-    """Of files and of folders."""
+def test_stat_returns_kind_and_size(box: Box, route: str) -> None:
+    """For files and for folders."""
     box.write("sub/a.txt", "12345")
 
     file = box.http.post(f"{box.path}/{route}", json={"path": "/workspace/sub/a.txt"}).json()["data"]
@@ -76,7 +76,7 @@ def test_stat_tells_kind_and_size(box: Box, route: str) -> None:
 
 
 def test_a_listing_goes_as_deep_as_asked(box: Box) -> None:
-    """One level unless more are asked for; links are told, not followed."""
+    """One level by default. Links are listed as links, rather than followed."""
     box.write("b/c/d", "")
     box.write("a", "")
     box.exec("ln -s /etc b/link")
@@ -91,7 +91,7 @@ def test_a_listing_goes_as_deep_as_asked(box: Box) -> None:
 
 
 def test_a_large_listing_is_cut_and_says_so(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded."""
+    """`truncated` says so; the limit bounds memory."""
     monkeypatch.setattr("sse_bridge.sandbox.files._MAX_ENTRIES", 20)
     box.exec("seq 21 | xargs touch")
 
@@ -129,10 +129,10 @@ def test_a_large_listing_is_cut_and_says_so(box: Box, monkeypatch: pytest.Monkey
         ("POST", "fs/write-many", {"files": ["x"]}, 422, "VALIDATION_ERROR"),
     ],
 )
-def test_what_cannot_be_done_is_refused(
+def test_wrong_paths_and_values_are_refused(
     shared_box: Box, method: str, route: str, arguments: dict[str, object], status: int, code: str
 ) -> None:
-    """Paths outside of the workspace, paths of the wrong kind, values of the wrong type."""
+    """Paths outside the workspace, paths of the wrong kind, values of the wrong type."""
     given = {"json": arguments} if method == "POST" else {"params": arguments}
     response = shared_box.http.request(method, f"{shared_box.path}/{route}", **given)  # type: ignore[arg-type]
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_a_lone_surrogate_is_refused(box: Box) -> None:
-    """JSON can say it, a file system and UTF-8 cannot."""
+    """JSON allows it, UTF-8 and file systems do not."""
     for body in (b'{"path":"\\ud800","content":""}', b'{"path":"a","content":"\\ud800"}'):
         assert box.http.post(f"{box.path}/fs/write", content=body).status_code == 422
     failed = box.http.post(f"{box.path}/fs/write-many", content=b'{"files":[{"path":"\\ud800"}]}').json()

@@ -14,7 +14,7 @@ from tests.support.servers import Served
 
 
 def test_a_new_sandbox_is_provisioning_and_then_running(http: httpx.Client) -> None:
-    """A client has to look again before it may go on; `state` and `status` say the same."""
+    """The first answer makes a client ask again; `state` and `status` agree."""
     response = http.post("/sandboxes", json={"name": "n", "template_id": "t", "metadata": {"a": 1}})
     created = response.json()["data"]
     seen = http.get(f"/sandboxes/{created['id']}").json()["data"]
@@ -26,7 +26,7 @@ def test_a_new_sandbox_is_provisioning_and_then_running(http: httpx.Client) -> N
     http.delete(f"/sandboxes/{created['id']}")
 
 
-def test_creation_waits_if_it_is_asked_to(http: httpx.Client) -> None:
+def test_creation_waits_on_request(http: httpx.Client) -> None:
     """`?wait=` takes seconds or a boolean."""
     for wait in ("5", "true"):
         response = http.post("/sandboxes", params={"wait": wait}, json={"metadata": {READY_AFTER: 0.05}})
@@ -36,7 +36,7 @@ def test_creation_waits_if_it_is_asked_to(http: httpx.Client) -> None:
 
 
 def test_a_repeated_creation_gets_the_first_answer(http: httpx.Client) -> None:
-    """The idempotency key decides; the order of the body's keys does not matter."""
+    """The idempotency key and the body's content decide, whatever the order of the body's keys."""
     headers = {"idempotency-key": "b0b7a6a0-1111-4222-8333-444455556666"}
     first = http.post("/sandboxes", json={"name": "a", "size": "xs"}, headers=headers)
     again = http.post("/sandboxes", json={"size": "xs", "name": "a"}, headers=headers)
@@ -47,8 +47,8 @@ def test_a_repeated_creation_gets_the_first_answer(http: httpx.Client) -> None:
     http.delete(f"/sandboxes/{first.json()['data']['id']}")
 
 
-def test_answers_are_kept_in_bounded_number() -> None:
-    """The oldest is forgotten."""
+def test_a_limited_number_of_answers_is_kept() -> None:
+    """The oldest is forgotten first."""
     replays = Replays(limit=2)
     for key in "abc":
         replays.keep(key, {}, {"id": key})
@@ -56,8 +56,8 @@ def test_answers_are_kept_in_bounded_number() -> None:
     assert [replays.find(key, {}) for key in "abc"] == [None, {"id": "b"}, {"id": "c"}]
 
 
-def test_the_list_holds_what_lives(http: httpx.Client, box: Box) -> None:
-    """And can be filtered by state."""
+def test_the_list_holds_live_sandboxes(http: httpx.Client, box: Box) -> None:
+    """It can be filtered by state."""
     gone = Box(http)
     gone.destroy()
 
@@ -82,27 +82,27 @@ def test_the_list_holds_what_lives(http: httpx.Client, box: Box) -> None:
     ],
 )
 def test_a_wrong_creation_is_refused(http: httpx.Client, body: object) -> None:
-    """As far as this server cares; the many other options are taken and ignored."""
+    """This server checks the options it uses, and ignores the platform's many others."""
     assert http.post("/sandboxes", json=body).status_code == 422
 
 
 @pytest.mark.parametrize(
     "body", [b"{", b"\xff", b'{"metadata":{"a":NaN}}', b'{"metadata":{"a":1e999}}', b"[" * 100_000]
 )
-def test_what_is_not_json_is_refused(http: httpx.Client, body: bytes) -> None:
-    """Including what only Python takes for JSON."""
+def test_invalid_json_is_refused(http: httpx.Client, body: bytes) -> None:
+    """Including the extensions of Python's parser."""
     response = http.post("/sandboxes", content=body)
 
     assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_JSON")
 
 
-def test_text_that_is_none_is_refused(http: httpx.Client) -> None:
-    """A lone surrogate could never be sent back."""
+def test_a_lone_surrogate_is_refused(http: httpx.Client) -> None:
+    """UTF-8 could not carry it back."""
     assert http.post("/sandboxes", content=b'{"metadata":{"a":"\\ud800"}}').status_code == 422
 
 
 def test_a_body_above_the_limit_is_refused(http: httpx.Client) -> None:
-    """Before it is held in memory as a whole."""
+    """With 413, at the limit, so that memory is bounded."""
     response = http.post("/sandboxes", content=b" " * 2_000_000)
 
     assert (response.status_code, response.json()["error"]["code"]) == (413, "TOO_LARGE")
@@ -110,7 +110,7 @@ def test_a_body_above_the_limit_is_refused(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("form", ["exec", "exec/stream"])
 def test_commands_are_refused_until_the_sandbox_is_ready(http: httpx.Client, form: str) -> None:
-    """It runs already, but does not take commands; the answer says how long to wait."""
+    """The sandbox is `running` already; the refusal says how long to wait."""
     box = Box(http, metadata={READY_AFTER: 60})
     response = http.post(f"{box.path}/{form}", json={"command": "true"})
     error = response.json()["error"]
@@ -124,8 +124,8 @@ def test_commands_are_refused_until_the_sandbox_is_ready(http: httpx.Client, for
     box.destroy()
 
 
-def test_readiness_is_told_to_who_asks(http: httpx.Client) -> None:
-    """The polling form has `ready` at the top, and the platform's components."""
+def test_polling_reports_readiness(http: httpx.Client) -> None:
+    """The answer has `ready` at the top, and the platform's components."""
     box = Box(http, metadata={READY_AFTER: 0.5})
     before = http.get(f"{box.path}/readiness").json()
     eventually(lambda: http.get(f"{box.path}/readiness").json()["ready"])
@@ -138,8 +138,8 @@ def test_readiness_is_told_to_who_asks(http: httpx.Client) -> None:
     box.destroy()
 
 
-def test_readiness_is_told_to_who_waits(http: httpx.Client) -> None:
-    """As soon as it is there; at once if it was there before."""
+def test_the_stream_reports_readiness(http: httpx.Client) -> None:
+    """As soon as the sandbox is ready, or at once if it already is."""
     box = Box(http, metadata={READY_AFTER: 0.1})
     for _ in range(2):
         stream = http.get(f"{box.path}/readiness/stream")
@@ -149,16 +149,16 @@ def test_readiness_is_told_to_who_waits(http: httpx.Client) -> None:
     box.destroy()
 
 
-def test_who_waits_for_a_sandbox_that_goes_away_is_let_go(http: httpx.Client) -> None:
-    """The stream ends without saying anything."""
+def test_destruction_ends_a_readiness_stream(http: httpx.Client) -> None:
+    """The stream ends without a further event."""
     box = Box(http, metadata={READY_AFTER: 60})
     with http.stream("GET", f"{box.path}/readiness/stream") as response:
         box.destroy()
         assert response.read() == b": keepalive\n\n"
 
 
-def test_who_waits_too_long_is_told(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The platform's window is 30 s."""
+def test_a_readiness_stream_times_out(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last event says so. The platform's window is 30 s."""
     monkeypatch.setattr("sse_bridge.sandbox.lifecycle._KEEPALIVE", 0.01)
     box = Box(http, metadata={READY_AFTER: 60})
 
@@ -168,8 +168,8 @@ def test_who_waits_too_long_is_told(http: httpx.Client, monkeypatch: pytest.Monk
     box.destroy()
 
 
-def test_destroying_ends_everything(box: Box) -> None:
-    """Commands, their children, and those that left their session; then the folder goes, then the answer comes."""
+def test_destroying_ends_every_process(box: Box) -> None:
+    """Commands, their children, and those that left their session. Then the folder goes, and then comes the answer."""
     folder = Path(str(box.exec("pwd")["stdout"]).strip())
     command = (
         "trap '' TERM; setsid sh -c 'echo $$ > daemon; sleep 1000' > /dev/null 2>&1 & "
@@ -190,7 +190,7 @@ def test_destroying_ends_everything(box: Box) -> None:
 
 
 def test_a_command_that_cleaned_its_environment_is_ended_with_its_group(box: Box) -> None:
-    """The marker is gone, the process group is not."""
+    """The marker is gone, so the process group has to identify it."""
     box.exec("env -i /bin/sh -c 'echo $$ > pid; sleep 1000' > /dev/null 2>&1 &")
     pid = box.pid("pid")
     assert is_running(pid)
@@ -214,7 +214,7 @@ def test_a_command_that_cleaned_its_environment_is_ended_with_its_group(box: Box
         ("GET", "/fs/download"),
     ],
 )
-def test_what_is_destroyed_or_never_was_is_not_found(http: httpx.Client, method: str, route: str) -> None:
+def test_a_destroyed_or_unknown_sandbox_is_not_found(http: httpx.Client, method: str, route: str) -> None:
     """404 in the platform's envelope, with a request id."""
     gone = Box(http)
     gone.destroy()
@@ -228,8 +228,8 @@ def test_what_is_destroyed_or_never_was_is_not_found(http: httpx.Client, method:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic msk_test_key", "msk_test_key", "Bearer é"])
-def test_without_the_key_nothing_is_told(server: Served, header: str | None) -> None:
-    """Not even whether a route exists."""
+def test_every_request_needs_the_key(server: Served, header: str | None) -> None:
+    """Known and unknown routes answer alike, so that a stranger learns neither."""
     headers = [] if header is None else [(b"authorization", header.encode())]
     for path in ("/api/v1/sandboxes", "/nowhere"):
         response = httpx.get(server.url + path, headers=headers)
@@ -252,7 +252,7 @@ def test_without_the_key_nothing_is_told(server: Served, header: str | None) -> 
 def test_the_router_refuses_in_the_same_envelope(
     http: httpx.Client, method: str, path: str, status: int, code: str
 ) -> None:
-    """Whatever goes wrong, clients parse one form."""
+    """Clients parse a single form of error."""
     response = http.request(method, path)
 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
@@ -260,7 +260,7 @@ def test_the_router_refuses_in_the_same_envelope(
 
 
 def test_sandboxes_do_not_share_files(http: httpx.Client, box: Box) -> None:
-    """Each has a workspace of its own."""
+    """Each has its own workspace."""
     other = Box(http)
     box.write("mine", "1")
 

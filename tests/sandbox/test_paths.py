@@ -1,4 +1,4 @@
-"""Where `/workspace` is: `sse_bridge.sandbox.paths`."""
+"""`/workspace` mapped to a real folder: `sse_bridge.sandbox.paths`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REAL = Path("/srv/box")
     ],
 )
 def test_a_whole_component_is_replaced(text: str, expected: str) -> None:
-    """The virtual folder's name becomes the real one's wherever a path begins with it."""
+    """The virtual folder becomes the real one wherever a path begins with it."""
     assert substitute(text, REAL) == expected
 
 
@@ -47,8 +47,8 @@ def test_a_whole_component_is_replaced(text: str, expected: str) -> None:
         "workspace",
     ],
 )
-def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
-    """Longer names, and the end of other paths."""
+def test_similar_names_are_left_alone(text: str) -> None:
+    """Longer names, and other paths that end alike."""
     assert substitute(text, REAL) == text
 
 
@@ -69,8 +69,8 @@ def test_paths_inside_resolve(tmp_path: Path, path: str, inside: str) -> None:
     assert resolve(path, tmp_path) == tmp_path / inside
 
 
-def test_the_real_path_is_known_too(tmp_path: Path) -> None:
-    """A client may have it from what `pwd` printed."""
+def test_the_real_path_is_accepted_too(tmp_path: Path) -> None:
+    """A client may know it from the output of `pwd`."""
     assert resolve(f"{tmp_path}/a", tmp_path) == tmp_path / "a"
 
 
@@ -78,7 +78,7 @@ def test_the_real_path_is_known_too(tmp_path: Path) -> None:
     "path", ["..", "/workspace/../x", "/etc/passwd", "/workspaces/a", "a/../../b", "a\0b", "\ud800"]
 )
 def test_paths_outside_are_refused(tmp_path: Path, path: str) -> None:
-    """By whatever way they leave the workspace, and so is what is no path."""
+    """However they leave the workspace; invalid paths are refused, too."""
     with pytest.raises(ApiError) as refusal:
         resolve(path, tmp_path / "box")
 
@@ -86,7 +86,7 @@ def test_paths_outside_are_refused(tmp_path: Path, path: str) -> None:
 
 
 def test_a_symbolic_link_does_not_lead_outside(tmp_path: Path) -> None:
-    """A command may make one; the API does not follow it."""
+    """A command may create one; the API refuses to follow it."""
     (tmp_path / "out").symlink_to("/etc")
 
     with pytest.raises(ApiError):
@@ -94,13 +94,13 @@ def test_a_symbolic_link_does_not_lead_outside(tmp_path: Path) -> None:
 
 
 def test_answers_name_the_virtual_path() -> None:
-    """Clients never have to know the real one."""
+    """Clients can ignore the real one."""
     assert virtual(REAL / "a" / "b", REAL) == "/workspace/a/b"
     assert virtual(REAL, REAL) == "/workspace"
 
 
 def test_a_plain_folder_needs_no_quotes() -> None:
-    """It is put into commands between whatever quotes there are."""
+    """Its path goes into commands, inside quotes of any kind and outside."""
     assert is_plain(Path("/tmp/sse_bridge-x1/sbx_2"))
     assert not is_plain(Path("/tmp/my folder"))
     assert not is_plain(Path("/tmp/$HOME"))

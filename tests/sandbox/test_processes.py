@@ -23,7 +23,7 @@ ENV = {"PATH": os.environ["PATH"]}
 
 
 class Reader:
-    """Takes what a pipe delivers."""
+    """Collects what a pipe delivers."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -58,21 +58,21 @@ def mkdir(path: Path) -> None:
 
 
 async def test_stdout_and_stderr_stay_apart(tmp_path: Path) -> None:
-    """Two pipes, and the exit code of the command."""
+    """Each has its own pipe; the outcome holds the exit code."""
     outcome, out, err = await run("echo out; echo err >&2; exit 7", tmp_path)
 
     assert (outcome.exit_code, out, err) == (7, b"out\n", b"err\n")
     assert not outcome.timed_out
 
 
-async def test_a_signal_is_told_as_a_shell_tells_it(tmp_path: Path) -> None:
-    """128 and the signal's number."""
+async def test_a_signal_is_an_exit_code_above_128(tmp_path: Path) -> None:
+    """128 + N for signal N, as in a shell."""
     assert (await run("kill -KILL $$", tmp_path))[0].exit_code == 137
     assert (await run("kill -TERM $$", tmp_path))[0].exit_code == 143
 
 
 async def test_the_timeout_kills_the_group(tmp_path: Path) -> None:
-    """Children of the shell die with it, and what was printed until then is delivered."""
+    """The shell's children die with it, and the output printed before is delivered."""
     command = "sleep 1000 & echo $! > child; trap '' TERM; echo begun; wait"
     outcome, out, _ = await run(command, tmp_path, timeout=0.3)
 
@@ -83,7 +83,7 @@ async def test_the_timeout_kills_the_group(tmp_path: Path) -> None:
 
 
 async def test_a_busy_command_does_not_starve_its_timeout(tmp_path: Path) -> None:
-    """Reading a pipe that is always full gives way to others."""
+    """Reading a pipe that is always full lets other tasks run."""
     outcome, out, _ = await run("yes", tmp_path, timeout=0.2)
 
     assert outcome.timed_out
@@ -91,12 +91,12 @@ async def test_a_busy_command_does_not_starve_its_timeout(tmp_path: Path) -> Non
 
 
 async def test_stdin_is_empty(tmp_path: Path) -> None:
-    """Who reads finds the end."""
+    """A command that reads it finds its end at once."""
     assert (await run("cat; echo done", tmp_path))[1] == b"done\n"
 
 
 async def test_a_child_in_the_background_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """The command's end is the end, although a child keeps the pipe; it lives on, and may print."""
+    """`ended` returns with the command, although a child keeps the pipe open; the child lives on."""
     async with running("(sleep 1000) & echo $!; echo $! > child", cwd=tmp_path, env=ENV, timeout=None) as started:
         reader = Reader()
         async with anyio.create_task_group() as pumps:
@@ -111,12 +111,12 @@ async def test_a_child_in_the_background_does_not_hold_up_the_end(tmp_path: Path
             assert time.monotonic() - begun < 5
             assert is_running(child)
             assert group_is_left(started.process)
-            await end_all("nobody", {started.process})
+            await end_all("unused", {started.process})
     assert not is_running(child)
 
 
-async def test_a_child_that_prints_on_into_nothing_is_not_stopped(tmp_path: Path) -> None:
-    """After the end its output is read and dropped, so it neither blocks nor gets a SIGPIPE."""
+async def test_a_child_may_print_on_after_the_end(tmp_path: Path) -> None:
+    """Its output is read and dropped, so it neither blocks nor gets a SIGPIPE."""
     command = "(while [ ! -e enough ]; do head -c 300000 /dev/zero; echo x >> rounds; done; echo yes > ended) &"
     async with (
         running(command, cwd=tmp_path, env=ENV, timeout=None) as started,
@@ -129,13 +129,13 @@ async def test_a_child_that_prints_on_into_nothing_is_not_stopped(tmp_path: Path
         delivered, rounds = len(reader.data), size_of(tmp_path / "rounds")
         await soon(lambda: size_of(tmp_path / "rounds") > rounds + 10)
         touch(tmp_path / "enough")
-    # The block has ended because the pipes have: the child came to its end by itself.
+    # The block has ended because the pipes have: the child ended by itself.
     assert size_of(tmp_path / "ended")
     assert len(reader.data) == delivered
 
 
-async def test_what_a_slow_reader_has_not_taken_at_the_end_is_not_lost(tmp_path: Path) -> None:
-    """The short grace after the end is for children that print late, not for the reader."""
+async def test_a_slow_reader_gets_all_output_after_the_end(tmp_path: Path) -> None:
+    """The short time after the end bounds the children that print late, rather than the reader."""
     size = 60_000
     taken = Reader()
     release = anyio.Event()
@@ -149,9 +149,9 @@ async def test_what_a_slow_reader_has_not_taken_at_the_end_is_not_lost(tmp_path:
         tasks.start_soon(started.stdout.pump, slow)
         tasks.start_soon(started.stderr.pump, taken.take)
         await started.process.wait()
-        with anyio.move_on_after(0.5):  # longer than the grace
+        with anyio.move_on_after(0.5):  # longer than the time for late output
             await started.ended()
-            raise AssertionError("it cannot have been delivered")
+            raise AssertionError("ended before its output was delivered")
         release.set()
         await started.ended()
         assert len(taken.data) == 100 + size
@@ -159,7 +159,7 @@ async def test_what_a_slow_reader_has_not_taken_at_the_end_is_not_lost(tmp_path:
 
 
 async def test_leaving_by_cancellation_kills(tmp_path: Path) -> None:
-    """Nobody waits for the command any more, so it has to go."""
+    """A command ends with the task that waits for it."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run, "echo $$ > pid; trap '' TERM; sleep 1000", tmp_path)
         pid = await number_soon_in(tmp_path / "pid")
@@ -168,8 +168,8 @@ async def test_leaving_by_cancellation_kills(tmp_path: Path) -> None:
     assert not is_running(pid)
 
 
-async def test_whoever_carries_the_name_is_found(tmp_path: Path) -> None:
-    """A child that left the group and the session is ended, too; others are not."""
+async def test_every_process_that_carries_the_name_is_ended(tmp_path: Path) -> None:
+    """Even one that left its group and session. Processes with a longer name live on."""
     for folder in ("1", "11"):
         mkdir(tmp_path / folder)
     command = "setsid sh -c 'trap \"\" TERM; echo $$ > child; sleep 1000' >/dev/null 2>&1 & sleep 1000"
@@ -191,8 +191,8 @@ async def test_whoever_carries_the_name_is_found(tmp_path: Path) -> None:
     assert not is_running(other)
 
 
-async def test_a_group_without_anybody_is_not_left(tmp_path: Path) -> None:
-    """It can be forgotten."""
+async def test_an_empty_group_is_not_left(tmp_path: Path) -> None:
+    """Its leader can be forgotten."""
     async with running("true", cwd=tmp_path, env=ENV, timeout=None) as started:
         await started.process.wait()
 
@@ -203,8 +203,10 @@ async def test_a_group_without_anybody_is_not_left(tmp_path: Path) -> None:
     ("command", "cwd", "culprit"),
     [("true", "missing", "cwd"), ("true", "file", "cwd"), ("x" * 200_000, ".", "command")],
 )
-async def test_what_cannot_start_says_why(tmp_path: Path, command: str, cwd: str, culprit: str) -> None:
-    """No process, no pipe is left (warnings are errors here), and the culprit is named."""
+async def test_a_command_that_cannot_start_names_the_culprit(
+    tmp_path: Path, command: str, cwd: str, culprit: str
+) -> None:
+    """Its pipes are closed: a leaked one would be a warning, and warnings are errors here."""
     touch(tmp_path / "file")
 
     with pytest.raises(CannotStart) as refusal:
@@ -214,8 +216,8 @@ async def test_what_cannot_start_says_why(tmp_path: Path, command: str, cwd: str
     assert refusal.value.culprit == culprit
 
 
-async def test_the_environment_is_only_what_was_given(tmp_path: Path) -> None:
-    """Nothing of the server's own leaks in."""
+async def test_the_environment_is_the_callers(tmp_path: Path) -> None:
+    """The server's own variables stay out."""
     env: Mapping[str, str] = {**ENV, "GIVEN": "1"}
     reader = Reader()
     async with running("env", cwd=tmp_path, env=env, timeout=None) as started, anyio.create_task_group() as pumps:
@@ -227,18 +229,18 @@ async def test_the_environment_is_only_what_was_given(tmp_path: Path) -> None:
     assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "GIVEN"}
 
 
-async def test_a_number_that_was_given_to_somebody_else_is_not_killed(tmp_path: Path) -> None:
-    """A leader that was reaped, and a process of its number: the group is over, the number is another's."""
+async def test_a_process_with_a_reused_number_is_not_killed(tmp_path: Path) -> None:
+    """If a reaped leader's number belongs to a live process, the number was reused and the group has ended."""
     async with running("sleep 1000", cwd=tmp_path, env=ENV, timeout=None) as innocent:
-        kill_all("nobody", {cast(Process, Reaped(innocent.process.pid))})
+        kill_all("unused", {cast(Process, Reaped(innocent.process.pid))})
         await soon(lambda: True)
         assert is_running(innocent.process.pid)
         assert innocent.process.returncode is None
         innocent.kill()
 
 
-async def test_what_may_not_be_signalled_counts_as_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of another user has the number."""
+async def test_a_process_of_another_user_counts_as_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused signal shows that the number is in use."""
 
     def refuse(number: int, signum: int) -> None:
         raise PermissionError
@@ -247,13 +249,13 @@ async def test_what_may_not_be_signalled_counts_as_there(monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "killpg", refuse)
 
     assert group_is_left(cast(Process, Reaped(1)))
-    assert kill_all("nobody", {cast(Process, Reaped(1))}) == 0
+    assert kill_all("unused", {cast(Process, Reaped(1))}) == 0
 
 
-async def test_a_machine_that_has_no_room_is_not_the_callers_fault(
+async def test_other_errors_of_the_system_are_raised_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the request is not to blame for is passed on as it is."""
+    """Only errors that the request caused become `CannotStart`."""
 
     async def fail(*arguments: object, **options: object) -> None:
         raise OSError(errno.EAGAIN, "no more processes")
@@ -265,7 +267,7 @@ async def test_a_machine_that_has_no_room_is_not_the_callers_fault(
 
 
 class Reaped:
-    """A process that has been led to its end, of any number."""
+    """A process that has ended and was reaped, with any number."""
 
     returncode = 0
 

@@ -1,4 +1,8 @@
-"""MIOSA's own SDK as the witness: it must not be able to tell this server from the platform."""
+"""MIOSA's own SDK against this server: its calls for sandboxes, commands and files work as on the platform.
+
+These calls reach the 17 routes that the server has. The SDK's other resources (deployments, databases, ...) are
+outside its scope.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from sse_bridge.sandbox.state import READY_AFTER
 from tests.sandbox.helpers import KEY, eventually
 from tests.support.servers import Served
 
-# What the SDK's streams are, beyond what it says of them.
+# The actual types of the SDK's streams, which it annotates as plain iterators.
 Events = Generator[SandboxEvent, None, None]
 AsyncEvents = AsyncGenerator[SandboxEvent, None]
 
@@ -29,7 +33,7 @@ sys.exit(int(os.environ["CODE"]))
 
 @pytest.fixture
 def client(server: Served) -> Iterator[miosa.Miosa]:
-    """The synchronous client, as a user makes it."""
+    """The synchronous client."""
     client = miosa.Miosa(api_key=KEY, base_url=server.url)
     yield client
     client.close()
@@ -37,7 +41,7 @@ def client(server: Served) -> Iterator[miosa.Miosa]:
 
 @pytest.fixture
 def sandbox(client: miosa.Miosa) -> Iterator[Sandbox]:
-    """A sandbox that is ready, destroyed by the SDK's context manager."""
+    """A ready sandbox; the SDK's context manager destroys it."""
     with client.sandboxes.create(name="sdk") as sandbox:
         states = [sandbox.state]
         assert sandbox.wait_until_ready(timeout=5)
@@ -46,7 +50,7 @@ def sandbox(client: miosa.Miosa) -> Iterator[Sandbox]:
 
 
 def test_the_tutorial_runs(sandbox: Sandbox) -> None:
-    """Create, wait, write, exec, stream, destroy."""
+    """It creates, waits, writes, executes, streams and destroys."""
     sandbox.write_file("/workspace/pipeline.py", SCRIPT)
 
     result = sandbox.exec("python3 -u /workspace/pipeline.py", {"env": {"CODE": "0"}, "timeout": 30})
@@ -64,7 +68,7 @@ def test_the_tutorial_runs(sandbox: Sandbox) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_tutorial_runs_asynchronously(server: Served) -> None:
-    """The same with the asynchronous client."""
+    """With the asynchronous client."""
     client = miosa.AsyncMiosa(api_key=KEY, base_url=server.url)
     sandbox = await client.sandboxes.create(name="sdk")
     assert await sandbox.wait_until_ready(timeout=5)
@@ -85,7 +89,7 @@ async def test_the_tutorial_runs_asynchronously(server: Served) -> None:
 
 
 def test_files_go_both_ways(sandbox: Sandbox) -> None:
-    """Writing, reading, listing and looking, as the SDK's namespace does it."""
+    """The SDK's `files` namespace writes, reads, lists and stats."""
     sandbox.files.write("/workspace/sub/a.bin", b"\x00\xff")
     written = sandbox.files.write_many([{"path": "/workspace/b.txt", "content": "text"}])
 
@@ -102,8 +106,8 @@ def test_files_go_both_ways(sandbox: Sandbox) -> None:
         sandbox.files.read("/workspace/nothing")
 
 
-def test_a_timeout_is_seen(sandbox: Sandbox) -> None:
-    """In the last event."""
+def test_the_last_event_reports_a_timeout(sandbox: Sandbox) -> None:
+    """As the platform's does."""
     events = list(sandbox.exec_stream("echo begun; sleep 1000", {"timeout_sec": 1}))
 
     assert [(each.type, each.data) for each in events] == [
@@ -113,7 +117,7 @@ def test_a_timeout_is_seen(sandbox: Sandbox) -> None:
 
 
 def test_closing_a_stream_does_not_kill(sandbox: Sandbox) -> None:
-    """The SDK's user who stops listening has not stopped the work."""
+    """The command runs on when the SDK's user stops listening."""
     generator = cast(Events, sandbox.exec_stream("echo begun; sleep 0.2; echo done > /workspace/end"))
     with contextlib.closing(generator) as stream:
         assert next(stream).data == {"line": "begun"}
@@ -122,7 +126,7 @@ def test_closing_a_stream_does_not_kill(sandbox: Sandbox) -> None:
 
 
 def test_not_ready_is_an_error_with_its_code(client: miosa.Miosa) -> None:
-    """The refusal that the SDK waits for readiness to avoid."""
+    """A sandbox that is still starting refuses commands with 409, which the SDK marks as retryable."""
     with client.sandboxes.create(metadata={READY_AFTER: 1}) as sandbox:
         sandbox.refresh()
         for attempt in (lambda: sandbox.exec("true"), lambda: list(sandbox.exec_stream("true"))):
@@ -135,7 +139,7 @@ def test_not_ready_is_an_error_with_its_code(client: miosa.Miosa) -> None:
 
 
 def test_polling_for_readiness_works_too(client: miosa.Miosa) -> None:
-    """The SDK's way where there is no readiness stream."""
+    """The SDK polls if told not to stream."""
     with client.sandboxes.create(metadata={READY_AFTER: 0.5}) as sandbox:
         assert not sandbox.wait_until_ready(timeout=0.02, stream=False)
         assert sandbox.wait_until_ready(timeout=5, stream=False)
@@ -143,13 +147,13 @@ def test_polling_for_readiness_works_too(client: miosa.Miosa) -> None:
 
 
 def test_creation_can_wait(client: miosa.Miosa) -> None:
-    """`wait=True` gives a sandbox that can be used at once."""
+    """`wait=True` returns a sandbox that takes commands at once."""
     with client.sandboxes.create(wait=True, metadata={READY_AFTER: 0.05}) as sandbox:
         assert sandbox.exec("echo ok").stdout == "ok\n"
 
 
 def test_refusals_are_the_sdks_exceptions(server: Served, client: miosa.Miosa, sandbox: Sandbox) -> None:
-    """By status and code, with the request id."""
+    """The SDK finds status, code and request id in each."""
     stranger = miosa.Miosa(api_key="wrong", base_url=server.url)
     with pytest.raises(miosa.AuthenticationError) as unknown:
         stranger.sandboxes.list()
@@ -169,6 +173,6 @@ def test_refusals_are_the_sdks_exceptions(server: Served, client: miosa.Miosa, s
 
 
 def test_the_same_sandbox_is_found_again(client: miosa.Miosa, sandbox: Sandbox) -> None:
-    """By id, and in the list."""
+    """By its id, and in the list."""
     assert client.sandboxes.get(sandbox.id).name == "sdk"
     assert sandbox.id in [each.id for each in client.sandboxes.list()]
