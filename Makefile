@@ -10,8 +10,8 @@ BIN = $(VENV)/bin
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
 
-# Coverage is a gate where the rules are: no branch of wire and flow is untested. Two at a time where nothing but the
-# test itself needs the processor; what starts servers and browsers has both for itself.
+# `wire` and `flow` must have full branch coverage. Tests that start servers and browsers run one at a time, the others
+# two at a time.
 test: $(VENV)/installed-lint system
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
@@ -30,12 +30,12 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Three quarters of an hour; `make bench QUICK=--quick` for a look, which writes no results.
+# Takes three quarters of an hour. `make bench QUICK=--quick` is a short form that leaves the results alone.
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
-# Chromium, shells, nginx and Node for tests and benchmarks, where root and apt are there; what needs them is skipped
-# elsewhere.
+# Installs Chromium, shells, nginx and Node for tests and benchmarks, given root and apt. Without them, tests that need
+# them are skipped.
 system:
 	@scripts/system-packages
 

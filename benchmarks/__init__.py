@@ -1,1 +1,1 @@
-"""What it costs, as ratios against a peer in the same run."""
+"""What the bridge costs, as ratios against other servers in the same run."""

@@ -1,11 +1,11 @@
-"""What a line costs, beside what people would use instead, in one run.
+"""Measures what a line costs in the bridge and in its alternatives ("peers"), in one run.
 
     python -m benchmarks [--shape S1 ...] [--peer node ...] [--growth] [--repeat N] [--quick] [--json FILE]
 
-Every peer runs in a process of its own, one after the other in each repetition, with an upstream and a client that are
-not the bottleneck in two more. CPU time is what the operating system says of the serving process; a peer that does
-not deliver all lines in order, and the exit, has no figure. Shown are medians of the repetitions. Figures and plots go
-to `benchmarks/results/`, or to where `--json` says. Without arguments everything is measured, which takes three
+Each repetition starts one peer after the other, each in its own process. The upstream and the client run in two more
+processes and are never the bottleneck. CPU time is the operating system's figure for the serving process. A peer gets
+figures only if it delivers all lines in order, and the exit. The tables show medians of the repetitions. Figures and
+plots go to `benchmarks/results/`, or where `--json` says. Without arguments everything is measured, which takes three
 quarters of an hour.
 """
 
@@ -29,7 +29,7 @@ from .report import show, show_targets
 from .servers import PEERS, serving, upstream
 from .shapes import GROWTH, LINES, SHAPES, Shape, warm_up
 
-#: By shape and peer, all repetitions; a peer that failed has none.
+#: By shape and peer, all repetitions; empty for a peer that failed.
 Runs = dict[str, dict[str, list[Figures]]]
 
 _RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
@@ -37,12 +37,12 @@ _PACKAGES: Final = (
     *("sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "h11", "anyio", "starlette"),
     *("fastapi", "litestar", "sse-starlette", "httpx-sse", "miosa"),
 )
-#: Descriptors of a process: thousands of streams have two each.
+#: Descriptors of a process: each of thousands of streams needs two.
 _DESCRIPTORS: Final = 20_000
 
 
 def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: float) -> Runs:
-    """Measures everything `repeat` times, the peers taking turns."""
+    """Measures all shapes `repeat` times, the peers taking turns."""
     results: Runs = {}
     with upstream(LINES) as url:
         for name, shape in shapes.items():
@@ -72,7 +72,7 @@ def _say(text: str) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
+    """The machine and the versions that were measured."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -92,7 +92,7 @@ def _processor() -> str:
 
 
 def _answer(command: list[str]) -> str:
-    """What a program says of its version; nothing if it is not there."""
+    """What a program prints about its version; empty if it is not installed."""
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except OSError:
@@ -111,10 +111,10 @@ def main() -> None:
     parser.add_argument("--shape", action="append", choices=SHAPES, help="only this one (may be given again)")
     parser.add_argument("--peer", action="append", choices=PEERS, help="only this one (may be given again)")
     parser.add_argument(
-        "--growth", action="store_true", help="what more streams, viewers and bytes cost, and nothing else"
+        "--growth", action="store_true", help="only the curves: what more streams, viewers and bytes cost"
     )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one short repetition, for a look: figures mean little")
+    parser.add_argument("--quick", action="store_true", help="one short repetition, whose figures mean little")
     parser.add_argument("--json", type=Path, help="a file for all figures, with the plots beside it")
     arguments = parser.parse_args()
     _allow_descriptors()
@@ -139,7 +139,7 @@ def main() -> None:
         target.write_text(json.dumps(results, indent=1) + "\n")
         draw(results, target.parent)
     if not all(of for by_peer in runs.values() for of in by_peer.values()):
-        print("\nNot every peer has a figure: see above.", file=sys.stderr)
+        print("\nSome peers have no figures: see above.", file=sys.stderr)
 
 
 if __name__ == "__main__":

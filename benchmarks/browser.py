@@ -1,12 +1,12 @@
-"""What `Coalesce` does for a browser: lines as fast as they come, at a page in Chromium, under each policy.
+"""Measures what `Coalesce` does for a browser: lines at full speed, to a page in Chromium, under each policy.
 
     python -m benchmarks.browser [--lines N] [--repeat N] [--figure docs/figures/coalesce.svg]
 
-Three processes beside the browser: an upstream that is never the bottleneck, a site (uvicorn, the bridge at its
-defaults but for the policy), and this one. The page is what one would write after the tutorial's: it parses each
-event and appends its line to a `<pre>`; the only kindness is that it appends a text node instead of writing the whole
-text again, without which a million lines never end. Shown are the time until the page knows the exit, and how long
-the page was deaf: a timer that is due every 20 ms tells how late it got its turn, as a click would have.
+Three processes run beside the browser: an upstream that is never the bottleneck, a site (uvicorn, and the bridge at its
+defaults except for the policy), and this one. The page is close to the tutorial's: it parses each event and appends its
+line to a `<pre>`. Its one improvement is to append a text node, because rewriting the whole text would never finish a
+million lines. The table shows the time until the page knows the exit, and how long the page was deaf: how late a timer
+that is due every 20 ms got its turn, as a click would have.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ PAGE = """
 
 
 async def upstream(listener: socket.socket, lines: int) -> None:
-    """Serves an event stream of `lines` lines and an exit, in chunks of 64 KiB, as fast as it is read."""
+    """Serves an event stream of `lines` lines and an exit, in chunks of 64 KiB, at the client's speed."""
     text = "epoch 3 step {} loss=0.482 lr=3e-4 throughput=812/s".format
     frames = [f'event: stdout\ndata: {{"line":"{text(number)}"}}\n\n'.encode() for number in range(lines)]
     stream = b"".join([*frames, b'event: exit\ndata: {"exit_code":0}\n\n'])
@@ -96,7 +96,7 @@ async def upstream(listener: socket.socket, lines: int) -> None:
 
 
 def site(listener: socket.socket, url: str) -> None:
-    """The page, and the bridge at its defaults."""
+    """Serves the page, and the bridge at its defaults."""
 
     async def choose(request: Request) -> Any:
         return POLICIES[request.query_params["policy"]]
@@ -111,7 +111,7 @@ def site(listener: socket.socket, url: str) -> None:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[str]:
-    """One of them, listening on a free port; its URL."""
+    """Starts the upstream or the site on a free port; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.set_inheritable(True)
@@ -139,7 +139,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def measure(browser: Browser, url: str, policy: str, lines: int) -> dict[str, Any]:
-    """One page load."""
+    """The figures of one page load."""
     page = browser.new_page()
     page.goto(f"{url}/?policy={quote(policy)}")
     page.wait_for_function("window.result", timeout=600_000)
@@ -204,7 +204,7 @@ def main() -> None:
         httpx.get(url, timeout=60)
         browser = stack.enter_context(chromium())
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in POLICIES}
-        print(f"{arguments.lines:,} lines as fast as they come, medians of {arguments.repeat} page loads\n")
+        print(f"{arguments.lines:,} lines at full speed, medians of {arguments.repeat} page loads\n")
         columns = f"{'exit after':>10} {'deaf, max':>11} {'> 0.1 s':>9} {'events':>10} {'lines':>10} {'missing':>9}"
         print(f"{'policy':18} {columns}")
         for _ in range(arguments.repeat):

@@ -1,4 +1,4 @@
-"""The measuring side: raw sockets in one thread, and a check of everything that came."""
+"""The measuring client: raw sockets in one thread, and a check of every line received."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _LINE: Final = re.compile(rb'"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\n\n')
 _STAMPED: Final = re.compile(rb'"line": ?"(\d+) (\d{7}) ')
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
-#: Seconds in which a response has to go on.
-_PATIENCE: Final = 120.0
-#: The share of its lines that a stream has to get in time, at least. A peer that cannot keep up still has a figure for
-#: a line, and latencies that say so; one that serves some streams and not others has none.
-_LEAST: Final = 0.25
+#: Seconds of silence after which a response counts as stuck.
+_SOCKET_TIMEOUT: Final = 120.0
+#: The least share of its lines that a stream has to get in time. A peer that is too slow still gets figures, and its
+#: latencies show it; a peer that serves only some of the streams gets none.
+_LEAST_SHARE: Final = 0.25
 
 
 class Incorrect(Exception):
-    """A peer did not deliver what was printed. It has no figure then."""
+    """A peer did not deliver the printed lines, so it gets no figure."""
 
 
 def connect(port: int, target: str) -> socket.socket:
-    """A request under way."""
-    connection = socket.create_connection(("127.0.0.1", port), _PATIENCE)
+    """Sends a request; returns the socket that will receive the response."""
+    connection = socket.create_connection(("127.0.0.1", port), _SOCKET_TIMEOUT)
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
     return connection
 
 
 def read_burst(port: int, target: str, texts: Sequence[str]) -> float:
-    """Reads one stream to its end; how many seconds that took.
+    """Reads one stream to its end; returns the seconds that took.
 
     Args:
-        texts: the lines that it has to hold.
+        texts: the expected lines.
 
     Raises:
-        Incorrect: a line is missing, wrong or out of order, or there is no exit behind them.
+        Incorrect: a line is missing, wrong or out of order, or the exit is missing.
     """
     started = time.perf_counter()
     pieces: list[bytes] = []
@@ -77,7 +77,7 @@ def _unchunked(body: bytes) -> bytes:
 
 
 def run_of(connection: socket.socket) -> str:
-    """The run that a response of ours names in its head."""
+    """The run that a bridge's response names in its head."""
     head = b""
     while b"\r\n\r\n" not in head:
         head += connection.recv(1)
@@ -89,20 +89,20 @@ def run_of(connection: socket.socket) -> str:
 
 @dataclass
 class Paced:
-    """What came of streams that get a line now and then."""
+    """Lines received on streams that get one every `INTERVAL`."""
 
-    #: Lines that came on each connection.
+    #: Number of lines by connection.
     lines: Counter[socket.socket] = field(default_factory=Counter)
     #: Nanoseconds from the upstream's write to the client's read, one for each line.
     latencies: list[int] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
-        """Lines that came on all of them."""
+        """Lines received on all connections together."""
         return len(self.latencies)
 
     def percentile(self, share: float) -> float:
-        """In milliseconds."""
+        """The latency in milliseconds below which that share of the lines stayed."""
         if not self.latencies:
             raise Incorrect("no line came")
         ranked = sorted(self.latencies)
@@ -110,10 +110,10 @@ class Paced:
 
 
 class Followers:
-    """Streams that get a line now and then, read side by side.
+    """Reads several paced streams side by side.
 
     Args:
-        connections: their responses, under way.
+        connections: sockets that receive the responses.
     """
 
     def __init__(self, connections: Sequence[socket.socket]) -> None:
@@ -121,13 +121,13 @@ class Followers:
         self._tails = dict.fromkeys(connections, b"")
         self._last: dict[socket.socket, int] = {}
 
-    def settle(self, seconds: float = 1.0, patience: float = 60.0) -> None:
-        """Reads until a line has come on every connection, and `seconds` more.
+    def settle(self, seconds: float = 1.0, timeout: float = 60.0) -> None:
+        """Reads until every connection has received a line, and for `seconds` more.
 
         Raises:
-            Incorrect: some have none after `patience` seconds, or see `follow`.
+            Incorrect: some connections have none after `timeout` seconds, or as in `follow`.
         """
-        give_up = time.monotonic() + patience
+        give_up = time.monotonic() + timeout
         while (served := len(self._last)) < len(self._connections):
             if time.monotonic() > give_up:
                 raise Incorrect(f"only {served} of {len(self._connections)} streams were served")
@@ -135,14 +135,14 @@ class Followers:
         self._read(seconds, Paced())
 
     def follow(self, seconds: float) -> Paced:
-        """Reads what comes on all of them for a while.
+        """Reads from all connections for `seconds`.
 
         Raises:
-            Incorrect: a stream ended, its lines have holes, or it got hardly any of them.
+            Incorrect: a stream ended, lost lines, or got less than a quarter of them.
         """
         paced = Paced()
         self._read(seconds, paced)
-        due = int(seconds / INTERVAL * _LEAST)
+        due = int(seconds / INTERVAL * _LEAST_SHARE)
         late = sum(paced.lines[one] < due for one in self._connections)
         if late:
             raise Incorrect(f"{late} of {len(self._connections)} streams got fewer than {due} lines in {seconds:.1f} s")

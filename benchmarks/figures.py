@@ -1,4 +1,4 @@
-"""What is measured, by name: a repetition gives some of these, and tables and plots show those that are there."""
+"""The figures by name. A repetition yields some of them; tables and plots show those that a result has."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ __all__ = ["COLUMNS", "Column", "Figures", "Medians", "medians"]
 
 
 class Column(NamedTuple):
-    """One figure, as tables show it."""
+    """How tables show one figure."""
 
     title: str
     form: str
 
 
-#: Less is better in all of them but `rate`.
+#: Less is better in all of them except `rate`.
 COLUMNS: Final = {
-    "cpu_us": Column("CPU us/line", ",.2f"),  # of the serving process, for each line that was delivered
-    "rate": Column("lines/s", ",.0f"),  # of one stream that is read as fast as it comes
+    "cpu_us": Column("CPU us/line", ",.2f"),  # of the serving process, for each line delivered
+    "rate": Column("lines/s", ",.0f"),  # of one stream, read at full speed
     "p50_ms": Column("p50 ms", ".2f"),  # from the upstream's write to the client's read
     "p99_ms": Column("p99 ms", ".2f"),
     "memory_mib": Column("MiB", ",.0f"),  # resident, in the end
-    "kib_each": Column("KiB each", ",.1f"),  # what the serving process grew by for each connection
-    "idle_percent": Column("% of a core", ".2f"),  # while nothing but heartbeats is sent
+    "kib_each": Column("KiB each", ",.1f"),  # growth of the serving process for each connection
+    "idle_percent": Column("% of a core", ".2f"),  # while only heartbeats are sent
     "closed_ms": Column("closed ms", ",.2f"),  # from a viewer's leaving to the upstream's end of the connection
     "closed_max_ms": Column("max ms", ",.2f"),
     "gone_ms": Column("gone ms", ",.1f"),  # from a viewer's leaving to the end of its command's process
     "gone_max_ms": Column("max ms", ",.1f"),
     "seconds": Column("seconds", ",.1f"),
-    "peak_mib": Column("peak MiB", ",.0f"),  # what the serving process grew by, at most
-    "missing_percent": Column("missing %", ".1f"),  # lines that a gap counts
+    "peak_mib": Column("peak MiB", ",.0f"),  # peak growth of the serving process
+    "missing_percent": Column("missing %", ".1f"),  # lines that gaps count
 }
 
 Figures: TypeAlias = dict[str, float]
@@ -40,7 +40,7 @@ Medians: TypeAlias = dict[str, Figures]
 
 
 def medians(results: Mapping[str, Sequence[Figures]]) -> Medians:
-    """The median of each figure over the repetitions, for peers that have any."""
+    """The median of each figure over the repetitions, for peers that have figures."""
     return {
         peer: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         for peer, runs in results.items()

@@ -1,4 +1,4 @@
-"""Thousands of streams on which nothing happens: what each of them holds, and what heartbeats cost."""
+"""Thousands of idle streams: the memory that each takes, and what heartbeats cost."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from .servers import Serving
 
 __all__ = ["idle"]
 
-#: Connections that are there before memory is measured: what a first one needs, all have.
-_BEFORE = 50
+#: Connections opened before memory is first measured, so that what the first ones set up does not count.
+_WARM_UP = 50
 #: Connections that are opened at once.
 _BATCH = 50
-#: Seconds for everything that a connection leaves behind to be collected.
-_CALM = 2.0
+#: Seconds for the garbage of opening connections to be collected.
+_SETTLE = 2.0
+#: Seconds between heartbeats.
 _HEARTBEAT = 15.0
 
 
 def idle(streams: int, seconds: float, *, shared: bool) -> Callable[[Serving, float], Figures]:
-    """So many streams, each with an upstream of its own, or all of them viewers of one run."""
+    """`streams` idle streams, each with its own upstream or, if `shared`, all of them viewers of one run."""
 
     def measure(server: Serving, share: float) -> Figures:
         with ExitStack() as stack:
@@ -42,20 +43,20 @@ def idle(streams: int, seconds: float, *, shared: bool) -> Callable[[Serving, fl
                 connections.append(stack.enter_context(connect(server.port, target)))
                 target = f"/{run_of(connections[0])}?shape=idle"
                 _read_until(connections[0], b'"line"')
-            open_until(_BEFORE)
-            time.sleep(_CALM * min(1.0, 5 * share))
+            open_until(_WARM_UP)
+            time.sleep(_SETTLE * min(1.0, 5 * share))
             before = server.memory()
-            count = _BEFORE + max(1, int((streams - _BEFORE) * share))
+            count = _WARM_UP + max(1, int((streams - _WARM_UP) * share))
             open_until(count)
-            time.sleep(_CALM * min(1.0, 5 * share))
-            grown = (server.memory() - before) / (count - _BEFORE)
+            time.sleep(_SETTLE * min(1.0, 5 * share))
+            grown = (server.memory() - before) / (count - _WARM_UP)
 
             lasting = seconds * share
             used = server.cpu()
             time.sleep(lasting)
             used = server.cpu() - used
             beats = list(_heartbeats(connections))
-            if any(beats) and min(beats) < int(lasting / _HEARTBEAT):  # peers that send none are no worse for it here
+            if any(beats) and min(beats) < int(lasting / _HEARTBEAT):  # peers without heartbeats are excused
                 raise Incorrect(f"a stream got {min(beats)} heartbeats in {lasting:.0f} s")
             return {"kib_each": grown / 1024, "idle_percent": 100 * used / max(lasting, 0.1)}
 
@@ -72,7 +73,7 @@ def _read_until(connection: socket.socket, wanted: bytes) -> None:
 
 
 def _heartbeats(connections: list[socket.socket]) -> Iterator[int]:
-    """How many came on each; raises `Incorrect` where a stream has ended."""
+    """The number of heartbeats on each connection; raises `Incorrect` if a stream has ended."""
     for connection in connections:
         connection.setblocking(False)
         try:

@@ -21,16 +21,16 @@ from .servers import Serving, free_port, serving, started
 
 __all__ = ["leaves", "process_ends"]
 
-#: Seconds for an upstream's connection to be closed, and for a process to end.
-_PATIENCE: Final = 3.0
+#: Seconds in which an upstream's connection has to be closed, and a process has to end.
+_TIMEOUT: Final = 3.0
 _KEY: Final = "msk_bench_key"
 _LINE: Final = re.compile(rb'"line": ?"([^"]*)"')
-#: Prints which process it is, and then a line now and then, until it is ended.
+#: Prints its process id, and then a line every 50 ms until it is killed.
 _SCRIPT: Final = 'exec python3 -uc "import os, time; print(os.getpid())\nwhile True: time.sleep(0.05); print(0)"'
 
 
 def leaves(viewers: int) -> Callable[[Serving, float], Figures]:
-    """So many viewers, one after the other, each of which leaves after its first line."""
+    """`viewers` in turn, each of which leaves after its first line."""
 
     def measure(server: Serving, share: float) -> Figures:
         _closings(server.upstream)
@@ -46,24 +46,24 @@ def leaves(viewers: int) -> Callable[[Serving, float], Figures]:
 
 
 def _closing_after(upstream: str, left_at: int) -> int:
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + _TIMEOUT
     while time.monotonic() < give_up:
         for closed_at in _closings(upstream):
             if closed_at >= left_at:
                 return closed_at
         time.sleep(0.002)
-    raise Incorrect(f"the upstream was still open {_PATIENCE:.0f} s after the viewer had left")
+    raise Incorrect(f"the upstream was still open {_TIMEOUT:.0f} s after the viewer had left")
 
 
 def _closings(upstream: str) -> list[int]:
-    """When paced streams of the upstream were closed, in nanoseconds of the clock that processes share."""
-    with urllib.request.urlopen(f"{upstream}/closings", timeout=_PATIENCE) as answer:
+    """When the upstream's paced streams were closed, in nanoseconds of the clock that all processes share."""
+    with urllib.request.urlopen(f"{upstream}/closings", timeout=_TIMEOUT) as answer:
         closings: list[int] = json.load(answer)["data"]
     return closings
 
 
 def process_ends(viewers: int) -> Callable[[Serving, float], Figures]:
-    """The same with real processes, in the local sandbox: a server of its own is started for that."""
+    """As `leaves`, with real processes in a local sandbox, on a server started for this measurement."""
 
     def measure(server: Serving, share: float) -> Figures:
         with _sandbox() as (url, sandbox), serving(server.name, url, SANDBOX=sandbox, COMMAND=_SCRIPT) as bridge:
@@ -89,25 +89,25 @@ def _first_line(connection: socket.socket) -> bytes:
 
 
 def _end_of(process: int) -> float:
-    """When it was gone, as far as a look every millisecond can tell."""
-    give_up = time.monotonic() + _PATIENCE
+    """When a process was gone, to the millisecond."""
+    give_up = time.monotonic() + _TIMEOUT
     while time.monotonic() < give_up:
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return time.monotonic()
         time.sleep(0.001)
-    raise Incorrect(f"the process was still there {_PATIENCE:.0f} s after the viewer had left")
+    raise Incorrect(f"the process was still there {_TIMEOUT:.0f} s after the viewer had left")
 
 
 @contextmanager
 def _sandbox() -> Iterator[tuple[str, str]]:
-    """The local sandbox's URL, and the name of one in it."""
+    """Serves the local sandbox's API; yields its URL, and the id of a sandbox in it."""
     port = free_port()
     command = [sys.executable, "-m", "sse_bridge", "sandbox", "--port", str(port), "--key", _KEY]
     with started(port, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)):
         url = f"http://127.0.0.1:{port}"
         request = urllib.request.Request(f"{url}/api/v1/sandboxes", b"{}", {"Authorization": f"Bearer {_KEY}"})
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             yield url, json.load(answer)["data"]["id"]

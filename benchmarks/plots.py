@@ -1,4 +1,4 @@
-"""Pictures of what was measured, as SVG and PNG."""
+"""Plots of the results, as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["draw"]
 _OURS: Final = ("bridge", "verbatim", "h11", "httpx", "drop", "coalesce")
 _COLOURS: Final = {True: "#d9480f", False: "#8f99a3"}
 _CURVES: Final = {"bridge": "#d9480f", "node": "#4a7a3f", "nginx": "#495057"}
-#: Pictures of bars, by the shapes and the figures that they show.
+#: Bar charts by name: the shape and the figure that each panel shows.
 _BARS: Final = {
     "bursts": [("S1", "cpu_us"), ("S2", "cpu_us"), ("S9", "cpu_us"), ("S9x", "cpu_us")],
     "paced": [("S3", "cpu_us"), ("S3", "p99_ms"), ("S7", "p99_ms")],
@@ -24,8 +24,8 @@ _BARS: Final = {
     "ends": [("S5", "peak_mib"), ("S5", "seconds"), ("S6", "closed_ms")],
 }
 _LOGARITHMIC: Final = ("cpu_us", "closed_ms", "peak_mib", "p99_ms")
-#: Characters of a title's line, as wide as a panel.
-_WIDTH: Final = 32
+#: Characters of a title's line that fit a panel.
+_TITLE_WIDTH: Final = 32
 _AXES: Final = {
     "streams": "streams of 20 lines a second",
     "viewers": "viewers of one run of 20 lines a second",
@@ -34,10 +34,11 @@ _AXES: Final = {
 
 
 def draw(results: Mapping[str, Any], directory: Path) -> None:
-    """Writes the pictures for which there are figures.
+    """Writes all plots for which there are figures.
 
     Args:
-        results: what `python -m benchmarks` writes as JSON.
+        results: as `python -m benchmarks` writes them as JSON.
+        directory: the folder for the files.
     """
     import matplotlib as mpl
 
@@ -80,7 +81,7 @@ def _draw_bars(name: str, panels: list[tuple[str, str]], figures: Mapping[str, M
         axis.minorticks_off()
         axis.spines["bottom"].set_visible(False)
         unit = COLUMNS[column].title + (", logarithmic" if axis.get_xscale() == "log" else "")
-        axis.set_title(f"{textwrap.fill(SHAPES[shape].title, _WIDTH)}\n{unit}", loc="left", fontsize=9)
+        axis.set_title(f"{textwrap.fill(SHAPES[shape].title, _TITLE_WIDTH)}\n{unit}", loc="left", fontsize=9)
     _write(picture, directory, name)
 
 

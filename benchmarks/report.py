@@ -1,4 +1,4 @@
-"""Tables of what was measured, and of what was to be reached."""
+"""Tables of the results, and of the targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["show", "show_targets"]
 
 
 def show(name: str, figures: Medians) -> None:
-    """One shape: a line for each peer, the best of its first figure above."""
+    """Prints one shape: a line for each peer, sorted by the first figure."""
     shown = [column for column in COLUMNS if any(column in of for of in figures.values())]
     if not shown:
         return
@@ -24,7 +24,7 @@ def show(name: str, figures: Medians) -> None:
 
 
 def show_targets(figures: Mapping[str, Medians]) -> None:
-    """What was to be reached, and whether it was; of shapes that were measured."""
+    """Prints the targets of the measured shapes, and whether they were reached."""
     print(f"\n{'':3} {'':50} {'target':>14} {'figure':>8}")
     for target in TARGETS:
         if target.shape not in figures:

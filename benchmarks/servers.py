@@ -22,12 +22,12 @@ __all__ = ["PEERS", "Serving", "free_port", "serving", "started", "upstream"]
 
 _HERE: Final = Path(__file__).parent
 #: Seconds in which a process has to listen.
-_PATIENCE: Final = 20.0
+_START_TIMEOUT: Final = 20.0
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How it is started: an ASGI application on uvicorn, or a program."""
+    """How to start a peer: an ASGI application on uvicorn, or a program."""
 
     title: str
     application: str = ""
@@ -54,12 +54,12 @@ PEERS: Final = {
 
 @dataclass(frozen=True)
 class Serving:
-    """A peer that runs."""
+    """A running peer."""
 
     name: str
     port: int
     process: psutil.Process
-    #: Whose streams it serves.
+    #: The URL of the upstream whose streams it serves.
     upstream: str
 
     def family(self) -> list[psutil.Process]:
@@ -67,16 +67,16 @@ class Serving:
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu(self) -> float:
-        """Seconds of CPU that they have used, user and system."""
+        """Seconds of CPU that the family has used, user and system."""
         return sum(map(_cpu, self.family()))
 
     def memory(self) -> int:
-        """Resident bytes of all of them."""
+        """Resident bytes of the family."""
         return sum(int(one.memory_info().rss) for one in self.family())
 
 
 def _cpu(process: psutil.Process) -> float:
-    """Seconds of CPU of all its threads, by Linux's clock of that process; elsewhere in ticks of 10 ms."""
+    """Seconds of CPU of all threads of a process, by its CPU clock on Linux; elsewhere in ticks of 10 ms."""
     try:
         return time.clock_gettime(~process.pid << 3 | 2)  # what clock_getcpuclockid(3) returns
     except OSError:
@@ -85,7 +85,7 @@ def _cpu(process: psutil.Process) -> float:
 
 @contextmanager
 def upstream(lines: int) -> Iterator[str]:
-    """The upstream's URL."""
+    """Starts the upstream in its own process; yields its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=8192) as listener:
         port = listener.getsockname()[1]
         listener.set_inheritable(True)
@@ -97,7 +97,7 @@ def upstream(lines: int) -> Iterator[str]:
 
 @contextmanager
 def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Serving]:
-    """Starts a peer in a process of its own, and ends it.
+    """Starts a peer in its own process, and ends it with the context.
 
     Raises:
         FileNotFoundError: its program is not installed.
@@ -114,7 +114,7 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
 
 
 def free_port() -> int:
-    """One on which nobody listens."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port
@@ -122,10 +122,10 @@ def free_port() -> int:
 
 @contextmanager
 def started(port: int, process: subprocess.Popen[bytes], log: Path | None = None) -> Iterator[None]:
-    """While a process runs that listens there; it is ended afterwards.
+    """Waits until a process listens on `port`; ends the process with the context.
 
     Raises:
-        RuntimeError: it does not listen in time. With what is in its log, which nobody wants to read otherwise.
+        RuntimeError: it did not listen in time. The message includes its log.
     """
     with _ended(process):
         try:
@@ -159,14 +159,14 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(1)  # uvicorn waits for open streams, if nobody ends them
+            process.wait(1)  # uvicorn would wait for open streams
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + _PATIENCE
+    give_up = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < give_up and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -174,4 +174,4 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
         else:
             return
-    raise RuntimeError(f"a process did not get ready: {process.args!r}")
+    raise RuntimeError(f"the process did not listen in time: {process.args!r}")

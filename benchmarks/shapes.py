@@ -1,4 +1,4 @@
-"""The shapes of traffic that are measured, and what of each."""
+"""The shapes of traffic, and how each is measured."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["GROWTH", "LINES", "SHAPES", "Shape"]
 
 #: Lines of a burst.
 LINES: Final = 100_000
-#: Seconds of CPU that a serving process should have used before its figure counts.
-_ENOUGH: Final = 0.5
+#: Seconds of CPU that a serving process has to use before its figure counts.
+_LEAST_CPU: Final = 0.5
 
 Measure = Callable[[Serving, float], Figures]
 
@@ -33,18 +33,18 @@ class Shape:
 
     title: str
     peers: tuple[str, ...]
-    #: Measures a peer that runs. The second argument is how much of it: 1 for a whole measurement.
+    #: Measures a running peer. The second argument is the share of a whole measurement to take.
     measure: Measure
-    #: Repetitions, at most: of what takes long, or counts many times itself.
+    #: Most repetitions, for shapes that take long or repeat internally.
     most: int = 100
 
 
 def _burst(shape: str) -> Measure:
     def measure(server: Serving, share: float) -> Figures:
         texts = lines_of(shape, LINES)
-        read_burst(server.port, f"/?shape={shape}", texts)  # warm, and checked once
+        read_burst(server.port, f"/?shape={shape}", texts)  # warms up
         before, frames, seconds = server.cpu(), 0, 0.0
-        while not frames or server.cpu() - before < _ENOUGH * share:
+        while not frames or server.cpu() - before < _LEAST_CPU * share:
             seconds += read_burst(server.port, f"/?shape={shape}", texts)
             frames += len(texts)
         used = server.cpu() - before
@@ -90,7 +90,7 @@ def _followed(server: Serving, connections: Sequence[socket.socket], seconds: fl
 
 
 def warm_up() -> None:
-    """Processors change their pace; the first repetition should not pay for that."""
+    """Keeps the processor busy until its clock is up, so that the first repetition does not pay for that."""
     until = time.perf_counter() + 0.5
     while time.perf_counter() < until:
         pass
@@ -99,7 +99,7 @@ def warm_up() -> None:
 FRAMEWORKS: Final = ("sse-starlette", "fastapi", "litestar", "tutorial")
 ALL: Final = ("bridge", "h11", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SOME: Final = ("bridge", "nginx", "node", "passthrough", "tutorial")
-#: The tutorial's pattern would need a client of 900 KB for each of thousands of streams.
+#: Without the tutorial's pattern, which needs a client of 900 KB for each stream.
 MANY: Final = ("bridge", "nginx", "node", "passthrough", "sse-starlette", "fastapi", "litestar")
 SHAPES: Final = {
     "S1": Shape("a burst, one HTTP chunk per line", ALL, _burst("burst")),
@@ -120,7 +120,7 @@ SHAPES: Final = {
     "S9": Shape("a burst of lines of 10 KB, one HTTP chunk each", SOME, _burst("length-10000")),
     "S9x": Shape("a burst with CRLF line ends, one HTTP chunk per line", SOME, _burst("crlf")),
 }
-#: What costs more when there is more of it: shapes by that number, for each curve.
+#: Curves of growing cost: by name, the shapes for each number of streams, viewers or bytes.
 GROWTH: Final = {
     "streams": {
         count: Shape(f"{count} streams", ("bridge", "node", "nginx"), _paced(count, 3.0))

@@ -1,4 +1,4 @@
-"""A gigabyte at a viewer that reads nothing for a while, and then everything."""
+"""A gigabyte for a viewer that stops reading for a while and then reads it all."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .upstream import BLOCK
 
 __all__ = ["stalled"]
 
-#: Seconds in which the viewer takes nothing.
+#: Seconds for which the viewer does not read.
 _STALL: Final = 3.0
 _SAID: Final = re.compile(rb'"type": ?"gap", ?"dropped": ?(\d+)|"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\s*\Z')
 
 
 def stalled(blocks: int) -> Callable[[Serving, float], Figures]:
-    """So many blocks of lines, some 10 MB each."""
+    """`blocks` of lines, some 10 MB each."""
 
     def measure(server: Serving, share: float) -> Figures:
         count = max(2, int(blocks * share))
@@ -46,7 +46,7 @@ def stalled(blocks: int) -> Callable[[Serving, float], Figures]:
 
 
 class _Response:
-    """What llhttp says of a response."""
+    """The body of a response, as llhttp reports it."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -58,7 +58,7 @@ class _Response:
 
 
 def _frames(connection: socket.socket) -> Iterator[bytes]:
-    """Whole frames, many at a time."""
+    """The whole frames of a response, many at a time."""
     response = _Response()
     parser = httptools.HttpResponseParser(response)
     rest = b""
@@ -76,7 +76,7 @@ def _frames(connection: socket.socket) -> Iterator[bytes]:
 
 
 def _count(pieces: Iterator[bytes]) -> tuple[int, int]:
-    """Lines that came, and lines that gaps count; raises `Incorrect` if one is out of its place."""
+    """The numbers of lines received and of lines that gaps count; raises `Incorrect` if one is out of place."""
     given = missing = 0
     last = b""
     for last in pieces:
@@ -86,7 +86,7 @@ def _count(pieces: Iterator[bytes]) -> tuple[int, int]:
                 continue
             for line in text.split(b"\\n"):  # merged ones
                 if int(line[:7]) != (given + missing) % BLOCK:
-                    raise Incorrect(f"line {line!r} is out of its place")
+                    raise Incorrect(f"line {line!r} is out of place")
                 given += 1
     if not _EXIT.search(last):
         raise Incorrect("there is no exit at the end")
@@ -99,7 +99,7 @@ def _forget_peak(server: Serving) -> None:
 
 
 def _peak(server: Serving) -> int:
-    """The most bytes that were resident since then."""
+    """Peak resident bytes since `_forget_peak`."""
     found = 0
     for process in server.family():
         match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())

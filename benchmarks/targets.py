@@ -1,4 +1,4 @@
-"""What was to be reached, as ratios (or differences) of figures of the same run."""
+"""The targets, as ratios or differences of figures from the same run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Results = Mapping[str, Medians]
 
 
 class Target(NamedTuple):
-    """Something that is to be reached."""
+    """A bound for a value computed from the results."""
 
     shape: str
     title: str
     bound: float
     of: Callable[[Results], float]
-    #: Whether the bound is what may not be overstepped; else it is the least.
+    #: Whether the bound is an upper one; otherwise it is a lower one.
     at_most: bool = True
 
     def figure(self, results: Results) -> float | None:
-        """`None` if a shape or a peer that it takes has no figure."""
+        """The value, or `None` if a shape or a peer that it needs has no figures."""
         try:
             return self.of(results)
         except KeyError:

@@ -1,18 +1,17 @@
-"""An upstream that is never the bottleneck: streams that were put together beforehand, as MIOSA sends them.
+"""An upstream that is never the bottleneck: it sends prepared streams in MIOSA's form.
 
     python -m benchmarks.upstream --fd N --lines N
 
-It answers `POST /api/v1/sandboxes/{shape}/exec/stream`, so that the SDK and `SandboxExec` can ask it, and
-`GET /{shape}` for everybody else. A short `exec`, with which the bridge ends what it started, is answered at once.
-Shapes:
+It answers `POST /api/v1/sandboxes/{shape}/exec/stream`, for the SDK and `SandboxExec`, and `GET /{shape}`, for other
+peers. It answers `exec`, with which the bridge ends a command, at once. Shapes:
 
 * `burst`: one HTTP chunk per frame; `chunks`: 64 KiB each; `crlf`: as `burst`, with CRLF line ends
 * `length-N`: as `burst`, but with lines of N characters, and fewer if they are long
 * `blocks-N`: the lines of `chunks` N times over
 * `paced`: a line every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share
-* `idle`: one line, and then nothing
+* `idle`: one line, then silence
 
-`GET /closings` says when the last `paced` streams were closed, by the same clock.
+`GET /closings` returns when the latest `paced` streams were closed, by the same clock.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["EXIT", "GROUPS", "INTERVAL", "line"]
 
 #: Seconds between two lines of a paced stream.
 INTERVAL: Final = 0.05
-#: Groups that paced streams are in. They take turns within the interval, and lines are numbered across them.
+#: Groups of paced streams. They take turns within the interval, and lines are numbered across them.
 GROUPS: Final = 10
 EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
 
@@ -40,25 +39,25 @@ _LAST: Final = b"0\r\n\r\n"
 _CHUNK: Final = 64 * 1024
 #: Lines of a block.
 BLOCK: Final = 100_000
-#: Characters of a stream of `length-N`, some; and its most lines.
-_LENGTH: Final = 20_000_000
+#: Characters of a stream of `length-N`, roughly.
+_LENGTH_TOTAL: Final = 20_000_000
 
 
 def line(number: int) -> str:
-    """What a script prints: 68 characters, and a number by which order and completeness are checked."""
+    """A line as a script prints it: 68 characters, with a number by which clients check order and completeness."""
     return f"{number:07d} epoch 3 step {number % 1000:03d} loss=0.482 lr=3e-4 throughput=812/s ok {number % 7}"
 
 
 def lines_of(shape: str, lines: int) -> list[str]:
-    """What a stream of a shape prints, if `lines` are those of a burst."""
+    """The lines of a stream of a shape; a burst has `lines` of them."""
     if not shape.startswith("length-"):
         return [line(number) for number in range(lines)]
     length = int(shape.removeprefix("length-"))
-    return [f"{number:07d} ".ljust(length, "x") for number in range(min(lines, max(20, _LENGTH // length)))]
+    return [f"{number:07d} ".ljust(length, "x") for number in range(min(lines, max(20, _LENGTH_TOTAL // length)))]
 
 
 def frame(text: str) -> bytes:
-    """As the platform sends it (`miosa-wire.md` §2.1)."""
+    """One line as the platform sends it (`docs/miosa.md`, section 3)."""
     return b'event: stdout\ndata: {"line":"%b"}\n\n' % text.encode()
 
 
@@ -68,7 +67,7 @@ def chunked(data: bytes) -> bytes:
 
 
 class Upstream:
-    """Whole responses, ready to be written, and the connections that get a line now and then."""
+    """Prepared responses, and the connections of paced streams."""
 
     def __init__(self, lines: int) -> None:
         self._lines = lines
@@ -80,12 +79,12 @@ class Upstream:
         with suppress(ConnectionError, EOFError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length: *(\d+)", head)
-            await reader.readexactly(int(length[1]) if length else 0)  # closing before it is read would be a reset
+            await reader.readexactly(int(length[1]) if length else 0)  # closing with unread data would send a reset
             path = head.split(b" ", 2)[1].decode()
             shape = path.removesuffix("/exec/stream").rpartition("/")[2]
             if path.endswith("/exec"):
                 writer.write(_json({"data": {"stdout": "sse-bridge:gone", "stderr": "", "exit_code": 0}}))
-            elif path.startswith("/api/") and not path.endswith("/stream"):  # what the SDK asks first
+            elif path.startswith("/api/") and not path.endswith("/stream"):  # the SDK's first request
                 writer.write(_json({"data": {"id": shape, "name": shape, "state": "running"}}))
             elif shape == "closings":
                 writer.write(_json({"data": list(self._closings)}))
@@ -102,7 +101,7 @@ class Upstream:
         writer.close()
 
     def _body(self, shape: str) -> bytes:
-        """A whole response, which is kept."""
+        """A whole response's body, prepared once."""
         if shape not in self._bodies:
             lines = BLOCK if shape == "block" else self._lines
             frames = [frame(text) for text in lines_of(shape, lines)]
@@ -133,7 +132,7 @@ class Upstream:
         writer.write(_LAST)
 
     async def _pace(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until the client leaves. Streams are spread over the interval, as scripts are."""
+        """Serves a paced stream until the client leaves. Streams are spread over the interval, as real scripts are."""
         group = min(self._paced, key=len)
         writer.write(_HEAD)
         group.add(writer)
@@ -163,7 +162,7 @@ def _json(answer: object) -> bytes:
 
 
 async def serve(listener: socket.socket, lines: int) -> None:
-    """Until the process ends."""
+    """Serves until the process ends."""
     upstream = Upstream(lines)
     async with await asyncio.start_server(upstream.answer, sock=listener):
         await upstream.keep_pace()

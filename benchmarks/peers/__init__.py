@@ -1,1 +1,1 @@
-"""What people would use instead, each written the way its users would write it."""
+"""Alternatives to the bridge, each written the way its users would write it."""

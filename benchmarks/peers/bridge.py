@@ -1,8 +1,8 @@
-"""Ours, at its defaults but for what `VARIANT` names, and a viewer's leaving, which ends its run at once.
+"""The bridge at its defaults, except for `VARIANT`, and for `grace=0`: a viewer that leaves ends its run at once.
 
-`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were not installed), or `httpx` (as
-where a proxy is set: with httpx's own transport). The sandbox is the one that the request's `shape` names, or `SANDBOX`
-where that is set, and so is `COMMAND`.
+`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were not installed), or `httpx`
+(httpx's own transport, which trio gets). The sandbox is the request's `shape`, unless the environment sets `SANDBOX`;
+the command may be set by `COMMAND`.
 """
 
 import os
@@ -17,7 +17,7 @@ POLICIES: dict[str, Block | Drop | Coalesce] = {"drop": Drop(), "coalesce": Coal
 if VARIANT == "h11":
     vars(parsing)["httptools"] = None
 if VARIANT == "httpx":
-    transport.is_usable = lambda: False
+    vars(transport)["is_usable"] = lambda: False
 
 
 async def resolve(request: Request) -> SandboxExec:

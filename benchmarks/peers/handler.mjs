@@ -1,5 +1,5 @@
-// A handler as one writes it in Node, with care: frames are split by hand, JSON is parsed and written, a slow
-// browser holds the upstream back, and a browser that leaves ends it.
+// A careful handler in Node: it splits frames by hand, parses and writes JSON, holds the upstream back for a slow
+// browser, and ends it when the browser leaves.
 import http from "node:http";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity });

@@ -1,4 +1,4 @@
-"""What peers have in common that read with httpx-sse: the upstream's events, as messages for the page."""
+"""The upstream's events as messages for the page, for peers that read with httpx-sse."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bare ASGI over httpx: the upstream's bytes as they come, nothing mapped, nobody's leaving noticed."""
+"""Bare ASGI over httpx: passes the upstream's bytes on as they come, and does not notice that a viewer leaves."""
 
 import os
 from typing import Any

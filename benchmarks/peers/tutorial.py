@@ -1,7 +1,7 @@
 """The pattern of MIOSA's tutorial: FastAPI, the SDK's stream, `json.dumps`, `StreamingResponse`.
 
-But for one thing: a client for each request, closed with its response. With the one client of the tutorial's page,
-which holds 20 connections and has no setting for more, 20 streams are served and all others wait.
+It differs in one thing: each request has its own client, closed with its response. The tutorial shares one client,
+which holds 20 connections and has no setting for more: with it, 20 streams are served and all others wait.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The benchmarks' parts work: every peer delivers every line in order, or it would have no figure."""
+"""The parts of the benchmarks: every peer delivers every line in order, and a peer that does not is found out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("peer", sorted(set(PEERS) - {"drop", "coalesce"}))
 def test_every_peer_delivers_everything(peer: str, url: str) -> None:
-    """In all bursts, and line by line at the upstream's pace; and what is not everything is noticed."""
+    """In all bursts, and line by line at the upstream's pace. A missing line is noticed."""
     program = PEERS[peer].program
     if program and shutil.which(program) is None:
         skip(f"there is no {program}; `make system` as root installs it")
@@ -43,16 +43,16 @@ def test_every_peer_delivers_everything(peer: str, url: str) -> None:
         with pytest.raises(Incorrect, match="instead of"):
             read_burst(server.port, "/?shape=burst", lines_of("burst", LINES + 1))
 
-        streams = 30  # more than 20, which is what MIOSA's SDK holds with one client
+        streams = 30  # more than the 20 connections of one client of MIOSA's SDK
         paced = followed([stack.enter_context(connect(server.port, "/?shape=paced")) for _ in range(streams)], 1.0)
         assert paced.frames >= 15 * streams
         assert 0 < paced.percentile(0.5) <= paced.percentile(0.99) < 1000
-        assert server.cpu() >= 0  # clocks tick every 10 ms
+        assert server.cpu() >= 0  # 0 where clocks tick every 10 ms
         assert server.memory() > 2**20
 
 
 def test_viewers_of_one_run_get_the_same(url: str) -> None:
-    """What the shape with a thousand viewers stands on."""
+    """The shape with a thousand viewers relies on it."""
     with serving("bridge", url) as server, ExitStack() as stack:
         first = stack.enter_context(connect(server.port, "/?shape=paced"))
         run = run_of(first)
@@ -71,7 +71,7 @@ LineByLine = tuple[Followers, list[Callable[[int], None]]]
 
 @pytest.fixture
 def line_by_line() -> Iterator[LineByLine]:
-    """Two streams, and for each what writes the line of a number to it."""
+    """Two streams, and for each a function that writes the line with a given number to it."""
     pairs = [socket.socketpair() for _ in range(2)]
     with ExitStack() as stack:
         for one in itertools.chain(*pairs):
@@ -83,9 +83,7 @@ def line_by_line() -> Iterator[LineByLine]:
         yield Followers([ours for ours, _ in pairs]), [writer(peer) for _, peer in pairs]
 
 
-def test_a_stream_that_is_not_served_is_noticed(
-    line_by_line: LineByLine,
-) -> None:
+def test_an_unserved_stream_is_noticed(line_by_line: LineByLine) -> None:
     followers, (write, write_other) = line_by_line
     write(0)
     with pytest.raises(Incorrect, match="only 1 of 2 streams were served"):
@@ -126,7 +124,7 @@ SHORT = {
 
 @pytest.mark.parametrize(("shape", "peer", "share"), [(name, *of) for name, peers in SHORT.items() for of in peers])
 def test_other_shapes_have_their_figures(shape: str, peer: str, share: float, url: str) -> None:
-    """A short form of each: that the check holds, and that tables know what is measured."""
+    """A short form of each passes its check, and tables have a column for each figure."""
     with serving(peer, url) as server:
         figures = SHAPES[shape].measure(server, share)
     assert figures
@@ -135,14 +133,14 @@ def test_other_shapes_have_their_figures(shape: str, peer: str, share: float, ur
 
 
 def test_an_upstream_that_stays_open_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bare ASGI over httpx does not notice that its viewer has left."""
-    monkeypatch.setattr(leaving, "_PATIENCE", 0.5)
+    """Bare ASGI over httpx misses that its viewer has left."""
+    monkeypatch.setattr(leaving, "_TIMEOUT", 0.5)
     with serving("passthrough", url) as server, pytest.raises(Incorrect, match="still open"):
         SHAPES["S6"].measure(server, 0.01)
 
 
 def test_targets_are_worked_out_of_medians() -> None:
-    """Of every shape and peer that they name, and a peer without figures has none."""
+    """Each names shapes and peers that exist, and has no figure where a peer has none."""
     runs = [dict.fromkeys(COLUMNS, value) for value in (3.0, 1.0, 2.0)]
     assert medians({"bridge": runs, "node": []}) == {"bridge": dict.fromkeys(COLUMNS, 2.0)}
     results = {name: medians(dict.fromkeys(shape.peers, runs)) for name, shape in SHAPES.items()}
@@ -153,8 +151,8 @@ def test_targets_are_worked_out_of_medians() -> None:
         assert not target.is_reached(target.bound + (0.1 if target.at_most else -0.1))
 
 
-def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
-    """Of some shapes, of some peers, and of curves."""
+def test_pictures_are_drawn_of_partial_results(tmp_path: Path) -> None:
+    """From some shapes, some peers and some curves."""
     runs = [{"cpu_us": 1.5, "p99_ms": 0.5}]
     growth = {"streams": {"1": {"bridge": runs}, "9": {"bridge": runs}}}
     draw({"runs": {"S1": {"bridge": runs, "node": []}}, "growth": growth}, tmp_path)
