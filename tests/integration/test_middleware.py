@@ -1,8 +1,7 @@
-"""Under the middleware that applications stack on everything: lines still arrive at once, and leaving is noticed."""
+"""Inside the middleware that applications commonly stack: lines still arrive at once, and leaving is noticed."""
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -40,10 +39,10 @@ STACKS = {
 
 @pytest.mark.parametrize("stack", list(STACKS))
 def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stack: str) -> None:
-    """Neither a wrapped `receive` nor a compressing `send` is in the way."""
+    """Even with a wrapped `receive` and a compressing `send`. Without heartbeats, the leaving itself must be heard."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
     work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
-    bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0)
+    bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=None)
     app = Starlette(routes=[Mount("/run-sse", bridge)], middleware=STACKS[stack])
     with serve(app) as served:
         with httpx.stream("GET", served.url + "/run-sse/", headers={"Origin": "http://x"}) as response:
@@ -54,7 +53,4 @@ def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stac
                 if b'"line":"first"' in content:
                     break
             eventually(lambda: running(mark))
-            left = time.monotonic()
         eventually(lambda: not running(mark))
-
-    assert time.monotonic() - left < 3

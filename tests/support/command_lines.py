@@ -1,4 +1,4 @@
-"""Servers as a user starts them: by their command lines, with default settings, in a process group of their own."""
+"""Servers as a user starts them: by their command lines, with default settings, each in its own process group."""
 
 from __future__ import annotations
 
@@ -39,24 +39,29 @@ class ServerProcess:
     log: Path
 
     def tell(self, number: signal.Signals) -> None:
-        """SIGTERM as a service manager sends it; SIGINT as Ctrl-C does, which reaches every process of the group."""
+        """Sends SIGTERM to the server, as a service manager does, or SIGINT to its whole group, as Ctrl-C does."""
         if number is signal.SIGINT:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
 
-    def seconds_until_gone(self, since: float, timeout: float = 20.0) -> float:
-        """How long the server, with all of its processes, has taken."""
+    def wait_until_gone(self, timeout: float = 20.0) -> None:
+        """Waits for the end of the server and all of its processes."""
         self.process.wait(timeout)
-        eventually(lambda: not self._has_processes(), timeout)
+        eventually(lambda: not self.has_processes(), timeout)
+
+    def seconds_until_gone(self, since: float) -> float:
+        """Waits for the end of all processes; returns the seconds since a time of the monotonic clock."""
+        self.wait_until_gone()
         return time.monotonic() - since
 
-    def _has_processes(self) -> bool:
+    def has_processes(self) -> bool:
+        """Whether a process of the server's group is alive."""
         return any(_is_in_group(process, self.process.pid) for process in psutil.process_iter())
 
 
 def _is_in_group(process: psutil.Process, group: int) -> bool:
-    """Zombies are not: somebody's `init` may take its time."""
+    """Zombies count as ended: their parent may reap them late."""
     try:
         return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ProcessLookupError):
@@ -90,7 +95,7 @@ def server_process(server: str, tmp_path: Path, **settings: Any) -> Iterator[Ser
         assert process.poll() is None, log.read_text()
         yield served
     finally:
-        if served._has_processes():
+        if served.has_processes():
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
