@@ -1,4 +1,4 @@
-"""Fixtures for all tests. Async tests run on asyncio and on trio."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Every async test that does not need a server's own event loop runs on both."""
+    """Async tests run on both event loops, unless a test needs a particular server's."""
     return str(request.param)

@@ -1,4 +1,4 @@
-"""One local sandbox for all tests of the folder."""
+"""One local sandbox for all tests of this folder."""
 
 from __future__ import annotations
 

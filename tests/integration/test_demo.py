@@ -34,13 +34,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def problems() -> list[str]:
-    """What the tab complains about. Whoever expects it takes it out."""
+    """Errors on the tab's console. A test that expects one removes it."""
     return []
 
 
 @pytest.fixture
 def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
-    """A tab that has nothing left to complain about when the test is over."""
+    """A tab. Errors on its console fail the test."""
     with browser.new_context() as context:
         opened = context.new_page()
         opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -80,7 +80,7 @@ def answers(url: str) -> bool:
 
 
 def scripts(demo: psutil.Popen, name: str = "pipeline.py") -> list[psutil.Process]:
-    """Those of that name that run. Zombies, and processes that end while we ask, do not."""
+    """The running scripts of that name. Zombies, and processes that end meanwhile, do not count."""
     return [process for process in running(name) if demo.pid in _ancestors(process)]
 
 
@@ -92,7 +92,7 @@ def _ancestors(process: psutil.Process) -> list[int]:
 
 
 def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: Demo) -> None:
-    """As `curl -N` sees it: no redirect, a first byte at once, a steady stream, the exit."""
+    """`curl -N` sees a first byte at once, a steady stream and the exit, without a redirect."""
     arrivals = [time.monotonic()]
     with httpx.stream("GET", demo[0] + "/run-sse", timeout=30) as response:
         content = b""
@@ -108,7 +108,7 @@ def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: Demo) -> N
 
 
 def test_the_page_runs_shows_and_stops(demo: Demo, page: Page) -> None:
-    """Run, live lines with stderr told apart, Stop, which really ends the script; then a whole run to its exit."""
+    """Run shows live lines, with stderr marked. Stop ends the script. A second run goes on to its exit."""
     url, process = demo
     page.goto(url)
     page.click("#run")
@@ -132,7 +132,7 @@ def test_the_page_runs_shows_and_stops(demo: Demo, page: Page) -> None:
 
 
 def test_only_known_names_can_be_chosen(demo: Demo) -> None:
-    """Whatever else the query holds is refused before anything runs."""
+    """Any other value in the query is refused before a script runs."""
     for wrong in ("script=rm", "script=pipeline.py", "policy=Block", "policy=", "rate=1"):
         answer = httpx.get(f"{demo[0]}/run-sse?{wrong}")
         assert (wrong, answer.status_code) == (wrong, 400)
@@ -140,7 +140,7 @@ def test_only_known_names_can_be_chosen(demo: Demo) -> None:
 
 
 def test_the_policy_is_chosen_with_the_keyboard_and_kept_while_a_run_goes_on(demo: Demo, page: Page) -> None:
-    """Each control has a name, and the hint says what the policy does."""
+    """Each control has a label, and the hint says what the policy does."""
     page.goto(demo[0])
     page.get_by_label("Slow").focus()
     page.keyboard.press("Space")
@@ -162,7 +162,7 @@ def test_the_policy_is_chosen_with_the_keyboard_and_kept_while_a_run_goes_on(dem
 
 @pytest.mark.parametrize("policy", ["block", "coalesce"])
 def test_200_000_lines_arrive_and_are_counted(demo: Demo, page: Page, policy: str) -> None:
-    """Every one of them, as an event of its own, or merged into few."""
+    """Each is an event of its own under `Block`; `Coalesce` merges them into few events."""
     run_lines(page, demo[0], policy)
     wait_for_exit(page)
 
@@ -177,7 +177,7 @@ def test_200_000_lines_arrive_and_are_counted(demo: Demo, page: Page, policy: st
 
 
 def test_drop_thins_what_a_slow_connection_gets_and_counts_the_rest(demo: Demo, page: Page) -> None:
-    """The notices stand where lines are missing, and the lines behind them keep their numbers."""
+    """Notices stand where lines are missing, and the lines after them keep their numbers."""
     run_lines(page, demo[0], "drop", slow=True)
     wait_for_exit(page)
 
@@ -196,7 +196,7 @@ def test_drop_thins_what_a_slow_connection_gets_and_counts_the_rest(demo: Demo, 
 
 
 def test_block_holds_the_script_back_on_a_slow_connection(demo: Demo, page: Page) -> None:
-    """It is still there, in its `print`, when the page has the first thousands of lines."""
+    """The script still waits in its `print` when the page shows the first thousand lines."""
     run_lines(page, demo[0], "block", slow=True)
     page.wait_for_function(
         "lines => Number(lines.textContent.replace(',', '')) > 1000", arg=page.query_selector("#lines")
@@ -211,8 +211,8 @@ def test_block_holds_the_script_back_on_a_slow_connection(demo: Demo, page: Page
 # -- coming back, and watching together
 
 
-def test_a_cut_connection_is_counted_and_nothing_is_missing(page: Page, problems: list[str]) -> None:
-    """The browser comes back by itself in the middle of 200,000 lines, and the figures say that it did."""
+def test_a_cut_connection_is_counted_and_every_line_arrives(page: Page, problems: list[str]) -> None:
+    """The browser reconnects by itself in the middle of 200,000 lines, and the figures count it."""
     with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
         run_lines(page, served.url, "block")
         page.wait_for_function("lines => lines.textContent.length > 5", arg=page.query_selector("#lines"))
@@ -229,7 +229,7 @@ def test_a_cut_connection_is_counted_and_nothing_is_missing(page: Page, problems
 
 
 def test_a_second_tab_watches_by_the_link_and_either_may_go(demo: Demo, page: Page) -> None:
-    """It shows the run from its beginning. The run goes on when one of them leaves, even the one that started it."""
+    """It shows the run from its beginning. The run goes on when either tab leaves, even the one that started it."""
     page.goto(demo[0])
     page.click("#run")
     page.get_by_text("Batch 1/10").wait_for()
@@ -253,7 +253,7 @@ def test_a_second_tab_watches_by_the_link_and_either_may_go(demo: Demo, page: Pa
 
 
 def test_a_reload_comes_back_to_the_run_and_its_address_ends_with_it(demo: Demo, page: Page) -> None:
-    """Also what was chosen is in the address. Later, the address says how the run ended, or that it is unknown."""
+    """The address holds the choices, too. Later it leads to how the run ended, or to the notice that it is unknown."""
     page.goto(demo[0])
     page.get_by_label("Coalesce").check()
     page.click("#run")
@@ -279,8 +279,8 @@ def test_a_reload_comes_back_to_the_run_and_its_address_ends_with_it(demo: Demo,
     assert page.is_enabled("#run")
 
 
-def test_who_watches_too_late_is_told_how_many_lines_are_not_kept(demo: Demo, page: Page) -> None:
-    """A run that is over can be watched for another minute, but the bridge keeps only megabytes of it."""
+def test_a_late_page_shows_how_many_lines_are_gone(demo: Demo, page: Page) -> None:
+    """A run that is over can be watched for another minute, but the bridge keeps only its last megabytes."""
     run_lines(page, demo[0], "coalesce")
     page.wait_for_url(re.compile("#run="))
     address = page.url
@@ -295,7 +295,7 @@ def test_who_watches_too_late_is_told_how_many_lines_are_not_kept(demo: Demo, pa
     assert all(text.startswith(f"{number:>7,}  station") for number, text in rows(page))
 
 
-# -- what the page shows
+# -- helpers: what the page shows
 
 
 def run_lines(page: Page, url: str, policy: str, *, slow: bool = False) -> None:
@@ -312,7 +312,7 @@ def wait_for_exit(page: Page) -> None:
 
 
 def figures(page: Page) -> dict[str, int]:
-    """The figures that are shown, but for the time."""
+    """The figures on the page, except the time."""
     pairs = page.eval_on_selector_all(
         ".figures > :not([hidden])", "figures => figures.map(one => [...one.children].map(part => part.textContent))"
     )
@@ -334,7 +334,7 @@ def open_second(page: Page) -> Page:
 
 
 def wait_for_more_lines(page: Page) -> None:
-    """Two of them: what another tab has done has had its effect by then."""
+    """Waits for two more lines: by then the other tab's action has had its effect."""
     page.wait_for_function(
         "lines => Number(lines.textContent) > (window.linesBefore ??= Number(lines.textContent)) + 1",
         arg=page.query_selector("#lines"),

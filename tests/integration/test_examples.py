@@ -46,8 +46,8 @@ def test_an_application_with_the_bridge_in_it(name: str, path: str, root_path: s
     ]
 
 
-def test_the_fastapi_example_refuses_who_is_not_logged_in() -> None:
-    """Before anything is started."""
+def test_the_fastapi_example_refuses_strangers() -> None:
+    """A request without the cookie gets 401 before a command runs."""
     app = importlib.import_module("examples.fastapi_app").app
     with serve(app) as served:
         response = httpx.get(served.url + "/run-sse", follow_redirects=True)
@@ -56,8 +56,8 @@ def test_the_fastapi_example_refuses_who_is_not_logged_in() -> None:
     assert response.json()["error"] == {"code": "unauthorized", "message": "Log in first.", "request_id": None}
 
 
-def test_the_script_for_the_real_platform() -> None:
-    """It creates, runs, leaves, looks and destroys; here against the local sandbox."""
+def test_the_script_for_the_real_platform_works_with_the_local_sandbox() -> None:
+    """It creates a sandbox, runs, leaves, checks for processes and destroys. No test runs it against the platform."""
     finished = subprocess.run(
         [sys.executable, "examples/miosa_platform.py"],
         cwd=ROOT,

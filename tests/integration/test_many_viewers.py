@@ -1,4 +1,4 @@
-"""A thousand viewers of one run: some stalled, some leaving and coming back; nobody spoils it for others."""
+"""A thousand viewers of one run: some stall, some leave and come back, and the others are served as ever."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ POLICIES = {
 
 @dataclass
 class Client:
-    """One viewer after another of the same run, as a browser's reconnections are.
+    """A browser that follows one run over several connections.
 
-    It keeps bytes, and looks into them only at the end: a thousand clients share a core with the server.
+    It keeps bytes, and parses them only at the end: a thousand clients share a core with the server.
     """
 
     port: int
     path: str
-    #: Whole frames, without those that begin a response.
+    #: Whole frames, except those that begin a response.
     frames: bytes = b""
     run: str = ""
     connections: int = 0
@@ -64,7 +64,7 @@ class Client:
         return stream
 
     async def read(self, stream: anyio.abc.SocketStream, stop_after: float = inf) -> None:
-        """To the end of the response, or until so many bytes have come; then the connection is gone."""
+        """Reads to the end of the response, or until `stop_after` bytes have come; then closes the connection."""
         pieces, size = [], 0
         async with stream:
             with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
@@ -78,7 +78,7 @@ class Client:
         self.frames += body[: body.rfind(b"\n\n") + 2].partition(b"\n\n")[2].replace(b": heartbeat\n\n", b"")
 
     async def read_to_the_end(self, longest: float = inf) -> None:
-        """Comes back behind what it saw, as often as it takes, if it is disconnected or leaves."""
+        """Reconnects after each disconnection, behind the last frame it saw, until the run is over."""
         while not self.is_over:
             await self.read(await self.connect(), longest * random.random() if longest < inf else inf)
 
@@ -88,7 +88,7 @@ class Client:
 
 
 async def test_a_thousand_viewers_of_one_run(anyio_backend: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
-    """The good ones' lines are complete and in order, whatever the others do; the command runs once, and ends."""
+    """Viewers that read get all lines in order, whatever the others do. The command runs once, and ends."""
     sandbox.write("/workspace/lines.py", SCRIPT)
     settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": "python3 /workspace/lines.py"}
     run_over = anyio.Event()
@@ -99,7 +99,7 @@ async def test_a_thousand_viewers_of_one_run(anyio_backend: str, sandbox: LocalS
         await client.read_to_the_end()
 
     async def stalled(client: Client) -> None:
-        """Reads nothing until the run is over; if it was disconnected meanwhile, it comes back for the rest."""
+        """Starts to read once the run is over; reconnects for the rest if it was disconnected meanwhile."""
         stream = await client.connect()
         await run_over.wait()
         await client.read(stream)
@@ -134,7 +134,7 @@ async def test_a_thousand_viewers_of_one_run(anyio_backend: str, sandbox: LocalS
 
 
 def unchunked(body: bytes) -> bytes:
-    """The bytes in a chunked body (RFC 9112 7.1), as far as they came."""
+    """The bytes in a chunked body (RFC 9112 7.1), which may break off."""
     pieces, start = [], 0
     while (end := body.find(b"\r\n", start)) > 0 and (size := int(body[start:end], 16)):
         pieces.append(body[end + 2 : end + 2 + size])
@@ -147,7 +147,7 @@ def objects(frames: bytes) -> list[dict[str, Any]]:
 
 
 def missing(client: Client) -> int:
-    """The lines that gaps count, where all the others are in their places."""
+    """The number of lines that gaps count; checks that all others are in their places."""
     place = gaps = 0
     *said, last = objects(client.frames)
     for body in said:

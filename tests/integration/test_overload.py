@@ -1,4 +1,4 @@
-"""Viewers that stop reading, vanish, and frames of any size: memory is bounded, and what should end ends."""
+"""Viewers that stop reading, viewers that vanish, and huge frames: memory stays bounded, and runs end."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.sandboxes import KEY, LocalSandbox, running
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
-#: What a server may grow by: the marks (`high_water` and `replay`), and 32 MiB for HTTP clients, and some 10 MB of
-#: which belong to its first request ever.
-GROWTH = (1 + 8 + 32) * MIB
+#: Bytes that a server may grow by: the marks (`high_water` and `replay`), and 32 MiB for HTTP clients, some 10 MB of
+#: which its very first request takes.
+MAX_GROWTH = (1 + 8 + 32) * MIB
 
 
 class RawViewer:
-    """A client that reads only when it is told to."""
+    """A client that reads only on demand."""
 
     def __init__(self, port: int, *, policy: str = "") -> None:
         self.socket = socket.socket()
@@ -45,7 +45,7 @@ class RawViewer:
         self.socket.close()
 
     def events(self) -> Iterator[events.Event]:
-        """What is dispatched until the connection ends."""
+        """The events that an `EventSource` would dispatch, until the connection ends."""
         splitter, head = FrameSplitter(None), b""
         while b"\r\n\r\n" not in head:
             head += self.socket.recv(4096)
@@ -60,9 +60,9 @@ POLICIES = {"block": ("Block", {"stall_timeout": None}), "drop": ("Drop", {}), "
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_more_than_the_marks_at_a_viewer_that_stops_reading(policy: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
-    """Under `Block` the script waits in its `print`, under the others it does not; memory is bounded under all.
+    """Under `Block` the script waits in its `print`, under the others it runs on; memory is bounded under all.
 
-    When the viewer reads on, what it gets and what the gaps count is what was printed, in order, to the end.
+    When the viewer reads on, the lines it gets and those that gaps count add up to the output, in order, to the end.
     """
     lines, width, progress = 40_000, 10_000, tmp_path / "progress"
     sandbox.write(
@@ -93,7 +93,7 @@ open({str(progress)!r}, "w").write("done")
         seen.see(next(stream))
 
         def is_held() -> bool:
-            """The script stands still before its end: it waits in its `print`."""
+            """The script makes no progress before its end: it waits in its `print`."""
             first = progress.read_text()
             time.sleep(0.5)
             return bool(first) and first == progress.read_text()
@@ -103,7 +103,7 @@ open({str(progress)!r}, "w").write("done")
             assert int(progress.read_text()) < lines / 2
         else:
             eventually(lambda: progress.read_text() == "done", 60)
-        assert peak(bridge) - before < GROWTH
+        assert peak(bridge) - before < MAX_GROWTH
 
         for event in stream:
             seen.see(event)
@@ -111,11 +111,11 @@ open({str(progress)!r}, "w").write("done")
         assert seen.next == lines
         assert (seen.missing > lines / 2) == (policy != "block")
         assert seen.missing == 0 or policy != "block"
-        assert peak(bridge) - before < GROWTH
+        assert peak(bridge) - before < MAX_GROWTH
 
 
 class Seen:
-    """What a page makes of the numbered lines it gets: they go up by one, but for what gaps count."""
+    """Checks that the numbered lines of a page go up by one, except where a gap counts the missing ones."""
 
     def __init__(self, width: int) -> None:
         self.next = 0
@@ -141,7 +141,7 @@ class Seen:
 def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_timeout(
     sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
-    """No FIN, no RST, nothing read: the script that prints on at it is killed."""
+    """The client sends neither FIN nor RST and stops reading; its script is killed although it keeps printing."""
     mark = uuid.uuid4().hex
     settings: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
     with (
@@ -155,7 +155,7 @@ def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_t
 
 @contextmanager
 def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
-    """A server for one request: an event stream of `parts`, the second of which is repeated."""
+    """Serves a single request with an event stream of three `parts`, the second of which is repeated."""
     first, again, last = parts
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -176,7 +176,7 @@ def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
 
 
 def test_a_frame_of_100_mb_is_discarded_in_bounded_memory_and_the_next_line_arrives(tmp_path: Path) -> None:
-    """A gap says where it was; the run goes on."""
+    """A gap stands in for the frame, and the run goes on."""
     head, tail = b'event: stdout\ndata: {"line":"', b'"}\n\n'
     ending = tail + head + b"next" + tail + b'event: exit\ndata: {"exit_code":0}\n\n'
     with (
@@ -193,10 +193,10 @@ def test_a_frame_of_100_mb_is_discarded_in_bounded_memory_and_the_next_line_arri
             {"type": "stdout", "line": "next"},
             {"type": "exit", "code": 0},
         ]
-        assert peak(bridge) - before < GROWTH
+        assert peak(bridge) - before < MAX_GROWTH
 
 
 def peak(bridge: BridgeProcess) -> int:
-    """The most resident bytes that the process ever had."""
+    """Peak resident bytes of the process."""
     status = Path(f"/proc/{bridge.process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""The page of the tutorial, unchanged, in a real browser, under each policy."""
+"""The tutorial's page, unchanged, in a real browser under each policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import serve
 
-#: Bursts with silences between, two streams, text that looks like more than one line, and a progress bar.
+#: Bursts with silences between, two streams, and text that looks like several lines or like JSON.
 SCRIPT = """
 import sys, time
 for burst in range(20):
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("policy", [Block(), Drop(), Coalesce(), Coalesce(max_rate=None)], ids=repr)
 def test_the_tutorials_page_shows_the_scripts_output(browser: Browser, sandbox: LocalSandbox, policy: Any) -> None:
-    """With fewer events under `Coalesce`, and the same text; nobody here is slow enough to lose anything."""
+    """The text is the same under each policy, as the browser is fast enough; `Coalesce` needs fewer events."""
     sandbox.write("/workspace/bursts.py", SCRIPT)
 
     def resolve(request: Request) -> SandboxExec:

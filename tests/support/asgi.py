@@ -1,4 +1,4 @@
-"""A viewer in the place of a server: drives an ASGI application with closures, and no client at all."""
+"""A viewer without a server: drives an ASGI application directly, through `receive` and `send`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from sse_bridge.wire.frames import FrameSplitter
 class Page:
     """One request. Hand `page.scope, page.receive, page.send` to the application.
 
-    `leave()` disconnects; `stall()` makes `send` hang until `resume()`; `until(...)` waits for what was sent.
+    `leave()` disconnects; `stall()` makes `send` hang until `resume()`; `until(...)` waits for a condition on what the
+    application has sent.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Page:
             "server": ("127.0.0.1", 80),
         }
         self.sent: list[Message] = []
-        #: Raised by `send`, as servers of ASGI HTTP 2.4 do it after the client has left.
+        #: Raised by `send`, as servers of ASGI HTTP 2.4 do after the client has left.
         self.broken: OSError | None = None
         self._body: bytes | None = body
         self._left = anyio.Event()
@@ -92,17 +93,17 @@ class Page:
 
     @property
     def ended(self) -> bool:
-        """The response is complete: the last body said that no more follows."""
+        """Whether the response is complete: its last part had `more_body` false."""
         return len(self.sent) > 1 and not self.sent[-1]["more_body"]
 
     @property
     def events(self) -> list[Event]:
-        """What an `EventSource` would have dispatched so far."""
+        """The events that an `EventSource` would have dispatched so far."""
         return [event for event in events.parse(FrameSplitter(None).feed(self.content)) if event.data is not None]
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """The same for the typed dialect, as `onmessage` reads it."""
+        """The JSON objects of the events, in the typed dialect."""
         return [json.loads(event.data or "") for event in self.events]
 
     @property

@@ -1,6 +1,6 @@
-"""A bridge in a process of its own, so that its memory, sockets and end can be looked at from outside.
+"""A bridge in its own process, for tests that observe its memory, sockets and end from outside.
 
-Run as a program it serves one bridge on the listening socket that it inherits; see `bridge_process`.
+Run as a program, this module serves one bridge on the listening socket that it inherits; see `bridge_process`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def bridge_process(
         server: `uvicorn`, `hypercorn` or `granian`.
         send_buffer: bytes that the kernel holds for each connection; `None` leaves it to the kernel. Not for granian.
         settings: `url` and `key` of the platform, `sandbox` and `command` to run; or `follow`, the URL of a stream.
-            `policies` are the policies a viewer may ask for with the query parameter `policy`, by name, each as the
-            name of its class and its arguments; the first is the default.
+            `policies` maps the names that a viewer may give in the query parameter `policy` to a class's name and its
+            arguments; the first is the default.
     """
     log = tmp_path / f"{server}.log"
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
@@ -57,7 +57,7 @@ def bridge_process(
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         listener.set_inheritable(True)
         command = [sys.executable, "-m", "tests.support.bridge_process", server, str(listener.fileno()), str(port)]
-        if server == "granian":  # takes a port only
+        if server == "granian":  # binds the port itself
             listener.close()
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -91,7 +91,7 @@ def _answers(url: str) -> bool:
 
 
 def make_app() -> Any:
-    """The application that the program serves."""
+    """The application that the program serves; granian calls it by name."""
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
     from starlette.routing import Route

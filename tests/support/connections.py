@@ -1,4 +1,4 @@
-"""A TCP connection over loopback, both of its ends, and the request that a server would make of it."""
+"""A TCP connection over loopback: both ends, and the ASGI scope of a request on it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Connection", "connected"]
 class Connection:
     server: socket.socket
     client: socket.socket
-    #: What names it in an ASGI scope, gathered while it was open.
+    #: The keys of an ASGI scope that identify the connection, taken while it was open.
     scope: dict[str, Any]
 
     def is_open(self) -> bool:
-        """Whether the client has seen no end of it."""
+        """Whether the client still sees it as open."""
         self.client.setblocking(False)
         try:
             return self.client.recv(1) != b""
@@ -38,7 +38,7 @@ class Connection:
 
 @contextmanager
 def connected(host: str = "127.0.0.1") -> Iterator[Connection]:
-    """Connects to itself at a loopback address; both ends are closed with the context."""
+    """Connects to itself at a loopback address; closes both ends with the context."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         client = socket.create_connection(listener.getsockname()[:2])

@@ -9,17 +9,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and throws away what is under way
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and discards buffered data
 
 
 class CuttingProxy:
-    """Passes bytes on to a port of this machine, and cuts each connection after some of them."""
+    """Forwards bytes to a port of this machine, and cuts each connection after a random number of them."""
 
     def __init__(self, port: int, cuts: int, most: int, seed: int) -> None:
         self._port = port
         self._rng = random.Random(seed)
         self._most = most
-        #: Cuts that are still to be made; then connections live.
+        #: Cuts to come; after the last one, connections live on.
         self.cuts_left = cuts
 
     def handle(self, client: socket.socket) -> None:
@@ -39,11 +39,11 @@ class CuttingProxy:
 
 @contextmanager
 def cutting_proxy(port: int, *, cuts: int, most: int, seed: int = 20261123) -> Iterator[tuple[str, CuttingProxy]]:
-    """The proxy's URL and itself.
+    """Serves a proxy; yields its URL and the proxy.
 
     Args:
-        port: where to pass bytes on to.
-        cuts: how many connections are cut.
+        port: the port to forward to.
+        cuts: number of connections to cut.
         most: bytes after which a connection is cut at the latest.
     """
     proxy = CuttingProxy(port, cuts, most, seed)

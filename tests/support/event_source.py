@@ -1,4 +1,4 @@
-"""An `EventSource` in Python: reconnects by itself, with `Last-Event-ID`, until it is told to stop."""
+"""An `EventSource` in Python: reconnects by itself, with `Last-Event-ID`, until the server or the caller stops it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sse_bridge.wire.frames import FrameSplitter
 
 
 class EventSource:
-    """After WHATWG HTML 9.2, but for the reconnection time: it comes back at once."""
+    """Follows WHATWG HTML 9.2, except for the reconnection time: it reconnects at once."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -20,7 +20,7 @@ class EventSource:
         self.connections = 0
 
     def events(self) -> Iterator[Event]:
-        """What is dispatched, until a status other than 200 (204 says that there is no more) or the caller's end."""
+        """The events, until a status other than 200 (204 means that the stream is over), or until the caller stops."""
         with httpx.Client(timeout=30) as client:
             while True:
                 self.connections += 1

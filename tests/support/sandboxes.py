@@ -1,4 +1,4 @@
-"""A local sandbox, served for real, and what tests ask of it over its API."""
+"""A local sandbox on a real server, and helpers that use its API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY: Final = "msk_test_0123456789abcdef"
 
 @dataclass(frozen=True)
 class LocalSandbox:
-    """One sandbox in a server that runs."""
+    """One sandbox on a running server."""
 
     url: str
     id: str
@@ -43,7 +43,7 @@ class LocalSandbox:
 
 @contextmanager
 def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
-    """Serves the local sandbox and creates one in it; `body` goes into the request that creates it."""
+    """Serves the local sandbox's API and creates a sandbox with `body` as the request."""
     with serve(create_app(key=KEY)) as served:
         answer = httpx.post(
             f"{served.url}/api/v1/sandboxes", json=body, headers={"Authorization": f"Bearer {KEY}"}
@@ -52,7 +52,7 @@ def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
 
 
 def running(mark: str) -> list[psutil.Process]:
-    """The processes of this machine whose command line holds `mark`, and that are more than a zombie."""
+    """The processes of this machine whose command line contains `mark`, except zombies."""
     found = []
     for process in psutil.process_iter():
         try:

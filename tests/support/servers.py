@@ -15,21 +15,21 @@ from starlette.types import ASGIApp
 
 __all__ = ["Served", "serve"]
 
-#: Seconds in which a server has to be up, or down. Bounds for what takes tenths of a second.
-_PATIENCE: Final = 10.0
+#: Seconds in which a server has to start, or stop. Either takes tenths of a second.
+_TIMEOUT: Final = 10.0
 
 _OPTIONS: Final = {
-    "log_config": None,  # uvicorn's loggers stay as they are, so that `caplog` sees what they say
+    "log_config": None,  # keeps uvicorn's loggers as they are, so that `caplog` sees their records
     "access_log": False,
     "ws": "none",
-    # Seconds. `asyncio.wait_for` takes it; whatever is still open when a test is over gets cancelled.
+    # Seconds; `asyncio.wait_for` accepts a fraction. Requests that are still open when a test ends get cancelled.
     "timeout_graceful_shutdown": 0.2,
 }
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     #: `http://127.0.0.1:<port>`
     url: str
@@ -39,14 +39,14 @@ class Served:
 
 @contextmanager
 def serve(app: ASGIApp, **uvicorn_options: Any) -> Iterator[Served]:
-    """Serves `app` on a free loopback port for as long as the context lasts.
+    """Serves `app` on a free loopback port until the context ends.
 
     Args:
         app: any ASGI application.
-        uvicorn_options: keywords of `uvicorn.Config`. Nothing is logged but through the `uvicorn` loggers.
+        uvicorn_options: keywords of `uvicorn.Config`.
 
     Raises:
-        RuntimeError: the server did not start, or did not stop.
+        RuntimeError: the server failed to start or to stop in time.
     """
     server = uvicorn.Server(uvicorn.Config(app, **{**_OPTIONS, **uvicorn_options}))
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
@@ -61,13 +61,13 @@ def serve(app: ASGIApp, **uvicorn_options: Any) -> Iterator[Served]:
 
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:
-    # uvicorn leaves by `SystemExit` when the application's startup fails; `_wait_until_started` reports that.
+    # uvicorn raises `SystemExit` when the application's startup fails; `_wait_until_started` reports that.
     with suppress(SystemExit):
         server.run(sockets=[listener])
 
 
 def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
             raise RuntimeError("the server did not start")
@@ -76,8 +76,8 @@ def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> Non
 
 def _stop(server: uvicorn.Server, thread: threading.Thread) -> None:
     server.should_exit = True
-    thread.join(_PATIENCE)
+    thread.join(_TIMEOUT)
     if thread.is_alive():
         server.force_exit = True
-        thread.join(_PATIENCE)
+        thread.join(_TIMEOUT)
         raise RuntimeError("the server did not stop")

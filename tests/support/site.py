@@ -15,7 +15,7 @@ from tests.support.work import ScriptedWork
 
 
 class Site:
-    """A bridge, the work it starts (one after the other), and the pages that visit it."""
+    """A bridge, the works that it starts in order, and the pages that visit it."""
 
     def __init__(self, *works: ScriptedWork, **options: Any) -> None:
         self.starts = 0
@@ -28,14 +28,14 @@ class Site:
         return next(self._works, None) or ScriptedWork()
 
     def open(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
-        """A page that visits, beside whatever else goes on."""
+        """Sends a page's request in a task of its own."""
         extra = {name.replace("_", "-"): value for name, value in headers.items()}
         page = Page(method, path, headers=extra if seen is None else {"Last-Event-ID": seen, **extra})
         self.tasks.start_soon(self.bridge, page.scope, page.receive, page.send)
         return page
 
     async def answer(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
-        """The same, for a request that is answered at once."""
+        """Sends a page's request and waits for the whole response."""
         page = self.open(method, path, seen, **headers)
         await page.until(lambda: page.ended)
         return page
@@ -43,7 +43,7 @@ class Site:
 
 @asynccontextmanager
 async def site(*works: ScriptedWork, **options: Any) -> AsyncGenerator[Site]:
-    """All requests must have ended by themselves soon after the block."""
+    """A site. When the block ends, its requests must end by themselves within the timeout."""
     made = Site(*works, **options)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as made.tasks:

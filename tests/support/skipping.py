@@ -1,4 +1,4 @@
-"""Skipping, where that is allowed at all."""
+"""Skipping a test where the environment allows that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def skip(reason: str) -> None:
-    """Skips the test, or fails it where everything has to run (CI sets `SSE_BRIDGE_NO_SKIPS`)."""
+    """Skips the test, or fails it where all tests have to run (CI sets `SSE_BRIDGE_NO_SKIPS`)."""
     if os.environ.get("SSE_BRIDGE_NO_SKIPS"):
-        pytest.fail(f"nothing may be skipped here: {reason}")
+        pytest.fail(f"SSE_BRIDGE_NO_SKIPS is set, but {reason}")
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""The application of the stop tests, as a module that any server's command line can name: `/run-sse?run=<name>`."""
+"""The application of the stop tests, as a module for any server's command line. It serves `/run-sse?run=<name>`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for what other processes do."""
+"""Waiting for the effects of other threads and processes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], timeout: float = 10.0) -> T:
-    """The first true value of `condition`, which is asked again and again.
+    """Calls `condition` until its value is true, and returns that value.
 
     Raises:
-        AssertionError: it did not become true in time.
+        AssertionError: the value stayed false for `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
