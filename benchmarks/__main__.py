@@ -92,7 +92,7 @@ def _processor() -> str:
 
 
 def _answer(command: list[str]) -> str:
-    """What a program prints about its version; empty if it is not installed."""
+    """What a program prints about its version; empty if it is missing."""
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except OSError:

@@ -27,7 +27,7 @@ _LEAST_SHARE: Final = 0.25
 
 
 class Incorrect(Exception):
-    """A peer did not deliver the printed lines, so it gets no figure."""
+    """A peer failed to deliver the printed lines, so it gets no figure."""
 
 
 def connect(port: int, target: str) -> socket.socket:
@@ -125,7 +125,7 @@ class Followers:
         """Reads until every connection has received a line, and for `seconds` more.
 
         Raises:
-            Incorrect: some connections have none after `timeout` seconds, or as in `follow`.
+            Incorrect: some connections are still silent after `timeout` seconds, or as in `follow`.
         """
         give_up = time.monotonic() + timeout
         while (served := len(self._last)) < len(self._connections):

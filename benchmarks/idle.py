@@ -13,7 +13,7 @@ from .servers import Serving
 
 __all__ = ["idle"]
 
-#: Connections opened before memory is first measured, so that what the first ones set up does not count.
+#: Connections opened before memory is first measured, because the first ones set up what all share.
 _WARM_UP = 50
 #: Connections that are opened at once.
 _BATCH = 50

@@ -59,7 +59,7 @@ class Serving:
     name: str
     port: int
     process: psutil.Process
-    #: The URL of the upstream whose streams it serves.
+    #: The URL of its upstream.
     upstream: str
 
     def family(self) -> list[psutil.Process]:
@@ -100,7 +100,7 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
     """Starts a peer in its own process, and ends it with the context.
 
     Raises:
-        FileNotFoundError: its program is not installed.
+        FileNotFoundError: its program is missing.
     """
     peer, port = PEERS[name], free_port()
     own = {"UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
@@ -114,7 +114,7 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
 
 
 def free_port() -> int:
-    """A port without a listener."""
+    """A port that is free at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port
@@ -125,7 +125,7 @@ def started(port: int, process: subprocess.Popen[bytes], log: Path | None = None
     """Waits until a process listens on `port`; ends the process with the context.
 
     Raises:
-        RuntimeError: it did not listen in time. The message includes its log.
+        RuntimeError: it ended, or listened too late. The message includes its log.
     """
     with _ended(process):
         try:

@@ -90,7 +90,7 @@ def _followed(server: Serving, connections: Sequence[socket.socket], seconds: fl
 
 
 def warm_up() -> None:
-    """Keeps the processor busy until its clock is up, so that the first repetition does not pay for that."""
+    """Keeps the processor busy until its clock is up, which the first repetition would otherwise pay for."""
     until = time.perf_counter() + 0.5
     while time.perf_counter() < until:
         pass

@@ -18,7 +18,7 @@ from .upstream import BLOCK
 
 __all__ = ["stalled"]
 
-#: Seconds for which the viewer does not read.
+#: Seconds for which the viewer stops reading.
 _STALL: Final = 3.0
 _SAID: Final = re.compile(rb'"type": ?"gap", ?"dropped": ?(\d+)|"line": ?"([^"]*)"')
 _EXIT: Final = re.compile(rb'"(?:exit_code|code)": ?0\}\s*\Z')

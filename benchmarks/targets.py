@@ -24,7 +24,7 @@ class Target(NamedTuple):
     at_most: bool = True
 
     def figure(self, results: Results) -> float | None:
-        """The value, or `None` if a shape or a peer that it needs has no figures."""
+        """The value, or `None` if the results lack a shape or a peer that it needs."""
         try:
             return self.of(results)
         except KeyError:

@@ -17,7 +17,7 @@ app = FastAPI()
 
 
 async def pipeline(request: Request) -> SandboxExec:
-    """What to run for this user. FastAPI's dependencies do not reach a mounted application, so check here."""
+    """What to run for this user. Check the login here: FastAPI's dependencies end at a mounted application."""
     if request.cookies.get("user") is None:
         raise HTTPException(401, "Log in first.")
     command = "for batch in 1 2 3; do echo processing batch $batch; sleep 0.2; done"

@@ -1,6 +1,6 @@
 """The command line. Each subcommand has one function that adds it to the parser and one that runs it.
 
-A subcommand imports its parts when it runs: applications that mount the bridge need neither uvicorn nor the sandbox.
+A subcommand imports its parts when it runs, so that applications can mount the bridge without uvicorn or the sandbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code.
 
     Args:
-        argv: the arguments without the program's name; `None` takes the process's.
+        argv: the arguments after the program's name; `None` takes the process's.
     """
     parser = argparse.ArgumentParser(prog="sse-bridge", description="Sandbox output as Server-Sent Events.")
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
@@ -122,7 +122,7 @@ def _notice_frozen_clients(listener: socket.socket) -> None:
     """Sets options that connections inherit. Without them a client that vanished silently looks alive for minutes: the
     kernel takes up to some 4 MB before a `send` hangs."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)  # ms without an acknowledgement
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)  # ms until an acknowledgement
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 16 * 1024)  # bytes waiting in the kernel
 

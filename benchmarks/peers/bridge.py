@@ -1,6 +1,6 @@
 """The bridge at its defaults, except for `VARIANT`, and for `grace=0`: a viewer that leaves ends its run at once.
 
-`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were not installed), or `httpx`
+`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were missing), or `httpx`
 (httpx's own transport, which trio gets). The sandbox is the request's `shape`, unless the environment sets `SANDBOX`;
 the command may be set by `COMMAND`.
 """

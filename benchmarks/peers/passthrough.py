@@ -1,4 +1,4 @@
-"""Bare ASGI over httpx: passes the upstream's bytes on as they come, and does not notice that a viewer leaves."""
+"""Bare ASGI over httpx: passes the upstream's bytes on as they come, and misses that a viewer leaves."""
 
 import os
 from typing import Any

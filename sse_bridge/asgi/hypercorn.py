@@ -17,7 +17,7 @@ __all__ = ["watch"]
 def watch(stop: Callable[[], None]) -> None:
     """Calls `stop` on the event loop when the hypercorn that runs on it begins to stop. Ignores other servers.
 
-    hypercorn's trio worker gives no such sign: it cancels requests after the graceful timeout.
+    Under hypercorn's trio worker a stop goes unseen until it cancels requests, after the graceful timeout.
     """
     trigger = getattr(sys.modules.get("hypercorn.utils"), "raise_shutdown", None)
     if trigger is None:

@@ -13,7 +13,7 @@ __all__ = ["ASGIApp", "AnyASGIApp", "Message", "Receive", "Scope", "Send", "body
 Headers = Iterable[tuple[bytes, bytes]]
 
 #: An ASGI application of any framework. Starlette types ASGI's dictionaries as mappings, Quart and hypercorn as unions
-#: of typed dictionaries; to a type checker neither is the other.
+#: of typed dictionaries, and type checkers accept neither for the other.
 AnyASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -28,7 +28,7 @@ def body(content: bytes, more: bool) -> Message:
 
 
 async def send_json(send: Send, status: int, content: Any, headers: Headers = ()) -> None:
-    """A whole response. Statuses that allow no body (204, 304) get none, whatever `content` is."""
+    """A whole response. `content` is left out for statuses without a body (204, 304)."""
     payload = b"" if status in (204, 304) else json.dumps(content).encode()
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(payload))] if payload else []
     await send(start(status, [*own, (b"cache-control", b"no-store"), *headers]))

@@ -1,4 +1,4 @@
-"""`SSEBridgeMiddleware`: a bridge at one path of an application that has no mounts, or should not know of it."""
+"""`SSEBridgeMiddleware`: a bridge at one path of an application of any framework, even one without mounts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Cuts connections whose clients do not read. ASGI has no message for that.
+"""Cuts the connections of clients that stopped reading. ASGI has no message for that.
 
 A server that ends such a response waits indefinitely for the client to take what was written. Shutting the socket down
 makes the write fail, and the server closes the connection. The socket is found among those of this process by the two
-addresses that the request names; a connection that is not found is left alone.
+addresses that the request names; if the search fails, the connection stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DESCRIPTOR_FOLDERS: Final = ("/proc/self/fd", "/dev/fd")
 #: stall at once.
 _LIST_LIFETIME: Final = 1.0
 
-#: `linux/sockios.h`: bytes not sent yet. Bytes sent and not yet acknowledged do not count.
+#: `linux/sockios.h`: bytes still to be sent, excluding those that only await their acknowledgement.
 _SIOCOUTQNSD: Final = 0x894B
 
 #: The key of a connection: host and port of the client, then of the server. IPv6 addresses have more parts.
@@ -56,7 +56,7 @@ class Sockets:
             return True
 
     def unsent(self, scope: Scope) -> int:
-        """Bytes that the kernel holds because the client of this request takes no more; 0 where that is unknown."""
+        """Bytes that the kernel holds because the request's client has stopped reading; 0 where that is unknown."""
         with self._found(scope) as found:
             return 0 if found is None else _unsent(found)
 
@@ -155,4 +155,4 @@ def _unsent(connection: socket.socket) -> int:
 
     with suppress(OSError):
         return int(struct.unpack("i", fcntl.ioctl(connection, _SIOCOUTQNSD, bytes(4)))[0])
-    return 0  # a kernel without this call
+    return 0  # the kernel lacks this call

@@ -40,7 +40,7 @@ _SCRIPTS: Final = ("pipeline.py", "lines.py")
 
 _COMMANDS: Final = {
     "pipeline": "python3 -u /workspace/pipeline.py",
-    "lines": "python3 /workspace/lines.py",  # without `-u`: a system call for each line would take most of the time
+    "lines": "python3 /workspace/lines.py",  # buffered: with `-u`, system calls take most of the time
 }
 _POLICIES: Final[Mapping[str, Policy]] = {
     "block": Block(),

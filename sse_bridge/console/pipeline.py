@@ -15,7 +15,7 @@ from pathlib import Path
 BATCHES = 10
 ROWS_PER_BATCH = 500
 STEP = 0.33  # seconds; a batch takes three steps
-DAMAGED_ROWS = {4: 217, 8: 41}  # batch: the row whose value is missing
+DAMAGED_ROWS = {4: 217, 8: 41}  # batch: the row that lacks its value
 
 RESULTS = Path("results.csv")
 COLUMNS = ["batch", "count", "mean", "stdev", "min", "max"]

@@ -73,7 +73,7 @@ def missing(field: str) -> ApiError:
 
 
 def not_found(what: str) -> ApiError:
-    """The answer where `what` does not exist."""
+    """The refusal of a request for something unknown."""
     return ApiError(404, "NOT_FOUND", f"{what} not found")
 
 

@@ -179,7 +179,7 @@ class _Outlet:
                 with anyio.CancelScope() as self._sending:
                     await self._try(message)
             if message.get("more_body") is False:
-                self._stop()  # so that a heartbeat waiting for its turn is not sent
+                self._stop()  # drops a heartbeat that waits for its turn
             self._last = anyio.current_time()
 
     async def _try(self, message: Message) -> None:

@@ -122,7 +122,7 @@ def _path(body: dict[str, object]) -> str:
 
 
 def _label(body: dict[str, object]) -> str:
-    """The client's own `path`, valid or not, in a form that can be sent back."""
+    """The client's own `path`, even an invalid one, in a form that can be sent back."""
     return str(body.get("path"))[:1000].encode("utf-8", "replace").decode()
 
 

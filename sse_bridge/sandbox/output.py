@@ -88,7 +88,7 @@ def exit_frame(exit_code: int, *, timed_out: bool = False) -> bytes:
 def boundary(data: bytes | bytearray, limit: int) -> int:
     """Where to cut `data`, which is longer than `limit`: there, or up to three bytes earlier, between characters."""
     for end in range(limit, max(0, limit - 4), -1):
-        if data[end] & 0xC0 != 0x80:  # not a continuation byte
+        if data[end] & 0xC0 != 0x80:  # the first byte of a character
             return end
     return limit
 

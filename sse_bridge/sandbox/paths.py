@@ -28,7 +28,7 @@ _MENTION: Final = re.compile(r"(?<![\w./~)}\]*?%+@-])/workspace(?![\w.%+@~-])")
 # The workspace at the beginning of a path.
 _ROOT: Final = re.compile(r"\A/+workspace(?:/+|\Z)")
 
-# Characters without a meaning to a shell, quoted or unquoted.
+# Characters that a shell takes literally, quoted or unquoted.
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 

@@ -42,7 +42,7 @@ _PROC: Final = Path("/proc")
 
 
 class CannotStart(Exception):
-    """A command could not be started.
+    """The start of a command failed.
 
     Args:
         reason: for people.
@@ -100,7 +100,7 @@ class Pipe:
         """
         while piece := await self._next():
             await deliver(piece)
-            await checkpoint()  # in a burst neither the read nor the delivery waits, and would starve other tasks
+            await checkpoint()  # in a burst, read and delivery return at once and would starve other tasks
         self.delivered.set()
         await self._discard()
 
@@ -152,7 +152,7 @@ class Command:
         """Waits until the command has ended, which its timeout may enforce, and its output is delivered.
 
         Children that keep the pipes open delay this by `_LATE_OUTPUT` at most. A slow client delays it as long as it
-        takes: output printed before the end is never dropped.
+        takes: all output printed before the end is delivered.
         """
         with anyio.move_on_after(self._timeout) as limit:
             await self.process.wait()
@@ -274,10 +274,10 @@ def kill_all(name: str, processes: Collection[Process]) -> int:
 
 
 async def end_all(name: str, processes: Collection[Process]) -> None:
-    """Repeats `kill_all` until it finds no process any more. Gives up after a few seconds."""
+    """Repeats `kill_all` until two searches in a row find the name gone. Gives up after a few seconds."""
     searches_in_vain = 0
     with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
-        # One search can miss a child that is forked while it runs. Two in a row cannot, in practice.
+        # A single search can miss a child that is forked meanwhile; in practice, two in a row find it.
         while searches_in_vain < 2:
             searches_in_vain = 0 if kill_all(name, processes) else searches_in_vain + 1
             await anyio.sleep(_SEARCH_INTERVAL)
@@ -286,7 +286,7 @@ async def end_all(name: str, processes: Collection[Process]) -> None:
 
 
 def _carriers(name: str) -> Iterator[int]:
-    """The processes that carry `name`. Killed ones no longer count: a zombie's environment is empty."""
+    """The processes that carry `name`, except killed ones: a zombie's environment is empty."""
     entry = f"\0{MARKER}={name}\0".encode()
     for folder in _PROC.glob("[0-9]*"):
         with suppress(OSError):  # the process has ended meanwhile, or belongs to another user

@@ -67,10 +67,10 @@ async def _read(request: Request, limit: int) -> bytes:
 
 
 def _strict_json(text: bytes) -> Any:
-    """Parses JSON as RFC 8259 defines it: without Python's `NaN` and `Infinity`, and without numbers that overflow.
+    """Parses JSON as RFC 8259 defines it: refuses Python's `NaN` and `Infinity`, and numbers that overflow.
 
-    The bridge's `wire` has the same rule for frames. The sandbox shares no code with the bridge, so that tests of one
-    against the other compare two readings of MIOSA's API.
+    The bridge's `wire` repeats this rule for frames. The two share no code, so that tests of one against the other
+    compare two readings of MIOSA's API.
     """
 
     def refuse(number: str) -> NoReturn:
@@ -148,7 +148,7 @@ def seconds(value: object, field: str) -> float | None:
     """`value` as a time span in seconds, or `None` for `None`.
 
     Raises:
-        ApiError: 422, it is not a positive number, or exceeds thirty years.
+        ApiError: 422, it is zero, negative, more than thirty years, or another type.
     """
     if value is None:
         return None
@@ -167,7 +167,7 @@ class ExecRequest:
     #: The folder to run it in, as the client wrote it. `None`: the workspace.
     cwd: str | None
     env: dict[str, str]
-    #: Seconds. `None`: without limit.
+    #: Seconds. `None`: unlimited.
     timeout: float | None
 
     @classmethod

@@ -41,7 +41,7 @@ class ClosingServer(uvicorn.Server):
 
 
 def server_config(app: Callable[..., Any], shutdown_timeout: int) -> uvicorn.Config:
-    """A quiet server: no access log, and only warnings.
+    """A quiet server, which only logs warnings.
 
     Args:
         app: an ASGI application with lifespan events.

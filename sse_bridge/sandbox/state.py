@@ -73,7 +73,7 @@ class Sandbox:
         self._processes: set[Process] = set()  # leaders of groups that may still have members
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
-        # Cleans up even if `destroy` is never called: in a host without lifespan events, for an app that is dropped.
+        # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
         self._sweep = weakref.finalize(self, _sweep, self.id, self.folder, self._processes)
 
     @property
@@ -111,7 +111,7 @@ class Sandbox:
         return {"ready": self.is_ready, "status": status, "components": dict.fromkeys(_COMPONENTS, status)}
 
     async def wait_until_ready(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until the sandbox takes commands. False if it still does not, or is closing."""
+        """Waits up to `timeout` seconds until the sandbox takes commands. False on a timeout, or if it is closing."""
         with anyio.move_on_after(max(0, min(timeout, self.seconds_to_ready))):
             await self._closing.wait()
         return self.is_ready and not self.is_closing

@@ -1,4 +1,4 @@
-"""`hypercorn`: the end of the task in which hypercorn waits for its stop is reported; other tasks' ends are not."""
+"""`hypercorn`: reports the end of the task in which hypercorn waits for its stop, and of that task only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_the_end_of_another_task_is_ignored(anyio_backend: str) -> None:
 async def test_other_servers_never_report(
     anyio_backend: str, is_imported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their tasks are none of hypercorn's, whether or not the process has imported it."""
+    """Even in a process that has imported hypercorn."""
     if not is_imported:
         monkeypatch.delitem(sys.modules, "hypercorn.utils")
     told, end = anyio.Event(), anyio.Event()
@@ -69,7 +69,7 @@ async def test_other_servers_never_report(
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_its_trio_worker_never_reports(anyio_backend: str) -> None:
-    """The worker waits in the same function there, but trio offers no callback for the end of a task."""
+    """The worker waits in the same function there, but only asyncio calls back at the end of a task."""
     told, stop = anyio.Event(), anyio.Event()
 
     async def wait_for_stop() -> None:

@@ -48,7 +48,7 @@ class Ear:
 
 @pytest.mark.parametrize("number", BOTH)
 def test_the_servers_handler_is_called_as_well(number: signal.Signals) -> None:
-    """It gets the same arguments as without us."""
+    """It gets the arguments of the signal."""
     server, ear = Server(), Ear()
 
     signal.raise_signal(number)

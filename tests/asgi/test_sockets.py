@@ -69,7 +69,7 @@ def test_ipv6() -> None:
 
 
 def test_sockets_without_two_addresses_are_skipped(connection: Connection) -> None:
-    """Listening sockets and Unix sockets do not stop the search."""
+    """The search goes on past listening sockets and Unix sockets."""
     left, right = socket.socketpair()
     with socket.create_server(("127.0.0.1", 0)), left, right:
         assert Sockets().cut(connection.scope)
@@ -155,7 +155,7 @@ def test_a_descriptor_that_was_closed_or_names_a_file_is_not_cut(connection: Con
 
 
 def test_bytes_that_a_client_does_not_take_are_counted(connection: Connection) -> None:
-    """Bytes that the client's kernel has taken do not count, read or unread."""
+    """Only bytes still in the server's kernel count, rather than those waiting in the client's."""
     found = Sockets()
     connection.server.sendall(b"x" * 1000)
     assert found.unsent(connection.scope) == 0
@@ -213,7 +213,7 @@ def test_a_socket_that_python_cannot_open_is_skipped(connection: Connection, mon
 
 
 class Cycle:
-    """The object whose method uvicorn passes as `receive`."""
+    """The object behind uvicorn's `receive`, which is a method of it."""
 
     def __init__(self, connection: Connection, *, is_closed: bool = False) -> None:
         self.transport = self

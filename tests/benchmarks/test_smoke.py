@@ -1,4 +1,4 @@
-"""The parts of the benchmarks: every peer delivers every line in order, and a peer that does not is found out."""
+"""The parts of the benchmarks: every peer delivers every line in order, and the client notices failures."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_upstream_that_stays_open_is_noticed(url: str, monkeypatch: pytest.Mo
 
 
 def test_targets_are_worked_out_of_medians() -> None:
-    """Each names shapes and peers that exist, and has no figure where a peer has none."""
+    """Each names shapes and peers that exist. Its figure is `None` where a peer lacks one."""
     runs = [dict.fromkeys(COLUMNS, value) for value in (3.0, 1.0, 2.0)]
     assert medians({"bridge": runs, "node": []}) == {"bridge": dict.fromkeys(COLUMNS, 2.0)}
     results = {name: medians(dict.fromkeys(shape.peers, runs)) for name, shape in SHAPES.items()}

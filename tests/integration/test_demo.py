@@ -80,7 +80,7 @@ def answers(url: str) -> bool:
 
 
 def scripts(demo: psutil.Popen, name: str = "pipeline.py") -> list[psutil.Process]:
-    """The running scripts of that name. Zombies, and processes that end meanwhile, do not count."""
+    """The running scripts of that name, except zombies and processes that end meanwhile."""
     return [process for process in running(name) if demo.pid in _ancestors(process)]
 
 
@@ -285,7 +285,7 @@ def test_a_late_page_shows_how_many_lines_are_gone(demo: Demo, page: Page) -> No
     page.wait_for_url(re.compile("#run="))
     address = page.url
     wait_for_exit(page)
-    page.goto("about:blank")  # a new document, whose first exit is the one to wait for
+    page.goto("about:blank")  # so that the exit awaited below belongs to a new document
     page.goto(address)
     wait_for_exit(page)
 

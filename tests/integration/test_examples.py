@@ -57,7 +57,7 @@ def test_the_fastapi_example_refuses_strangers() -> None:
 
 
 def test_the_script_for_the_real_platform_works_with_the_local_sandbox() -> None:
-    """It creates a sandbox, runs, leaves, checks for processes and destroys. No test runs it against the platform."""
+    """It creates a sandbox, runs, leaves, checks for processes and destroys."""
     finished = subprocess.run(
         [sys.executable, "examples/miosa_platform.py"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Everything that can go wrong with an upstream: the documented answer, no connection left open, no secret told."""
+"""Failing upstreams: the viewer gets the documented answer, connections are closed, and secrets stay secret."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_sandbox_that_is_not_ready_after_the_response_began_is_an_error_frame(
 
 
 def test_an_upstream_that_is_down_is_502() -> None:
-    """The connection is refused: the port has no listener."""
+    """The connection is refused."""
     with bridged(Miosa("http://127.0.0.1:9", KEY), lambda request: SandboxExec("sbx", "ls")) as bridge:
         assert_error(bridge.get(), 502, "upstream_unreachable")
 
@@ -148,7 +148,7 @@ async def html(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_an_upstream_that_answers_html_is_502() -> None:
-    """A proxy's page may have status 200; its content type shows that it is not the stream."""
+    """A proxy's page may have status 200; its content type gives it away."""
     with (
         serve(html, lifespan="off") as portal,
         bridged(Miosa(portal.url, KEY), lambda request: SandboxExec("sbx", "ls")) as bridge,

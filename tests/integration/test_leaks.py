@@ -95,7 +95,7 @@ async def test_two_thousand_viewers_leave_no_task_stream_or_socket(
 ) -> None:
     """Some stay to the end, some leave or stall, some requests are cancelled by their server, a few of them twice.
 
-    One viewer stays until all others have left: without it the bridge would close its client, leaked streams included.
+    One viewer stays until all others have left, which keeps the bridge's client, and any leaked stream, open.
     """
     refusals: list[str] = []  # of our transport, which must have been asked for
     if transport == "httpx":

@@ -39,7 +39,7 @@ STACKS = {
 
 @pytest.mark.parametrize("stack", list(STACKS))
 def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stack: str) -> None:
-    """Even with a wrapped `receive` and a compressing `send`. Without heartbeats, the leaving itself must be heard."""
+    """Even with a wrapped `receive` and a compressing `send`. Heartbeats are off: the leaving itself must be heard."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
     work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
     bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=None)

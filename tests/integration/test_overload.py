@@ -93,7 +93,7 @@ open({str(progress)!r}, "w").write("done")
         seen.see(next(stream))
 
         def is_held() -> bool:
-            """The script makes no progress before its end: it waits in its `print`."""
+            """The script stands still before its end: it waits in its `print`."""
             first = progress.read_text()
             time.sleep(0.5)
             return bool(first) and first == progress.read_text()
@@ -141,7 +141,7 @@ class Seen:
 def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_timeout(
     sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
-    """The client sends neither FIN nor RST and stops reading; its script is killed although it keeps printing."""
+    """The client just stops reading, with its socket open; its script is killed although it keeps printing."""
     mark = uuid.uuid4().hex
     settings: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
     with (

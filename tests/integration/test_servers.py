@@ -56,7 +56,7 @@ def server(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def bridge(server: str, sandbox: LocalSandbox, tmp_path: Path, mark: str) -> Iterator[BridgeProcess]:
-    """A bridge whose command sleeps for five minutes. Without heartbeats, a silent stream sends nothing at all."""
+    """A bridge with a command that sleeps for five minutes, and without heartbeats: its stream is entirely silent."""
     with bridge_process(tmp_path, server=server, **settings(sandbox, f"sleep {mark}", heartbeat=None)) as process:
         yield process
 

@@ -137,7 +137,7 @@ def visit(server: ServerProcess, kind: str, mark: str) -> Viewer | Stalled:
 def code_without_streams(
     sandbox: LocalSandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, signal.Signals], int]:
-    """The exit code of a server that was stopped without open streams."""
+    """The exit code of a server that is stopped while idle."""
 
     @functools.cache
     def measure(server: str, number: signal.Signals) -> int:

@@ -1,4 +1,4 @@
-"""The application driven through ASGI, without a server: `sse_bridge.sandbox.app` and `execs`."""
+"""The application driven directly through ASGI: `sse_bridge.sandbox.app` and `execs`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Page:
-    """A client without a server: hands the application its messages, and keeps what it sends."""
+    """A client and its server in one: hands the application its messages, and keeps what it sends."""
 
     def __init__(self, app: Starlette) -> None:
         self.app = app
@@ -113,14 +113,14 @@ class Stuck(Page):
     """A client that stops reading after the headers and stays connected."""
 
     async def send(self, message: Message) -> None:
-        """Hangs at the first output, as in a server whose buffers are full."""
+        """Hangs at the first output, as in a server with full buffers."""
         await super().send(message)
         if message.get("body"):
             await anyio.sleep_forever()
 
 
 async def test_a_client_that_leaves_while_send_waits_is_noticed(app: Starlette) -> None:
-    """The stream stops sending, and the command runs to its end without being held back."""
+    """The stream stops sending, and the command runs freely to its end."""
     path, folder = await create(app)
     page = Stuck(app)
     with anyio.fail_after(10):
@@ -314,7 +314,7 @@ async def test_a_bug_of_ours_is_answered_and_raised(app: Starlette, monkeypatch:
 
 
 async def test_a_client_that_leaves_before_its_body_is_complete_is_refused(app: Starlette) -> None:
-    """The refusal is quiet: the client is gone, and the server's log has no use for it."""
+    """The refusal is quiet: the client is gone, and the server has nothing to log."""
     page = Page(app)
 
     async def receive() -> Message:
@@ -339,7 +339,7 @@ async def test_an_empty_key_is_refused() -> None:
 
 
 async def test_temporary_folders_belong_to_their_owner_alone() -> None:
-    """Other users of the machine can neither read nor write in them."""
+    """Other users of the machine are kept out."""
     app = create_app(key=KEY)
     _, folder = await create(app)
 

@@ -100,7 +100,7 @@ def test_the_banner_says_how_to_use_it_and_warns() -> None:
 
 
 def test_a_missing_key_is_made_up() -> None:
-    """The banner shows it: the user has no other way to know it."""
+    """The banner shows it, since only the server knows it."""
     with started(key=None) as sandbox:
         key = sandbox.said("MIOSA_API_KEY")
         assert len(key) > 30
@@ -118,7 +118,7 @@ def test_the_command_lines_key_wins() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_and_its_commands(signum: signal.Signals) -> None:
-    """Within 4 s (measured: 1.3), although a silent stream and one whose client does not read are open."""
+    """Within 4 s (measured: 1.3), although a silent stream and one with a client that stopped reading are open."""
     with started() as sandbox, sandbox.http() as http:
         box = Box(http)
         folder = Path(str(box.exec("pwd")["stdout"]).strip()).parent
@@ -127,7 +127,7 @@ def test_a_signal_ends_the_server_and_its_commands(signum: signal.Signals) -> No
             http.stream("POST", f"{box.path}/exec/stream", json=silent),
             http.stream("POST", f"{box.path}/exec/stream", json={"command": "echo $$ > yes; exec yes"}) as stuck,
         ):
-            parts = stuck.iter_raw()  # a name: without one the response would be closed
+            parts = stuck.iter_raw()  # the name keeps the response open
             next(parts)
             pids = [box.pid(name) for name in ("child", "main", "yes")]
             assert all(map(is_running, pids))

@@ -140,7 +140,7 @@ def test_wrong_paths_and_values_are_refused(
 
 
 def test_a_lone_surrogate_is_refused(box: Box) -> None:
-    """JSON allows it, UTF-8 and file systems do not."""
+    """JSON allows it, but UTF-8 and file systems refuse it."""
     for body in (b'{"path":"\\ud800","content":""}', b'{"path":"a","content":"\\ud800"}'):
         assert box.http.post(f"{box.path}/fs/write", content=body).status_code == 422
     failed = box.http.post(f"{box.path}/fs/write-many", content=b'{"files":[{"path":"\\ud800"}]}').json()

@@ -150,7 +150,7 @@ def test_the_stream_reports_readiness(http: httpx.Client) -> None:
 
 
 def test_destruction_ends_a_readiness_stream(http: httpx.Client) -> None:
-    """The stream ends without a further event."""
+    """The stream ends after its first comment."""
     box = Box(http, metadata={READY_AFTER: 60})
     with http.stream("GET", f"{box.path}/readiness/stream") as response:
         box.destroy()
@@ -229,7 +229,7 @@ def test_a_destroyed_or_unknown_sandbox_is_not_found(http: httpx.Client, method:
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic msk_test_key", "msk_test_key", "Bearer é"])
 def test_every_request_needs_the_key(server: Served, header: str | None) -> None:
-    """Known and unknown routes answer alike, so that a stranger learns neither."""
+    """Known and unknown routes answer alike, so that strangers cannot tell them apart."""
     headers = [] if header is None else [(b"authorization", header.encode())]
     for path in ("/api/v1/sandboxes", "/nowhere"):
         response = httpx.get(server.url + path, headers=headers)

@@ -43,7 +43,7 @@ def test_lines_wait_for_their_newline() -> None:
 
 
 def test_a_final_newline_begins_no_line() -> None:
-    """After a newline there is no unfinished line to flush."""
+    """A final newline leaves `finish` empty-handed."""
     assert encode(b"a\n") == frame("stdout", {"line": "a"})
 
 

@@ -116,7 +116,7 @@ async def test_a_child_in_the_background_does_not_hold_up_the_end(tmp_path: Path
 
 
 async def test_a_child_may_print_on_after_the_end(tmp_path: Path) -> None:
-    """Its output is read and dropped, so it neither blocks nor gets a SIGPIPE."""
+    """Its output is read and dropped, which spares it a full pipe and a SIGPIPE."""
     command = "(while [ ! -e enough ]; do head -c 300000 /dev/zero; echo x >> rounds; done; echo yes > ended) &"
     async with (
         running(command, cwd=tmp_path, env=ENV, timeout=None) as started,

@@ -1,4 +1,4 @@
-"""A viewer without a server: drives an ASGI application directly, through `receive` and `send`."""
+"""A viewer that drives an ASGI application directly, through `receive` and `send`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Connection:
             return True
 
     def fill(self) -> None:
-        """Writes until the kernel takes no more."""
+        """Writes until the kernel's buffers are full."""
         self.server.setblocking(False)
         try:
             while True:

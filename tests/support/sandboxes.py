@@ -52,7 +52,7 @@ def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
 
 
 def running(mark: str) -> list[psutil.Process]:
-    """The processes of this machine whose command line contains `mark`, except zombies."""
+    """The processes of this machine with `mark` in their command line, except zombies."""
     found = []
     for process in psutil.process_iter():
         try:
