@@ -14,11 +14,15 @@ from .errors import (
 )
 from .flow.delivery import ViewerStatistics
 from .flow.pace import TokenBucket
-from .flow.policy import Block, Coalesce, Drop
+from .flow.policy import Block, Coalesce, Drop, Policy
 from .relay.statistics import BridgeStatistics, RunStatistics
+from .upstream.base import Cancelled, Source, Stream, Upstream, Work
+from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.sandbox_exec import SandboxExec
+
+__version__ = "0.1.0"
 
 __all__ = [
     # the application
@@ -26,17 +30,25 @@ __all__ = [
     "SSEBridgeMiddleware",
     # what to run or follow, and where
     "EventStream",
+    "HTTPUpstream",
     "Miosa",
     "SandboxExec",
     # what happens when a viewer is slow
     "Block",
     "Drop",
     "Coalesce",
+    "Policy",
     "TokenBucket",
     # what was counted
     "BridgeStatistics",
     "RunStatistics",
     "ViewerStatistics",
+    # what a source of your own implements
+    "Cancelled",
+    "Source",
+    "Stream",
+    "Upstream",
+    "Work",
     # what can go wrong
     "BridgeError",
     "ConfigurationError",
@@ -46,4 +58,6 @@ __all__ = [
     "UpstreamRefused",
     "UpstreamTimeout",
     "UpstreamUnreachable",
+    # which edition this is
+    "__version__",
 ]

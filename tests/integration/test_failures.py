@@ -16,7 +16,6 @@ import pytest
 import uvicorn
 
 from sse_bridge import EventStream, Miosa, SandboxExec, SSEBridge
-from sse_bridge.upstream.client import HTTPUpstream
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
 from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox, running

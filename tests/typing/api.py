@@ -1,0 +1,184 @@
+"""A user's program over the whole public interface. Type checkers read it; it is never run.
+
+The calls that must not type-check carry a `type: ignore` with the error they must give. Strict mypy reports an ignore
+that is not needed, so a wrong call that passes fails the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+
+import httpx
+from fastapi import FastAPI
+from quart import Quart
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount, Route
+
+import sse_bridge
+from sse_bridge import (
+    Block,
+    BridgeError,
+    BridgeStatistics,
+    Cancelled,
+    Coalesce,
+    ConfigurationError,
+    Drop,
+    EventStream,
+    HTTPUpstream,
+    Miosa,
+    Policy,
+    RunStatistics,
+    SandboxExec,
+    Source,
+    SSEBridge,
+    SSEBridgeMiddleware,
+    Stream,
+    TokenBucket,
+    Upstream,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamMisbehaved,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    ViewerStatistics,
+    Work,
+)
+
+version: str = sse_bridge.__version__
+
+# -- what to run ------------------------------------------------------------------------------------------------------
+
+miosa = Miosa()
+elsewhere = Miosa("http://127.0.0.1:8080", "msk_1", tenant="acme", client=httpx.AsyncClient())
+upstream: Upstream = miosa
+plain: HTTPUpstream = HTTPUpstream(httpx.AsyncClient())
+
+sources: list[Source] = [
+    SandboxExec("sbx_1", "ls", cwd="/", env={"A": "1"}, timeout=60),
+    EventStream("https://example.org/events", method="POST", headers={"Authorization": "x"}, json={"a": [1]}),
+]
+
+
+def resolve(request: Request) -> Source:
+    return sources[0]
+
+
+async def resolve_later(request: Request) -> SandboxExec:
+    return SandboxExec(request.path_params["sandbox"], "ls")
+
+
+# -- the application ---------------------------------------------------------------------------------------------------
+
+
+def policy_for(request: Request) -> Policy:
+    return Drop() if "mobile" in request.query_params else Block()
+
+
+async def policy_later(request: Request) -> Block | Coalesce:
+    return Coalesce(high_water=2**20, max_rate=None)
+
+
+def rate_for(request: Request) -> TokenBucket | None:
+    return TokenBucket(1000, burst=50)
+
+
+async def may(request: Request, run: str) -> bool:
+    return run.isalnum()
+
+
+bridge = SSEBridge(
+    miosa,
+    resolve,
+    dialect="named",
+    policy=Block(high_water=2**20, stall_timeout=None),
+    rate=TokenBucket(10.0),
+    heartbeat=None,
+    grace=None,
+    replay=0,
+    retry_ms=None,
+    max_frame_size=None,
+    send_timeout=None,
+    commit_after=None,
+    cancel_timeout=1.5,
+    ids=True,
+    authorize=may,
+    allow_cross_site=True,
+    max_viewers=10,
+    max_runs=10,
+)
+SSEBridge(None, resolve_later, policy=policy_for, rate=rate_for)
+SSEBridge(plain, lambda request: sources[1], policy=policy_later, dialect="verbatim")
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+starlette = Starlette(routes=[Mount("/run-sse", app=bridge), Route("/run", bridge)])
+starlette.add_middleware(SSEBridgeMiddleware, path="/run-sse", bridge=bridge)
+fastapi = FastAPI()
+fastapi.mount("/run-sse", bridge)
+fastapi.add_middleware(SSEBridgeMiddleware, path="/run-sse", bridge=bridge)
+quart = Quart(__name__)
+quart.asgi_app = SSEBridgeMiddleware(quart.asgi_app, "/run-sse", bridge)  # type: ignore[method-assign]
+
+# -- at run time -------------------------------------------------------------------------------------------------------
+
+
+async def operate() -> tuple[int, float]:
+    statistics: BridgeStatistics = bridge.statistics()
+    runs: tuple[RunStatistics, ...] = statistics.runs
+    viewers: tuple[ViewerStatistics, ...] = runs[0].viewers
+    cancels: Mapping[str, int] = statistics.cancels
+    await bridge.shutdown()
+    return viewers[0].frames_pending + cancels["confirmed"], runs[0].bytes_kept
+
+
+def handle(error: BridgeError) -> float | None:
+    match error:
+        case UpstreamRefused() | UpstreamUnreachable() | UpstreamTimeout() | UpstreamMisbehaved() | UpstreamLost():
+            status: int = error.status
+            return error.retry_after if status == 503 else None
+        case UpstreamError():
+            return 0.0 if error.started_nothing else None
+        case ConfigurationError():
+            value_error: ValueError = error
+            raise value_error
+    return None
+
+
+class Custom:
+    """A source of the user's own."""
+
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        raise NotImplementedError
+
+
+async def carry(work: Work) -> Cancelled:
+    opening: AbstractAsyncContextManager[Stream] = work.stream()
+    async with opening as stream:
+        await stream.push(lambda chunk: len(chunk) > 0, operate_room)
+    return await work.cancel(5.0)
+
+
+async def operate_room() -> None: ...
+
+
+SSEBridge(None, lambda request: Custom())
+
+# -- what must not type-check ------------------------------------------------------------------------------------------
+
+SSEBridge(miosa, resolve, dialect="typd")  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, policy="drop")  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, rate=1000)  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, grace="10")  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, hartbeat=1)  # type: ignore[call-arg]
+SSEBridge(miosa, sources[0])  # type: ignore[arg-type]
+SSEBridge(miosa, lambda request: "ls")  # type: ignore[arg-type, return-value]
+SSEBridge("https://api.miosa.ai", resolve)  # type: ignore[arg-type]
+SSEBridge(Miosa, resolve)  # type: ignore[arg-type]
+SandboxExec("sbx_1", ["ls"])  # type: ignore[arg-type]
+SandboxExec("sbx_1", "ls", "/workspace")  # type: ignore[call-arg]
+Block("1 MiB")  # type: ignore[arg-type]
+TokenBucket()  # type: ignore[call-arg]
+SSEBridgeMiddleware(starlette, bridge=bridge)  # type: ignore[call-arg]
