@@ -1,7 +1,7 @@
 """What one viewer gets next: its place in the log, its policy, its pace, and the count of all of it.
 
-Nothing here waits. Whoever writes to the viewer asks `take`; if there is nothing, it waits for the log to grow
-or for `ready_at`, whichever applies.
+Sans-IO: a `Delivery` never waits. The viewer's writer asks `take`, and if that is empty it waits for the log to grow
+or for `ready_at`.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ _MERGED_BATCH: Final = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ViewerStatistics:
-    """What became of everything that one viewer was there for, from the first frame that it asked for on.
+    """Counts of everything a viewer was due, from the first frame it asked for on.
 
     At any time `frames_in == frames_out + frames_dropped + frames_pending`, and the same for bytes. Frames and bytes
     are those of the log: several that were merged into one event count as several.
     """
 
-    #: Frames that were there for it, and their bytes. Bytes that were gone before it came are not known.
+    #: Frames it was due, and their bytes. The bytes exclude frames that the log had forgotten before it came.
     frames_in: int
     bytes_in: int
     #: Handed to `send`.
     frames_out: int
     bytes_out: int
-    #: Not given; a `gap` says so, in dialects that have a word for it.
+    #: Given up. A `gap` says so, in dialects that have frames of their own.
     frames_dropped: int
     bytes_dropped: int
-    #: In the log, and neither given nor given up yet.
+    #: Waiting in the log.
     frames_pending: int
     bytes_pending: int
-    #: Frames of those handed out that became part of another one's event.
+    #: Frames among those handed out that share another frame's event.
     frames_merged: int
 
 
 class Delivery:
-    """What goes to one viewer of a run, and when.
+    """Decides what goes to one viewer of a run, and when.
 
     Args:
         log: the run's.
         dialect: the run's. It words the notice of missing frames, and merges.
         ids: the run's.
         policy: what happens when the viewer falls behind.
-        rate: a limit on frames; `None` for none.
-        number: of the frame it begins with.
+        rate: a limit on frames; `None` for unlimited.
+        number: the frame that the viewer begins with.
         now: seconds, on the clock of all later calls.
 
     Raises:
-        ValueError: no frame has that number, nor will the next one.
+        ValueError: `number` is below 1 or beyond the next frame.
     """
 
     __slots__ = (
@@ -99,9 +99,9 @@ class Delivery:
         self._merges = isinstance(policy, Coalesce)
         buckets = [bucket for bucket in (rate, _bucket(policy)) if bucket is not None]
         self._pace = Pace(buckets, now) if buckets else None
-        #: Whether time matters: `now` may be anything where it does not.
+        #: Whether time matters. Otherwise `now` may be anything.
         self.is_paced = self._pace is not None
-        # Nothing to tell, to pace, to merge, or to give up: then it is the cursor who gives what goes out.
+        # There are no gaps, no pace and no merging: the cursor's bytes go out as they are.
         self._is_plain = isinstance(policy, Block) and not buckets and not self.cursor.dropped
         self._first = number
         self._start = self.cursor.offset
@@ -109,35 +109,38 @@ class Delivery:
 
     @property
     def first(self) -> int:
-        """The number of the frame it began with."""
+        """The number of the frame that the viewer began with."""
         return self._first
 
     @property
     def finished(self) -> bool:
-        """All was taken, and nothing will follow."""
+        """All frames were taken, and the log is closed."""
         return self.cursor.finished
 
     @property
     def stall_timeout(self) -> float | None:
-        """Seconds for which the run may have to wait for this viewer; `None` if there is no limit, or no waiting."""
+        """Seconds that this viewer may hold the run; `None` if it may do so indefinitely, or never does."""
         return self.policy.stall_timeout if isinstance(self.policy, Block) else None
 
     def holds(self, held: bool) -> bool:
-        """Whether the run has to wait for this viewer, which it does already if `held`."""
+        """Whether the run has to wait for this viewer. `held` says whether it is waiting already."""
         return isinstance(self.policy, Block) and self.policy.holds(self.cursor.pending, held)
 
     @property
     def calm_until(self) -> float:
-        """The size of the log up to which the run need not wait, if it does not wait already. It only grows."""
+        """The size of the log up to which a run that is not held stays so. It only grows."""
         return self.cursor.offset + self.policy.high_water if isinstance(self.policy, Block) else inf
 
     def hurry(self) -> None:
-        """Time does not matter any more: what is there may go at once."""
+        """Drops the pace: pending frames may go at once."""
         self._pace = None
         self.is_paced = False
 
     def take(self, now: float) -> bytes:
-        """What goes out next: the notice of what was given up, then frames. Empty if nothing is there, or not yet."""
+        """What goes out next: a notice of frames that were given up, then frames.
+
+        Empty while the log has no more, or the pace allows none.
+        """
         cursor = self.cursor
         if self._is_plain:
             return cursor.take(BATCH)
@@ -164,7 +167,7 @@ class Delivery:
         return taken.data
 
     def ready_at(self, now: float) -> float:
-        """When to ask `take` again after it gave nothing: infinity if that depends on the log, and not on the time."""
+        """When to ask `take` again after it was empty: infinity if only the log decides."""
         if self._pace is None or self.cursor.finished or not self.cursor.pending:
             return inf
         return self._pace.ready_at(now)
@@ -187,7 +190,7 @@ class Delivery:
 
 
 def _bucket(policy: Policy) -> TokenBucket | None:
-    """Events spread evenly over the second, not as many as there may be in its first moment."""
+    """A bucket that spreads events evenly over the second, instead of allowing them all in its first moment."""
     if isinstance(policy, Coalesce) and policy.max_rate is not None:
         return TokenBucket(policy.max_rate, burst=1)
     return None

@@ -1,1 +1,1 @@
-"""What bytes mean: splitting, parsing, encoding and mapping event streams. No I/O, no clock, no logger."""
+"""What bytes mean: splitting, parsing, encoding and mapping event streams. Pure computation: time and bytes come in."""

@@ -43,14 +43,14 @@ class Dialect(Protocol):
         ...
 
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
-        """The notice to one viewer that it misses frames; empty in a dialect without own frames.
+        """The notice to one viewer that it misses frames; empty if `has_own_frames` is false.
 
         It stands under the number of the last of them, so that a viewer that resumes behind it goes on behind them.
 
         Args:
             ids: the run's.
             dropped: how many frames.
-            size: their bytes; `None` if that is no longer known.
+            size: their bytes; `None` if that is unknown by now.
             last: the number of the last of them.
         """
         ...
@@ -96,8 +96,7 @@ class _Typed(_Lines):
 class _Named(_Lines):
     """The kind is the event's name, the rest is its JSON: for `addEventListener("stdout", ...)`.
 
-    A browser's `EventSource` hands the event named `error` to `onerror`, where it has `data`; a lost connection
-    has none.
+    A browser's `EventSource` hands the event named `error` to `onerror`. There, `data` tells it from a lost connection.
     """
 
     name = "named"

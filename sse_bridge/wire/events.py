@@ -1,7 +1,7 @@
 """Frames as events, and events as frames, after WHATWG HTML 9.2.5 and 9.2.6.
 
-The slow, exact way to look into a frame. It knows one frame at a time: the last event id that outlives a frame,
-and reconnection, belong to whoever reads the stream.
+The slow, exact way to look into a frame. It knows one frame at a time: reconnection, and the last event id that
+outlives a frame, are the business of the stream's reader.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .frames import canonical, split
 __all__ = ["Event", "comment", "encode", "parse", "parse_frame"]
 
 _LINE_END: Final = re.compile("\r\n|\r|\n")
-#: Python refuses to read longer integers; no browser waits that long.
+#: Python refuses to read longer integers.
 _MAX_DIGITS: Final = 4300
 
 
@@ -24,9 +24,9 @@ _MAX_DIGITS: Final = 4300
 class Event:
     """What one frame says."""
 
-    #: The event's name; a frame without one is a `message`.
+    #: The event's name. A frame that names none is a `message`.
     type: str = "message"
-    #: `None`: the frame has no `data` line, and nothing is dispatched (9.2.6).
+    #: `None`: the frame lacks a `data` line, and a browser dispatches nothing (9.2.6).
     data: str | None = None
     #: `None`: the frame leaves the last event id as it is. Empty: it resets it.
     id: str | None = None
@@ -40,7 +40,7 @@ def parse(frames: bytes) -> Iterator[Event]:
 
 
 def parse_frame(frame: bytes) -> Event:
-    """What a single frame says, with or without its blank line. Never fails: what the standard ignores is ignored."""
+    """Reads a single frame; its blank line may be missing. Accepts any bytes, and ignores what the standard ignores."""
     kind, data, last_id, retry = "", [], None, None
     for line in frame.split(b"\n"):
         field, _, value = line.partition(b":")
@@ -57,13 +57,13 @@ def parse_frame(frame: bytes) -> Event:
 
 
 def encode(event: Event) -> bytes:
-    """The frame that says `event`, or nothing at all for an event without any field.
+    """The frame that says `event`; empty for an event with all fields unset.
 
     Line ends in `data` become separate `data` lines, so CR and CRLF arrive as LF.
 
     Raises:
         ValueError: a line end in `type` or `id`, a NUL in `id` (9.2.6 would ignore it), a negative `retry`, or
-            text that UTF-8 cannot carry (a lone surrogate).
+            text beyond UTF-8 (a lone surrogate).
     """
     lines = []
     if event.retry is not None:

@@ -1,7 +1,7 @@
 """Cutting an event stream into frames.
 
 A `FrameSplitter` turns chunks, cut anywhere, into bytes of whole frames. It knows line ends, blank lines, the
-byte order mark and a size limit; it does not know what a frame means.
+byte order mark and a size limit. What a frame means is the business of `events` and `shapes`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class Discard(NamedTuple):
 class FrameSplitter:
     """Collects chunks and hands out whole frames, after WHATWG HTML 9.2.5 and 9.2.6.
 
-    Only CR, LF and CRLF end a line; U+2028, U+0085, form feed and the like are data. In what `feed` returns lines
-    end in LF, and the first one is not empty. More than one blank line may end a frame, though: looking for these
-    costs as much as a third of everything else, and who maps plain lines knows without looking that there are
-    none. Everybody else asks `canonical`. Bytes after the last blank line wait for the next chunk; at the end of the
-    stream they are not a frame and are to be dropped (9.2.6): `close` does.
+    Only CR, LF and CRLF end a line; U+2028, U+0085, form feed and the like are data. In what `feed` returns, lines
+    end in LF, and the first line has content. A frame may still end in several blank lines: scanning for them would
+    add a third to the cost of everything else, and the plain-line path can prove that there are none. Other callers go
+    through `canonical`. Bytes after the last blank line wait for the next chunk. At the end of the stream they are
+    dropped (9.2.6): call `close`.
 
     Memory is bounded by `max_frame_size` and one chunk, however the stream is cut and however large a frame is.
 
     Args:
         max_frame_size: bytes a frame may have, its blank line included, counted after line ends were
-            normalised. Larger ones are dropped while they stream in and counted. `None` means no limit.
+            normalised. Larger ones are dropped while they stream in, and counted. `None` lifts the limit.
 
     Raises:
-        ValueError: `max_frame_size` is not positive.
+        ValueError: `max_frame_size` is zero or negative.
     """
 
     __slots__ = (
@@ -68,17 +68,17 @@ class FrameSplitter:
         self.discarded_frames = 0
         self.discarded_bytes = 0
         #: Frames discarded by the last `feed`, in order.
-        self.discards: list[Discard] | tuple[()] = ()  # no list for each of thousands of streams that have none
-        self._head: bytes | None = b""  # the first bytes, until they are known to be a BOM or not
+        self.discards: list[Discard] | tuple[()] = ()  # a shared one: thousands of streams never discard
+        self._head: bytes | None = b""  # the first bytes, until a BOM is ruled out
         self._after_cr = False  # an LF that comes next belongs to a CR that was already taken
         self._pending = bytearray()  # the beginning of a frame
         self._discarding = 0  # bytes of the oversized frame that is streaming in
         self._discarding_at_line_end = False
-        self._is_clean = False  # nothing is left from before: one look, and not one at each of these
+        self._is_clean = False  # all of these are at rest: one look instead of five
 
     @property
     def pending(self) -> bytes:
-        """The bytes of the frame that is not whole yet."""
+        """The bytes of a frame that has begun."""
         return bytes(self._pending)
 
     def feed(self, chunk: bytes) -> bytes:
@@ -89,8 +89,8 @@ class FrameSplitter:
         if self.discards:
             self.discards = ()
         if (
-            # Nothing is left from before, and the chunk is whole frames already. An upstream that sends each line when
-            # it is printed sends nothing else; so this is what a line costs.
+            # The splitter is at rest, and the chunk is whole frames already. An upstream that sends each line when it
+            # is printed sends only such chunks, so this is what a line costs.
             self._is_clean
             and chunk[-2:] == b"\n\n"
             and chunk[0] != _LF
@@ -126,11 +126,11 @@ class FrameSplitter:
         return frames
 
     def close(self) -> None:
-        """The stream is over. What waits for its end is no frame, and its memory goes."""
+        """Ends the stream: drops the beginning of a frame, and frees its memory."""
         self._pending = bytearray()
 
     def _end_of_frames(self, chunk: bytes) -> int:
-        """How much of `chunk` belongs to whole frames. Never looks at a byte twice (`rfind` is over `chunk`)."""
+        """How much of `chunk` belongs to whole frames. Looks at each byte once (`rfind` is over `chunk`)."""
         end = chunk.rfind(b"\n\n") + 2
         if end >= 2:
             return end
@@ -142,7 +142,7 @@ class FrameSplitter:
         if self.max_frame_size is not None and len(self._pending) > self.max_frame_size:
             self._discarding = len(self._pending)
             self._discarding_at_line_end = self._pending[-1] == _LF
-            self._pending = bytearray()  # not clear(): the memory is to go, too
+            self._pending = bytearray()  # clear() would keep the memory
 
     def _discard(self, chunk: bytes) -> bytes:
         """Skips what belongs to the oversized frame; returns what follows it."""
@@ -178,7 +178,7 @@ class FrameSplitter:
         self.discarded_bytes += size
 
     def _without_bom(self, head: bytes) -> bytes:
-        """One BOM at the very start is not part of the stream (9.2.5), whole or in pieces."""
+        """Removes one BOM at the very start (9.2.5), which may arrive in pieces."""
         if len(head) < len(_BOM) and _BOM.startswith(head):
             self._head = head
             return b""
@@ -186,7 +186,7 @@ class FrameSplitter:
         return head.removeprefix(_BOM)
 
     def _with_lf(self, chunk: bytes) -> bytes:
-        """Normalises line ends. A CR at the cut ends its line now and swallows one LF later: nothing is delayed."""
+        """Normalises line ends. A CR at the cut ends its line now, which avoids a delay, and swallows one LF later."""
         if not chunk:
             return chunk
         if self._after_cr:
@@ -196,7 +196,7 @@ class FrameSplitter:
 
 
 def canonical(frames: bytes) -> bytes:
-    """What `FrameSplitter.feed` returned, with exactly one blank line at the end of each frame, and none empty."""
+    """What `FrameSplitter.feed` returned, with one blank line at the end of each frame, and empty frames removed."""
     return _BLANK_LINES.sub(b"\n\n", frames) if b"\n\n\n" in frames else frames
 
 
@@ -204,7 +204,7 @@ def count_alike(frames: bytes) -> int:
     """How many frames there are, if all begin as the first one does up to its last line's field; otherwise 0.
 
     They are canonical then: each beginning and each blank line before it account for some line feeds, and if these are
-    all there are, no other line begins anywhere. Measured, ns a frame: 90, where looking for blank lines takes 120 and
+    all there are, every line is accounted for. Measured, ns a frame: 90, where looking for blank lines takes 120 and
     for more than one of them another 100, since CPython looks for a long needle in strides.
     """
     first = frames[: frames.find(b"\n\n")]
@@ -214,7 +214,7 @@ def count_alike(frames: bytes) -> int:
 
 
 def split(frames: bytes) -> list[bytes]:
-    """The single frames, each without its blank line, in canonical ones."""
+    """Cuts canonical frames into single ones, and cuts off their blank lines."""
     parts = frames.split(b"\n\n")
     parts.pop()
     return parts

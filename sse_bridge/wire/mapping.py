@@ -1,15 +1,15 @@
-"""Mappers: one run's upstream frames become a page's frames, not yet numbered.
+"""Mappers: one run's upstream frames become a page's frames, to be numbered later.
 
 The contract of every mapper, stated once:
 
-* `map` takes whole frames (what `FrameSplitter.feed` returned) and never fails, whatever the frames hold. While `heads`
-  has entries, plain frames may go through `plain.map_plain` instead, which says the same (a property test).
+* `map` takes whole frames (what `FrameSplitter.feed` returned) and accepts any content. While `heads` has entries,
+  plain frames may go through `plain.map_plain` instead, which says the same (a property test).
 * A mapper belongs to one run. It may hold back the beginning of a line (`unfinished` says how much); `flush` hands
   it over as it is.
-* After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return no frames.
+* After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return zero frames.
 * `gap` and `fail` say what only the bridge can know, in dialects that have frames of their own.
 * `exited` tells whether the frames so far say that the work itself has ended. `close` frees what is held back and
-  keeps `exited` and `finished`; call nothing else after it.
+  keeps `exited` and `finished`; it is the last call.
 
 What an object means is the business of `shapes`; how a frame is spelled comes from a dialect. Numbering comes
 afterwards.
@@ -64,7 +64,7 @@ class Spelling(Protocol):
     heads: Mapping[bytes, bytes]
 
     def render(self, kind: str, body: Body) -> bytes:
-        """One frame, without its blank line. No key of `body` is called `type`."""
+        """One frame up to its blank line. `body` has no key called `type`."""
         ...
 
 
@@ -114,7 +114,7 @@ class LineMapper:
         return _parts([] if self.finished else [self._render("gap", {"dropped": dropped, "bytes": size})])
 
     def fail(self, code: str, message: str) -> Parts:
-        """The terminal frame of a run that ended without an exit."""
+        """The terminal frame of a run that ended before an exit was seen."""
         return _parts([] if self.finished else self._end("error", {"code": code, "message": message}))
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class LineMapper:
         return frames if len(tail) < MAX_UNFINISHED else frames + self._take_held(stream)
 
     def _render_lines(self, stream: str, lines: list[str], rest: Body) -> list[bytes]:
-        """What else the object held stands on its first line: on all of them it would multiply without bound.
+        """What else the object held stands on its first line: on all of them it would multiply.
 
         The others are written as one JSON array and cut apart, since a frame of a mebibyte may hold half a million.
         Quote, comma, quote stands only between two texts, because a quote inside a text is escaped.
@@ -179,10 +179,10 @@ class LineMapper:
 
 
 class VerbatimMapper:
-    """Hands on the upstream's frames. Without ids, not a byte is touched but line ends.
+    """Hands on the upstream's frames. Unless they get ids, only line ends change.
 
-    With ids, ours replace the upstream's, and frames that held only an id go. A frame never ends the run: the end of
-    the stream does. Whether the work has ended by then, too, is read off the last frame that carries data.
+    With ids, ours replace the upstream's, and frames that held only an id go. Only the end of the stream ends
+    the run. Whether the work has ended by then, too, is read off the last frame that carries data.
 
     Args:
         numbered: whether the frames will get ids.
@@ -197,7 +197,7 @@ class VerbatimMapper:
     def __init__(self, shape: Shape, *, numbered: bool) -> None:
         self._shape = shape
         self._numbered = numbered
-        self._last = b""  # ends with the last frame that carries data, and frames that do not
+        self._last = b""  # from the last frame that carries data on, or a little earlier
         self._exited = False
 
     @property

@@ -1,7 +1,7 @@
-"""Merging: consecutive lines of one stream as one event, for viewers who want few.
+"""Merging: consecutive lines of one stream as one event, for viewers that want few.
 
-Works on frames that a dialect made, numbered and canonical. What is no plain line (an exit, a gap, a line with more
-than its text, a `partial` one) stays as it is, and in its place.
+Works on a dialect's own frames, numbered and canonical. Everything but plain lines (an exit, a gap, a line with more
+than its text, a `partial` one) stays as it is, between the same neighbours.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _OVERWRITTEN: Final = re.compile(rb"\A(?:(?:[^\\]|\\[^r])*+(?:\\r)++(?!\Z))+")
 
 
 class Merged(NamedTuple):
-    """What became of the first of some frames."""
+    """The result of merging: the events, and the frames that they stand for."""
 
     data: bytes
-    #: How many events that is.
+    #: Events in `data`.
     events: int
-    #: How many frames it stands for, and their bytes.
+    #: Frames that these stand for, and their bytes.
     frames: int
     size: int
 
@@ -62,13 +62,13 @@ def merge(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int, most
     return _merge_one_stream(frames, heads, ids, first) or _merge_each(frames, heads, ids, first, most)
 
 
-# -- the fast path: nothing but lines of one stream
+# -- the fast path: lines of one stream
 
 
 def _merge_one_stream(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int) -> Merged | None:
     """Splits at everything that stands between two texts.
 
-    If there are as many texts as frames, and no text holds a quote that is not escaped, then they are all there is.
+    If there are as many texts as frames, and each quote in a text is escaped, then the texts are all there is.
     """
     start = len(ids.line(first))
     head = next((head for head in heads if frames.startswith(head, start)), None)
@@ -98,7 +98,7 @@ def _between(head: bytes) -> re.Pattern[bytes]:
 def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int, most: int | None) -> Merged:
     line = _line(tuple(heads))
     events: list[bytes] = []
-    texts: list[bytes] = []  # of the stream that `head` begins, not yet among the events
+    texts: list[bytes] = []  # of the stream that `head` begins; they become the next event
     head, number, size = b"", first, 0
 
     def close() -> None:

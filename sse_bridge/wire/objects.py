@@ -14,7 +14,7 @@ _MAX_DEPTH: Final = 100
 
 
 def read_object(text: str) -> Body | None:
-    """Reads a JSON object. `None` if `text` is anything else, or if a browser could not read it back."""
+    """Reads a JSON object. `None` if `text` is anything else, or if a browser would refuse it."""
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -47,7 +47,7 @@ def _finite(digits: str) -> float:
 
 
 def _is_deep(value: object) -> bool:
-    """Whether writing the value could exhaust the stack although reading it did not."""
+    """Whether writing the value could exhaust the stack. Reading takes less of it."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))

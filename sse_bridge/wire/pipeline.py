@@ -1,7 +1,7 @@
 """The pipeline: one upstream's chunks in, one run's numbered frames out.
 
-It cuts chunks into frames, maps these and numbers what comes out, in one straight line. It knows no viewers, no log
-and no time: the caller decides when a line has waited long enough to be flushed.
+It cuts chunks into frames, maps these and numbers what comes out, in one straight line. Viewers, log and time are the
+caller's: it decides, for one, when a line has waited long enough to be flushed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """Everything that happens to a chunk before it is kept.
 
-    Call `feed` for each chunk, `flush` when the upstream has been silent for a while, `fail` when it ended without a
+    Call `feed` for each chunk, `flush` when the upstream has been silent for a while, `fail` when it ended before a
     terminal frame, and `close` in the end. After `close`, only the attributes are of use.
 
     Args:
@@ -40,7 +40,7 @@ class Pipeline:
         self.next = 1
         #: Characters of unfinished lines that are held back.
         self.unfinished = 0
-        #: The terminal frame has passed: `feed`, `flush` and `fail` return no more frames.
+        #: The terminal frame has passed: `feed`, `flush` and `fail` stay empty from now on.
         self.finished = False
         #: Frames over the size limit that the last `feed` discarded.
         self.discards: Sequence[Discard] = ()
@@ -61,7 +61,7 @@ class Pipeline:
         return self._splitter.discarded_bytes
 
     def feed(self, chunk: bytes) -> bytes:
-        """Takes the next chunk, and returns the frames that are whole now: canonical, numbered, perhaps none.
+        """Takes the next chunk, and returns the frames that are whole now: canonical, numbered, perhaps zero.
 
         A gap stands where a discarded frame would have stood.
         """
@@ -85,11 +85,11 @@ class Pipeline:
         return self._number(self._mapper.flush())
 
     def fail(self, code: str, message: str) -> bytes:
-        """The terminal frame of a run that ended without an exit; empty if it has ended, and in `verbatim`."""
+        """The terminal frame of a run that failed; empty if `finished`, and in `verbatim`."""
         return self._number(self._mapper.fail(code, message))
 
     def close(self) -> None:
-        """Forgets what is not whole. No frame will follow."""
+        """Ends the run's frames: forgets the beginnings of lines and frames."""
         self._splitter.close()
         self._mapper.close()
         self.unfinished = 0

@@ -29,7 +29,7 @@ class Shape:
     kinds: Mapping[str, str]
     #: Keys of text, in the order in which they are looked for.
     text_keys: tuple[str, ...]
-    #: The one of them whose text ends with a line. Text under the others is cut anywhere.
+    #: The one of them whose text ends with a line. The others hold text that is cut anywhere.
     line_key: str
     #: Keys of an exit code.
     exit_keys: tuple[str, ...]
@@ -67,7 +67,7 @@ EVENT_STREAM: Final = replace(EXEC, name="event_stream")
 SHAPES: Final[Mapping[str, Shape]] = {shape.name: shape for shape in (EXEC, EVENT_STREAM)}
 
 _STREAMS: Final = frozenset({"stdout", "stderr"})
-#: Where text that is not JSON belongs.
+#: The key for a payload of plain text.
 _KEY_OF_PLAIN_TEXT: Final = {"exit": "exit_code", "error": "message"}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _ERROR_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
@@ -86,7 +86,7 @@ class Output(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """The work has ended. Its `code` is `None` if the upstream gave no number: never a success by default."""
+    """The work has ended. Its `code` is a number or `None`: success takes an explicit zero."""
 
     body: Body
 
@@ -108,7 +108,7 @@ Meaning = Output | Exit | Failure | Other
 
 
 def read(event: Event, shape: Shape) -> Meaning | None:
-    """What an upstream's event means; `None` if it says nothing, as heartbeats do."""
+    """What an upstream's event means; `None` for heartbeats and for frames that lack data."""
     if event.data is None:
         return None
     body = read_object(event.data)
@@ -147,10 +147,10 @@ def _text_key(body: Body, shape: Shape) -> str | None:
 
 
 def _is_exit(body: Body, shape: Shape) -> bool:
-    """Whether an object without a name tells of an exit, perhaps one without a number (killed by a signal, say).
+    """Whether an unnamed object tells of an exit. The exit of a killed process may lack a number.
 
-    An exit ends the run, so without a number it takes more: no key of a text, whatever it holds, and no state in which
-    the work goes on.
+    An exit ends the run, so the number is only dispensable if all keys of a text are missing, too, and if the object
+    is in a final state.
     """
     if any(_integer(body.get(key)) is not None for key in shape.exit_keys):
         return True
@@ -159,7 +159,7 @@ def _is_exit(body: Body, shape: Shape) -> bool:
 
 
 def _output(stream: str, body: Body, shape: Shape) -> Output:
-    """A line that is not a string is shown as JSON; an encoder that leaves out empty strings means an empty line."""
+    """Shows a line of another type as JSON. A missing line is empty: some encoders leave out empty strings."""
     key = _text_key(body, shape)
     rest = without(body, "type", shape.line_key, key or shape.line_key)
     if key is not None:

@@ -1,4 +1,4 @@
-"""`Delivery`: under every policy and pace a viewer gets what was there, and what it does not get is counted."""
+"""`Delivery`: under every policy and pace a viewer gets each frame, or a count of those it missed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Source:
 
 
 class Page:
-    """What a page makes of what it gets: it appends lines, counts gaps, and remembers the last id."""
+    """A page: it appends lines, counts gaps, and remembers the last id."""
 
     def __init__(self, source: Source, delivery: Delivery) -> None:
         self.source = source
@@ -165,7 +165,7 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
         assert self.source.log.kept <= max([*marks, self.source.log.replay]) + CHUNK
 
     def teardown(self) -> None:
-        """Whatever happened, the end arrives, and then there is no more."""
+        """Whatever happened, the end arrives, and it is the last."""
         if not self.source.log.closed:
             self.source.end()
         for page in self.pages:
@@ -185,7 +185,7 @@ TestDeliveriesAgainstPages.settings = settings(max_examples=100, stateful_step_c
 
 
 def test_what_is_pending_goes_out_as_it_is() -> None:
-    """`Block` without a rate: the very bytes of the log, and time does not matter."""
+    """`Block` and an unlimited rate: the very bytes of the log, at any time."""
     source = Source()
     delivery = source.view(Block())
     source.print("a", "b")
@@ -206,8 +206,8 @@ def test_block_holds_and_others_never_do() -> None:
     assert [delivery.stall_timeout for delivery in deliveries] == [7.0, None, None]
 
 
-def test_up_to_a_size_of_the_log_it_is_certain_that_nobody_holds() -> None:
-    """So nobody has to be asked before: the bound is exact for who takes nothing, and it only grows."""
+def test_up_to_a_size_of_the_log_it_is_certain_that_a_viewer_does_not_hold_the_run() -> None:
+    """Until then the run need not ask. The bound is exact for a viewer that stopped taking, and it only grows."""
     source = Source()
     blocks, drops = source.view(Block(300)), source.view(Drop(100))
     assert drops.calm_until == float("inf")
@@ -238,7 +238,7 @@ def test_drop_skips_the_oldest_and_says_exactly_how_much() -> None:
 
 
 def test_a_backlog_goes_out_in_batches() -> None:
-    """Some 64 KiB at once, under a rate no more than it allows."""
+    """Some 64 KiB at once; under a rate, as many frames as it allows."""
     source = Source()
     plain, slow = source.view(Block()), source.view(Block(), TokenBucket(1, burst=3))
     for number in range(40):
@@ -267,7 +267,7 @@ def test_coalesce_sends_at_most_so_many_events_a_second() -> None:
 
 
 def test_without_a_rate_coalesce_merges_what_is_there() -> None:
-    """`max_rate=None`: nothing waits."""
+    """`max_rate=None`: merged frames go out at once."""
     source = Source()
     delivery = source.view(Coalesce(max_rate=None))
     source.print("a", "b")
@@ -279,7 +279,7 @@ def test_without_a_rate_coalesce_merges_what_is_there() -> None:
 
 
 def test_what_was_gone_before_is_said_at_once() -> None:
-    """Also where nothing follows; its size is not known any more."""
+    """Also if it is the end of the log. The size is unknown by now, so the notice omits it."""
     source = Source()
     source.print(*["x" * 100] * 100)
     delivery = source.view(Block(), number=50)
@@ -290,7 +290,7 @@ def test_what_was_gone_before_is_said_at_once() -> None:
 
 
 def test_a_gap_that_was_not_told_yet_keeps_a_viewer_from_its_end() -> None:
-    """A pace that lets nothing go yet does not swallow it."""
+    """A pace may delay the notice, and then the end has to wait, too."""
     source = Source()
     source.print("x")
     source.log.close()
@@ -301,7 +301,7 @@ def test_a_gap_that_was_not_told_yet_keeps_a_viewer_from_its_end() -> None:
 
 
 def test_verbatim_has_no_word_for_what_is_missing_but_counts_it() -> None:
-    """No line of ours goes among the upstream's."""
+    """The upstream's frames go out without a notice."""
     log = RunLog()
     delivery = Delivery(log, VERBATIM, FrameIds(None), Drop(high_water=10), None, 1, 0.0)
     for number in range(3):
@@ -317,8 +317,8 @@ def test_a_number_that_does_not_exist_is_no_place_to_begin() -> None:
         Source().view(Block(), number=2)
 
 
-def test_who_is_hurried_gets_everything_at_once() -> None:
-    """When a server stops there is no later."""
+def test_a_hurried_viewer_gets_everything_at_once() -> None:
+    """When a server stops, pending frames ignore the pace."""
     source = Source()
     delivery = source.view(Block(), TokenBucket(1, burst=1))
     source.print("a", "b", "c")

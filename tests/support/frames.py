@@ -1,4 +1,4 @@
-"""Upstream frames for tests of mapping: what platforms send, and what they never should."""
+"""Upstream frames for tests of mapping: what platforms send, and oddities."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ payloads = st.one_of(
     texts,
     st.sampled_from(["{}", "null", "[1]", "3", '"x"', '{"line":"a","line":"b"}', '{"line":1e999}', "[" * 200, "NaN"]),
     st.sampled_from(['{"line":"raw\ttab"}', '{"line":"\\u000a"}', '{"line":"\\/"}', '{"line":"\\ud83d\\ude00"}']),
-).map(lambda text: text.encode("utf-8", "surrogatepass"))  # lone surrogates: bytes that are not UTF-8
+).map(lambda text: text.encode("utf-8", "surrogatepass"))  # lone surrogates: invalid UTF-8
 heads = st.sampled_from(
     [
         b"event: stdout\n",

@@ -7,7 +7,7 @@ from sse_bridge.wire.ids import FrameIds
 
 
 def test_what_a_late_viewer_missed_stands_under_a_number_that_was_given() -> None:
-    """It takes no number of its own: others have got these frames."""
+    """It shares a number: other viewers have got these frames."""
     ids, none = FrameIds("r"), FrameIds(None)
 
     assert TYPED.missed(ids, 7, None, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7}\n\n'
@@ -17,13 +17,13 @@ def test_what_a_late_viewer_missed_stands_under_a_number_that_was_given() -> Non
 
 
 def test_each_dialect_has_the_name_the_bridge_takes() -> None:
-    """`SSEBridge(dialect="typed")` and its two brothers."""
+    """`SSEBridge(dialect="typed")` takes one of three."""
     assert {"typed": TYPED, "named": NAMED, "verbatim": VERBATIM} == DIALECTS
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
 
 
 def test_only_verbatim_leaves_the_upstreams_frames_alone() -> None:
-    """It has neither frames of its own nor ids, unless these are asked for."""
+    """By default it lacks ids, and the bridge adds frames only to the others."""
     assert [(one.has_own_frames, one.ids_by_default) for one in (TYPED, NAMED, VERBATIM)] == [
         (True, True),
         (True, True),

@@ -23,7 +23,7 @@ made = st.builds(
 
 @given(made)
 def test_what_is_encoded_is_parsed_back(event: Event) -> None:
-    """Encoding loses nothing but the difference between line ends."""
+    """Encoding keeps everything except the difference between line ends."""
     frame = events.encode(event)
 
     if event == Event():
@@ -37,7 +37,7 @@ def test_what_is_encoded_is_parsed_back(event: Event) -> None:
 
 
 def test_an_event_is_written_field_by_field() -> None:
-    """A `message` needs no name, and every line of the data has a line of its own."""
+    """A `message` goes unnamed, and every line of the data gets a `data` line."""
     assert (
         events.encode(Event("a", "1\r\n2\r3\n", "x", 5))
         == b"retry: 5\nid: x\nevent: a\ndata: 1\ndata: 2\ndata: 3\ndata: \n\n"
@@ -49,7 +49,7 @@ def test_an_event_is_written_field_by_field() -> None:
 
 @given(st.binary(max_size=60))
 def test_no_bytes_make_the_parser_fail(noise: bytes) -> None:
-    """What the standard ignores is ignored; there is no bad frame."""
+    """The parser ignores what the standard ignores, and accepts every frame."""
     for event in events.parse(FrameSplitter(None).feed(noise + b"\n\n")):
         assert isinstance(event, Event)
 
@@ -65,7 +65,7 @@ def test_no_bytes_make_the_parser_fail(noise: bytes) -> None:
     ],
 )
 def test_what_cannot_be_said_is_refused(event: Event, reason: str) -> None:
-    """An event that would arrive as something else is an error, not a different event."""
+    """An event that would arrive as something else is an error."""
     with pytest.raises(ValueError, match=reason):
         events.encode(event)
 
@@ -87,7 +87,7 @@ def test_unicode_line_separators_are_data() -> None:
 
 
 def test_a_comment_is_a_frame_that_dispatches_nothing() -> None:
-    """Heartbeats are whole frames, and cannot be broken out of."""
+    """Heartbeats are whole frames, whatever text they carry."""
     assert events.comment("heartbeat") == b": heartbeat\n\n"
     assert events.comment("a\ndata: b\r\rc") == b": a\n: data: b\n: \n: c\n\n"
     assert events.parse_frame(events.comment("a")) == Event()

@@ -1,4 +1,4 @@
-"""`FrameSplitter`: cuts never matter, memory is bounded, and what a browser would dispatch is unchanged."""
+"""`FrameSplitter`: any cut gives the same frames, memory is bounded, and a browser dispatches the same events."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ limits = st.one_of(st.none(), st.integers(1, 30))
 
 @given(streams, st.lists(st.integers(0, 100), max_size=12), limits)
 def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], limit: int | None) -> None:
-    """Canonical frames, discards and what is pending depend on the bytes alone, not on how they arrive."""
+    """Canonical frames, discards and what is pending depend on the bytes alone."""
     whole = FrameSplitter(limit)
     expected = whole.feed(stream)
     splitter = FrameSplitter(limit)
@@ -130,7 +130,7 @@ def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], li
 
 @given(streams)
 def test_frames_are_canonical(stream: bytes) -> None:
-    """Lines end in LF, frames end in exactly one blank line, no frame is empty; feeding them again changes nothing."""
+    """Lines end in LF, frames have content and end in exactly one blank line; feeding them again gives the same."""
     fed = FrameSplitter(None).feed(stream)
     out = canonical(fed)
 
@@ -148,7 +148,7 @@ rests = st.sampled_from([b"", b"1", b"2:3", b"\n\ndata:4", b"\ndata: 5", b"\n"])
 
 @given(st.lists(st.tuples(heads, rests), min_size=1, max_size=6) | st.lists(st.tuples(st.just(b"a:\nb:"), rests)))
 def test_frames_that_begin_alike_are_counted_by_their_beginning(parts: list[tuple[bytes, bytes]]) -> None:
-    """If that can be done, it is right; and where nothing but the last line's value differs, it can be done."""
+    """A count is right or zero; and where frames differ only in the last line's value, they are counted."""
     fed = FrameSplitter(None).feed(b"".join(head + rest + b"\n\n" for head, rest in parts))
     if not fed:
         return
@@ -206,7 +206,7 @@ def test_a_frame_that_ends_in_cr_is_not_delayed() -> None:
 
 
 def test_a_chunk_of_whole_frames_is_handed_on_without_a_copy() -> None:
-    """The normal case is no work: the very object that came in goes out."""
+    """In the normal case the very object that came in goes out."""
     splitter = FrameSplitter()
     splitter.feed(b"data:0\n\n")
     chunk = b"data:1\n\ndata:2\n\n"
@@ -215,7 +215,7 @@ def test_a_chunk_of_whole_frames_is_handed_on_without_a_copy() -> None:
 
 
 def test_a_huge_frame_is_discarded_in_bounded_memory_and_the_next_arrives() -> None:
-    """100 MB in one frame never take more than the limit and a chunk."""
+    """100 MB in one frame take at most the limit and a chunk."""
     splitter = FrameSplitter(1024)
     chunk = b"x" * 65536
     splitter.feed(b"data: ")
@@ -241,7 +241,7 @@ def test_several_may_be_discarded_at_once() -> None:
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_must_be_positive(limit: int) -> None:
-    """`None` switches the limit off; zero would be a limit that nothing meets."""
+    """`None` switches the limit off; a limit of zero would discard every frame."""
     with pytest.raises(ValueError, match="max_frame_size"):
         FrameSplitter(limit)
 
@@ -255,7 +255,7 @@ def test_an_oversized_frame_among_others_is_taken_out_of_its_chunk() -> None:
 
 
 def test_an_oversized_frame_may_end_on_a_cut() -> None:
-    """The blank line that ends the discarding may straddle chunks, and empty chunks mean nothing."""
+    """The blank line that ends the discarding may straddle chunks, with empty ones in between."""
     splitter = FrameSplitter(4)
 
     out = [splitter.feed(chunk) for chunk in (b"data: x", b"yz", b"", b"\n", b"", b"\ndata", b": long\n", b"\n:\n\n")]
@@ -265,7 +265,7 @@ def test_an_oversized_frame_may_end_on_a_cut() -> None:
 
 
 def test_at_the_end_of_the_stream_the_beginning_of_a_frame_is_no_frame() -> None:
-    """9.2.6: it is dropped, and nothing of it is kept."""
+    """9.2.6: it is dropped, and its memory is freed."""
     splitter = FrameSplitter(None)
     splitter.feed(b"data: whole\n\ndata: cut" + b"x" * 1000)
     splitter.close()

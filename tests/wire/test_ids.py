@@ -37,7 +37,7 @@ def test_the_table_of_numbers_has_no_seams(first: int) -> None:
 
 
 def test_ids_know_whether_they_show() -> None:
-    """Without a run's token no line is added."""
+    """Only a run's token adds lines."""
     assert (FrameIds("run").visible, FrameIds("run").token, FrameIds("run").line(7)) == (True, "run", b"id: run.7\n")
     assert (FrameIds(None).visible, FrameIds(None).token, FrameIds(None).line(7)) == (False, None, b"")
     assert FrameIds("run").at(7, b"data: x") == b"id: run.7\ndata: x\n\n"
@@ -74,7 +74,7 @@ def test_an_id_of_another_form_is_no_place(odd: str) -> None:
 
 
 def test_tokens_are_long_random_and_fit_for_a_path() -> None:
-    """16 characters of 96 random bits; a token that was never given has the form of one, too."""
+    """16 characters of 96 random bits; only the form is checked."""
     tokens = {new_token() for _ in range(100)}
 
     assert len(tokens) == 100

@@ -23,7 +23,7 @@ from tests.support.frames import frame, loose_frames, objects, pipeline, plain_f
 def same(dialect: Dialect, upstream: list[bytes], *, whole: bool) -> None:
     """What the pipeline says of frames beside what the mapper says of the same frames in disguise.
 
-    A comment changes nothing in what a frame says, and no fast path takes a frame that begins with one.
+    A comment leaves the meaning of a frame as it is, and keeps the frame off every fast path.
     """
     stream = b"".join(upstream)
     fast, oracle = pipeline(dialect), dialect.mapper(EXEC, numbered=False)
@@ -78,11 +78,11 @@ def test_a_run_can_go_on_fast_once_a_line_is_finished() -> None:
     assert mapper.heads == {}
 
 
-# -- lines ------
+# -- lines ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_object_that_repeats_a_key_cannot_say_two_things() -> None:
-    """A browser keeps the last of equal keys: no key of the upstream's can stand behind ours."""
+    """A browser keeps the last of equal keys, so ours must be the only ones."""
     out = pipeline().feed(b'event: stdout\ndata: {"line":"a","type":"exit","type":"error"}\n\n')
 
     assert out == b'data: {"type":"stdout","line":"a"}\n\n'
@@ -97,14 +97,14 @@ def test_text_in_the_payload_that_looks_like_a_frame_is_text() -> None:
 
 
 def test_many_lines_in_one_event_are_cut_apart_where_they_end_and_nowhere_else() -> None:
-    """Whatever they hold: what stands between two of them stands in none of them."""
+    """The separator between two lines is recognised even if their texts look like it."""
     lines = ["first", 'a","b', '"', '","', "\\", '\\","', "", "\u2028", "\ud800", "last"]
 
     assert typed(frame("stdout", {"line": "\n".join(lines)})) == [{"type": "stdout", "line": line} for line in lines]
 
 
 def test_after_the_terminal_frame_nothing_follows() -> None:
-    """Not even what stood in the same chunk, and not our own words."""
+    """Later frames of the same chunk are dropped, and so are frames of our own."""
     made = pipeline()
 
     out = made.feed((frame("exit", {"code": 0}) + frame("stdout", {"line": "late"}) + frame("exit", "1")).encode())
@@ -119,7 +119,7 @@ def test_after_the_terminal_frame_nothing_follows() -> None:
 
 
 def test_named_keeps_the_type_as_the_events_name() -> None:
-    """The object has everything but the type, and no name can break out of its line."""
+    """The object has everything but the type, and a name stays within its line."""
     made = pipeline(NAMED, "r", limit=80)
 
     out = made.feed((frame("", {"type": "stderr", "line": "a"}) + frame("", {"type": "x\ndata: y", "z": 1})).encode())
@@ -134,7 +134,7 @@ def test_named_keeps_the_type_as_the_events_name() -> None:
 
 
 def test_text_beyond_ascii_goes_as_it_came() -> None:
-    """Raw UTF-8, U+2028 included: nothing is escaped on the way."""
+    """Raw UTF-8, U+2028 included, stays raw."""
     chunk = 'event: stdout\ndata: {"line":"é\u2028"}\n\n'.encode()
 
     assert pipeline().feed(chunk) == 'data: {"type":"stdout","line":"é\u2028"}\n\n'.encode()
@@ -148,7 +148,7 @@ def test_bytes_that_are_not_utf8_become_text_that_is() -> None:
 
 
 def test_half_a_character_can_only_be_escaped() -> None:
-    """UTF-8 cannot carry a lone surrogate; JSON can."""
+    """A lone surrogate is beyond UTF-8; JSON escapes it."""
     out = pipeline().feed(b'event: stdout\ndata: {"line":"\\ud800"}\n\n')
 
     assert out == b'data: {"type":"stdout","line":"\\ud800"}\n\n'
@@ -166,7 +166,7 @@ def test_frames_that_cannot_be_mapped_as_a_whole_are_mapped_one_by_one() -> None
 
 
 def test_pieces_are_cut_into_lines_per_stream() -> None:
-    """Text under `data` or `output` ends where the script's line ends, not where the piece does."""
+    """Text under `data` or `output` ends where the script's line ends, however the pieces are cut."""
     assert typed(
         frame("stdout", {"data": "part"}),
         frame("stderr", {"data": "oo"}),
@@ -182,7 +182,7 @@ def test_pieces_are_cut_into_lines_per_stream() -> None:
 
 
 def test_an_unfinished_line_goes_out_marked_when_it_is_flushed() -> None:
-    """Silence or the end say the beginning of a line as what it is."""
+    """After silence, or at the end, the page gets the beginning of a line, marked as such."""
     made = pipeline()
     assert made.feed(frame("stdout", {"data": "50%"}).encode()) == b""
     assert made.unfinished
@@ -210,8 +210,8 @@ def test_the_end_and_a_whole_line_say_what_is_unfinished_first() -> None:
     assert [said["type"] for said in objects(made.fail("lost", "gone"))] == ["stdout", "error"]
 
 
-def test_a_line_that_never_ends_is_not_kept_for_ever() -> None:
-    """What is held back is bounded; nothing of it is lost."""
+def test_a_line_that_never_ends_is_handed_on_in_pieces() -> None:
+    """The bridge holds back a bounded part, and hands on all of it."""
     piece = "x" * 1000
     said = typed(*[frame("stdout", {"data": piece})] * 200)
 
@@ -234,7 +234,7 @@ def test_a_character_split_between_pieces_arrives_whole() -> None:
     ]
 
 
-# -- verbatim ------
+# -- verbatim -------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.one_of(loose_frames, st.sampled_from([b"id: 1\n\n", b": c\n\n", b"id\ndata: x\n\n"])), max_size=6))
@@ -251,7 +251,7 @@ def test_verbatim_without_ids_touches_nothing(upstream: list[bytes]) -> None:
 @pytest.mark.parametrize("odd", [b"", b"event: exit\ndata: 0\n\n", b"\n", b"data: 1\ndata: 2\n\n"])
 @pytest.mark.parametrize("ids", [None, "r"])
 def test_verbatim_counts_many_frames_as_it_counts_few(odd: bytes, ids: str | None) -> None:
-    """Whether they begin alike or not, with blank lines too many or without."""
+    """Frames may begin alike or differently, and extra blank lines may separate them."""
     alike = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
     many, few = pipeline(VERBATIM, ids), pipeline(VERBATIM, ids)
 
@@ -262,7 +262,7 @@ def test_verbatim_counts_many_frames_as_it_counts_few(odd: bytes, ids: str | Non
 
 
 def test_verbatim_counts_what_it_does_not_touch() -> None:
-    """Numbers go on, whether anybody sees them or not."""
+    """Numbers go on, even if they stay invisible."""
     made = pipeline(VERBATIM)
 
     assert made.feed(b"id: 7\n\ndata: x\n\n") == b"id: 7\n\ndata: x\n\n"
@@ -270,7 +270,7 @@ def test_verbatim_counts_what_it_does_not_touch() -> None:
 
 
 def test_verbatim_with_ids_replaces_the_upstreams() -> None:
-    """Of two ids the last would win, so the upstream's go; so do frames that were nothing else."""
+    """Of two ids the last would win, so the upstream's go; so do frames that held only an id."""
     made = pipeline(VERBATIM, "r")
 
     out = made.feed(b"id: 7\n\nid: 8\ndata: id: 1\n\ndata: x\nid\n\nevent: idle\ndata: y\n\n")
@@ -280,7 +280,7 @@ def test_verbatim_with_ids_replaces_the_upstreams() -> None:
 
 
 def test_verbatim_has_no_frames_of_its_own() -> None:
-    """The bridge adds no line but heartbeats."""
+    """The bridge adds only heartbeats."""
     made, mapper = pipeline(VERBATIM, limit=20), VERBATIM.mapper(EXEC, numbered=True)
 
     assert made.feed(b"data: 1\n\ndata: too large for this\n\n") == b"data: 1\n\n"

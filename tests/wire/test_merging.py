@@ -52,7 +52,7 @@ def test_lines_of_one_stream_become_one_event_under_the_number_of_the_last() -> 
 @pytest.mark.parametrize("run", [RUN, None])
 @pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])
 def test_another_stream_begins_another_event(dialect: Dialect, run: str | None) -> None:
-    """Order is kept, in every dialect of ours, with ids and without."""
+    """Order is kept, in both dialects that merge, whether frames have ids or lack them."""
     kinds = ["stdout", "stdout", "stderr", "stderr", "stderr", "stdout"]
     stream = b"".join(upstream(kind, {"line": str(number)}) for number, kind in enumerate(kinds))
     frames = pipeline(dialect, run).feed(stream)
@@ -76,7 +76,7 @@ OTHERS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize("other", OTHERS, ids=[str(other) for other in OTHERS])
 def test_what_is_no_plain_line_stays_as_it_is_and_in_its_place(other: tuple[str, Any]) -> None:
-    """Not a byte of it changes, and lines on its two sides are not joined across it."""
+    """Its bytes stay the same, and it separates the lines on its two sides."""
     made, frames = typed(("stdout", {"line": "a"}), ("stdout", {"line": "b"}))
     between = made.feed(upstream(*other))
     after = b"" if made.finished else made.feed(upstream("stdout", {"line": "c"}))
@@ -89,7 +89,7 @@ def test_what_is_no_plain_line_stays_as_it_is_and_in_its_place(other: tuple[str,
 
 
 def test_a_text_that_looks_like_the_end_of_a_line_is_text() -> None:
-    """A quote inside a text is escaped: nothing between two frames can be mistaken for the text of one."""
+    """A quote inside a text is escaped, so merging can tell text from the bytes between two frames."""
     text = '"}\n\nid: 1\ndata: {"type":"stdout","line":"'
     _, frames = typed(("stdout", {"line": "a", "n": '"}'}), ("stdout", {"line": 'b","n":"c'}))
     assert [body["line"] for body in bodies(merge(frames, 1, None).data)] == ["a", 'b","n":"c']
@@ -112,7 +112,7 @@ def test_a_text_that_looks_like_the_end_of_a_line_is_text() -> None:
     ],
 )
 def test_of_an_overwritten_line_the_last_state_is_kept(line: str, shown: str) -> None:
-    """A progress bar is what it is in the end; a return at a line's end overwrites nothing."""
+    """A progress bar shows its last state; a return at a line's end keeps the line."""
     for lines in ([("stdout", {"line": line})] * 3, [("stdout", {"line": line}), ("stderr", {"line": line})]):
         _, frames = typed(*lines)
         said = "\n".join(body["line"] for body in bodies(merge(frames, 1, None).data))
@@ -122,7 +122,7 @@ def test_of_an_overwritten_line_the_last_state_is_kept(line: str, shown: str) ->
 
 
 def test_no_more_events_than_wanted() -> None:
-    """What does not fit is not touched: it is merged the next time, perhaps with more."""
+    """The rest is left for the next time, when there may be more to merge with."""
     _, frames = typed(*[(kind, {"line": kind}) for kind in ("stdout", "stdout", "stderr", "stdout")])
 
     assert merge(frames, 1, 0) == (b"", 0, 0, 0)

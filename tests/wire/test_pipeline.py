@@ -22,7 +22,7 @@ LARGE = frame("stdout", {"line": "x" * 200}).encode()
 def test_cuts_never_change_what_comes_out(
     upstream: list[bytes], cuts: list[int], dialect: Dialect, is_limited: bool
 ) -> None:
-    """Frames, gaps, numbers and state depend on the bytes alone, and numbers have no holes."""
+    """Frames, gaps, numbers and state depend on the bytes alone, and numbers are consecutive."""
     stream, limit = b"".join(upstream), 60 if is_limited else None
     whole, cut = pipeline(dialect, RUN, limit), pipeline(dialect, RUN, limit)
     bounds = [0, *sorted(min(at, len(stream)) for at in cuts), len(stream)]
@@ -102,7 +102,7 @@ def test_unfinished_lines_are_counted_flushed_and_numbered() -> None:
 
 
 def test_closing_keeps_the_counts_and_the_ending() -> None:
-    """What is not whole goes; what statistics and endings are made of stays."""
+    """The beginnings of lines and frames go; statistics and the ending stay."""
     made = pipeline(limit=100)
     made.feed(LARGE + frame("stdout", {"data": "half"}).encode() + b"data: half a frame")
     made.close()
@@ -125,7 +125,7 @@ def test_closing_keeps_the_counts_and_the_ending() -> None:
     ],
 )
 def test_closing_frees_what_is_not_whole(dialect: Dialect, chunk: bytes) -> None:
-    """Runs that are over are kept for a while, and they hold a log but no megabytes beside it."""
+    """A run that is over stays in the store for a while, and all that it holds by then is its log."""
     made = pipeline(dialect)
     tracemalloc.start()
     made.feed(bytes(bytearray(chunk)))

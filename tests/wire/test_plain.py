@@ -43,7 +43,7 @@ def mapped(frames: bytes) -> bytes | None:
     ],
 )
 def test_plain_frames_are_mapped_as_a_whole(frames: bytes, expected: bytes) -> None:
-    """The normal case parses no JSON: otherwise only a clock would notice."""
+    """If the fast path refused them, output would be the same and only a clock would notice."""
     assert mapped(frames) == expected
 
 
@@ -88,5 +88,5 @@ def test_one_frame_may_have_the_white_space_of_other_encoders() -> None:
     "odd", [b'event: stdout\ndata: {"line":"\xff"}', b'event: stdout\ndata: {"line":"\\n"}', b"data: a", b""]
 )
 def test_one_odd_frame_is_not_plain(odd: bytes) -> None:
-    """Text that is not UTF-8, or that ends a line, is for the slow path."""
+    """Invalid UTF-8, and text that ends a line, are for the slow path."""
     assert map_plain_frame(odd, HEADS) is None

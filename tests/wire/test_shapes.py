@@ -100,12 +100,12 @@ def test_each_upstream_shape_has_one_meaning(upstream: str, expected: dict[str, 
 
 @pytest.mark.parametrize("name", ["heartbeat", "ping", "keepalive"])
 def test_named_heartbeats_are_no_output(name: str) -> None:
-    """A heartbeat says nothing, whether a comment, a named event, or a body's type."""
+    """A heartbeat is skipped, be it a comment, a named event, or a body's type."""
     assert typed(frame(name, {}), frame(name, {"line": "no"}), frame("", {"type": name}), ": heartbeat\n\n") == []
 
 
 def test_frames_without_data_dispatch_nothing() -> None:
-    """9.2.6: an id, a name or a comment alone is no event."""
+    """9.2.6: an event needs data; an id, a name or a comment alone is skipped."""
     assert typed("id: 1\n\n", "event: stdout\n\n", ": x\n\n", "retry: 1\n\n") == []
 
 
