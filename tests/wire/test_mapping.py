@@ -122,12 +122,12 @@ def test_named_keeps_the_type_as_the_events_name() -> None:
     """The object has everything but the type, and a name stays within its line."""
     made = pipeline(NAMED, "r", limit=80)
 
-    out = made.feed((frame("", {"type": "stderr", "line": "a"}) + frame("", {"type": "x\ndata: y", "z": 1})).encode())
+    out = made.feed((frame("", {"type": "stderr", "line": "a"}) + frame("", {"type": "x\n\rdata: y", "z": 1})).encode())
     out += made.feed(b"x" * 88 + b"\n\n") + made.fail("upstream_ended", "It ended.")
 
     assert list(events.parse(out)) == [
         events.Event("stderr", '{"line":"a"}', "r.1"),
-        events.Event("x data: y", '{"z":1}', "r.2"),
+        events.Event("x  data: y", '{"z":1}', "r.2"),
         events.Event("gap", '{"dropped":1,"bytes":90}', "r.3"),
         events.Event("error", '{"code":"upstream_ended","message":"It ended."}', "r.4"),
     ]
@@ -217,6 +217,18 @@ def test_a_line_that_never_ends_is_handed_on_in_pieces() -> None:
 
     assert all(one["partial"] for one in said)
     assert sum(len(one["line"]) for one in said) >= 200 * 1000 - MAX_UNFINISHED
+
+
+def test_a_line_may_be_as_long_as_the_bound_and_no_longer() -> None:
+    """One character below it is held back; at the bound the line goes out in full, marked `partial`."""
+    made = pipeline()
+
+    assert made.feed(frame("stdout", {"data": "x" * (MAX_UNFINISHED - 1)}).encode()) == b""
+    assert made.unfinished == MAX_UNFINISHED - 1
+    assert objects(made.feed(frame("stdout", {"data": "x"}).encode())) == [
+        {"type": "stdout", "line": "x" * MAX_UNFINISHED, "partial": True}
+    ]
+    assert made.unfinished == 0
 
 
 @pytest.mark.parametrize("key", ["line", "data"])

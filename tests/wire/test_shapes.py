@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -86,6 +87,37 @@ from tests.support.frames import frame, typed
          {"type": "error", "code": "VM_LOST", "message": "gone", "error": "VM_LOST", "detail": "gone"}),
         (frame("error", {"error": {"code": 500, "message": "no"}}),
          {"type": "error", "code": "500", "message": "no", "error": {"code": 500, "message": "no"}}),
+        (frame("error", {"error": "it broke"}),
+         {"type": "error", "code": "upstream_error", "message": "it broke", "error": "it broke"}),
+        (frame("error", {"reason": "r", "line": "l"}),
+         {"type": "error", "code": "upstream_error", "message": "r", "reason": "r", "line": "l"}),
+        (frame("error", {"code": 0, "message": "", "detail": "d", "reason": "r"}),
+         {"type": "error", "code": "0", "message": "d", "detail": "d", "reason": "r"}),
+        (frame("error", {"message": ["x"], "output": "o"}),
+         {"type": "error", "code": "upstream_error", "message": "o", "output": "o"}),
+        # numbers
+        (frame("exit", {"exit_code": "+5"}), {"type": "exit", "code": 5}),
+        (frame("exit", {"exit_code": "-15"}), {"type": "exit", "code": -15}),
+        (frame("exit", {"exit_code": 1.5}), {"type": "exit", "code": None, "exit_code": 1.5}),
+        (frame("exit", {"exit_code": "9" * 18}), {"type": "exit", "code": 10**18 - 1}),
+        (frame("exit", {"exit_code": "9" * 19}), {"type": "exit", "code": None, "exit_code": "9" * 19}),
+        (frame("exit", {"exit_code": 1, "code": 2, "exit": 3}), {"type": "exit", "code": 1, "exit": 3}),
+        (frame("exit", {"exitCode": 1, "exit": 3}), {"type": "exit", "code": 1, "exit": 3}),
+        (frame("", {"exit": 3}), {"type": "exit", "code": 3}),
+        (frame("", {"exit_code": False}), {"type": "exit", "code": None, "exit_code": False}),
+        (frame("", {"exit": True}), {"type": "stdout", "line": "", "exit": True}),
+        (frame("timeout", {"exit_code": 137}), {"type": "exit", "code": 137, "timed_out": True}),
+        (frame("timed_out", {"exit_code": None, "code": 9}),
+         {"type": "exit", "code": 9, "exit_code": None, "timed_out": True}),
+        # which text, and how deep
+        (frame("", {"data": 1, "line": "a"}), {"type": "stdout", "line": "a", "data": 1}),
+        (frame("", {"output": "o\n", "line": 1}), {"type": "stdout", "line": "o"}),
+        (frame("", {"data": "d\n", "output": "o"}), {"type": "stdout", "line": "d", "output": "o"}),
+        (frame("stdout", {"line": {"a": ["é"]}}), {"type": "stdout", "line": '{"a": ["\\u00e9"]}'}),
+        (frame("stdout", {"": 1}), {"type": "stdout", "line": "", "": 1}),
+        (frame("deep", '{"a":' * 99 + "0" + "}" * 99), {"type": "deep", **json.loads('{"a":' * 99 + "0" + "}" * 99)}),
+        (frame("deep", '{"a":' * 101 + "0" + "}" * 101),
+         {"type": "stdout", "line": '{"a":' * 101 + "0" + "}" * 101}),
         # whatever else: kept under its own name
         (frame("started", {"pid": 3}), {"type": "started", "pid": 3}),
         (frame("", {"type": "gap", "dropped": 2, "bytes": 9}), {"type": "gap", "dropped": 2, "bytes": 9}),
@@ -96,6 +128,15 @@ from tests.support.frames import frame, typed
 def test_each_upstream_shape_has_one_meaning(upstream: str, expected: dict[str, Any]) -> None:
     """One upstream frame, one object, and `type` is always ours."""
     assert typed(upstream) == [expected]
+
+
+@pytest.mark.parametrize("key", ["state", "status"])
+@pytest.mark.parametrize("value", ["queued", "pending", "starting", "running"])
+def test_a_snapshot_of_running_work_is_not_an_exit(key: str, value: str) -> None:
+    """Its exit code is null because there is none yet; a number counts in any state."""
+    assert typed(frame("", {key: value, "exit_code": None}))[0]["type"] == "stdout"
+    assert typed(frame("", {key: value, "exit_code": 0}))[0]["type"] == "exit"
+    assert typed(frame("", {key: "stopped", "exit_code": None}))[0]["type"] == "exit"
 
 
 @pytest.mark.parametrize("name", ["heartbeat", "ping", "keepalive"])
