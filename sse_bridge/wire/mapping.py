@@ -139,7 +139,8 @@ class LineMapper:
     def _lines(self, output: Output) -> list[bytes]:
         """Whole lines. What the stream left unfinished goes first."""
         lines = output.text.removesuffix("\n").split("\n")
-        return self._take_held(output.stream) + self._render_lines(output.stream, lines, output.rest)
+        frames = self._render_lines(output.stream, lines, output.rest)
+        return self._take_held(output.stream) + frames if self._held else frames
 
     def _piece(self, output: Output) -> list[bytes]:
         """Cuts text that comes in pieces into lines, and holds back the beginning of the next."""

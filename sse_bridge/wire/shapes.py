@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from .events import Event
 from .objects import Body, read_object, without
@@ -73,7 +73,8 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _ERROR_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
-class Output(NamedTuple):
+@dataclass(slots=True)
+class Output:
     """Text that the work printed."""
 
     #: `stdout` or `stderr`.
@@ -85,19 +86,22 @@ class Output(NamedTuple):
     rest: Body
 
 
-class Exit(NamedTuple):
+@dataclass(slots=True)
+class Exit:
     """The work has ended. Its `code` is a number or `None`: success takes an explicit zero."""
 
     body: Body
 
 
-class Failure(NamedTuple):
+@dataclass(slots=True)
+class Failure:
     """The upstream gave up, with a `code` and a `message`. The work may run on."""
 
     body: Body
 
 
-class Other(NamedTuple):
+@dataclass(slots=True)
+class Other:
     """Anything else, under its own name."""
 
     kind: str

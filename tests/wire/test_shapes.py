@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sse_bridge.wire.events import Event
-from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, SHAPES, Exit, Failure, Meaning, Other, Output, Shape, read
+from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, SHAPES, Exit, Failure, Other, Output, read
 from tests.support.frames import frame, typed
 
 
@@ -150,19 +150,13 @@ def test_frames_without_data_dispatch_nothing() -> None:
     assert typed("id: 1\n\n", "event: stdout\n\n", ": x\n\n", "retry: 1\n\n") == []
 
 
-def means(event: Event, shape: Shape, expected: Meaning) -> bool:
-    """Tuples of different kinds would be equal."""
-    meaning = read(event, shape)
-    return type(meaning) is type(expected) and meaning == expected
-
-
 def test_a_meaning_says_what_the_mapper_needs() -> None:
     """Output knows its stream and whether it was cut anywhere; an exit and a failure are told apart."""
-    assert means(Event("stderr", '{"line":"a","n":1}'), EXEC, Output("stderr", "a", False, {"n": 1}))
-    assert means(Event("stdout", '{"data":"a","n":1}'), EXEC, Output("stdout", "a", True, {"n": 1}))
-    assert means(Event("exit", "3"), EXEC, Exit({"code": 3}))
-    assert means(Event("error", "boom"), EXEC, Failure({"code": "upstream_error", "message": "boom"}))
-    assert means(Event("started", '{"pid":3}'), EXEC, Other("started", {"pid": 3}))
+    assert read(Event("stderr", '{"line":"a","n":1}'), EXEC) == Output("stderr", "a", False, {"n": 1})
+    assert read(Event("stdout", '{"data":"a","n":1}'), EXEC) == Output("stdout", "a", True, {"n": 1})
+    assert read(Event("exit", "3"), EXEC) == Exit({"code": 3})
+    assert read(Event("error", "boom"), EXEC) == Failure({"code": "upstream_error", "message": "boom"})
+    assert read(Event("started", '{"pid":3}'), EXEC) == Other("started", {"pid": 3})
     assert read(Event("ping", "{}"), EXEC) is read(Event("stdout"), EXEC) is None
 
 
@@ -179,8 +173,8 @@ def test_a_shape_decides_what_a_name_means() -> None:
     odd = dataclasses.replace(
         EXEC, kinds={"done": "exit"}, text_keys=("text", "part"), line_key="text", exit_keys=("rc",), sure_exit_keys=()
     )
-    assert means(Event("done", '{"rc":2}'), odd, Exit({"code": 2}))
-    assert means(Event("message", '{"rc":2}'), odd, Exit({"code": 2}))
-    assert means(Event("x", '{"text":"a"}'), odd, Output("stdout", "a", False, {}))
-    assert means(Event("x", '{"part":"a"}'), odd, Output("stdout", "a", True, {}))
-    assert means(Event("message", "words"), odd, Output("stdout", "words", False, {}))
+    assert read(Event("done", '{"rc":2}'), odd) == Exit({"code": 2})
+    assert read(Event("message", '{"rc":2}'), odd) == Exit({"code": 2})
+    assert read(Event("x", '{"text":"a"}'), odd) == Output("stdout", "a", False, {})
+    assert read(Event("x", '{"part":"a"}'), odd) == Output("stdout", "a", True, {})
+    assert read(Event("message", "words"), odd) == Output("stdout", "words", False, {})
