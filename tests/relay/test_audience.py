@@ -138,14 +138,26 @@ async def test_a_returning_viewer_replaces_the_one_that_left(anyio_backend: str)
 
 
 async def test_leaving_twice_is_leaving_once(anyio_backend: str) -> None:
-    """The count of a viewer is added once."""
+    """The other viewers stay."""
     async with scene() as it:
         other = it.view(Drop())
-        it.take(viewer=other)
         it.audience.leave(other)
         it.audience.leave(other)
         assert it.audience.viewers == 1
         assert it.audience.is_followed
+        it.run.cancel()
+
+
+async def test_what_a_viewer_got_stays_counted_after_it_has_left(anyio_backend: str) -> None:
+    """Once, however often it leaves."""
+    async with scene() as it:
+        other = it.view(Drop())
+        it.work.feed(stdout("a", "b"))
+        await wait_all_tasks_blocked()
+        it.take(viewer=other)
+        it.audience.leave(other)
+        it.audience.leave(other)
+        assert it.totals.snapshot(()).frames_out == 2
         it.run.cancel()
 
 

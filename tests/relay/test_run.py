@@ -55,6 +55,17 @@ async def test_an_upstream_that_lingers_after_the_exit_is_left(
 
     assert it.take() == [{"type": "exit", "code": 0}]
     assert it.work.cancels == 0
+    assert not it.work.was_read_to_its_end
+
+
+async def test_an_upstream_has_time_to_end_its_response_after_the_exit(anyio_backend: str) -> None:
+    """The connection is then complete and can be reused."""
+    async with scene() as it:
+        it.work.feed(exit_frame())
+        await wait_all_tasks_blocked()
+        it.work.finish()
+
+    assert it.work.was_read_to_its_end
 
 
 async def test_an_upstream_that_ends_without_exit_is_an_error_and_its_work_is_ended(anyio_backend: str) -> None:
@@ -124,6 +135,17 @@ async def test_an_answer_is_no_refusal(anyio_backend: str) -> None:
 
     assert it.run.refused is None
     assert not it.run.started_nothing
+
+
+async def test_a_viewer_that_keeps_up_costs_no_wait(anyio_backend: str) -> None:
+    """The upstream is asked to wait only above a mark."""
+    async with scene(high_water=10**6) as it:
+        for _ in range(20):
+            it.work.feed(stdout("x" * 50))
+            await wait_all_tasks_blocked()
+            it.take()
+        assert it.work.waits == 0
+        it.run.cancel()
 
 
 async def test_a_frame_too_large_becomes_a_gap_where_it_stood(

@@ -30,12 +30,15 @@ class Sink:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.ended = False
+        #: Bodies that came after the last.
+        self.late = 0
         self.hold: anyio.Event | None = None
 
     async def __call__(self, content: bytes, more: bool) -> None:
         if self.hold is not None:
             await self.hold.wait()
         self.bodies.append(content)
+        self.late += self.ended
         self.ended = not more
 
 
@@ -64,6 +67,7 @@ async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
 
     assert sink.bodies == [b"first", b"".join(b"data: %d\n\n" % number for number in range(5)), b""]
     assert sink.ended
+    assert sink.late == 0
 
 
 async def test_a_batch_is_bounded(anyio_backend: str) -> None:
@@ -300,6 +304,33 @@ async def test_a_viewer_that_takes_nothing_is_left_at_the_deadline(
 
     assert viewer.scope.cancelled_caught
     assert not sink.ended
+
+
+async def test_a_stopped_viewer_has_a_moment_for_its_last_body_although_its_deadline_has_passed(
+    anyio_backend: str,
+) -> None:
+    """Its run took longer to end than the viewer had; the end is then still sent."""
+    log, sink, done = RunLog(), Sink(), Latch()
+    viewer = viewer_of(log)
+    log.close()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            viewer.stop(b"", anyio.current_time() + 0.01, done)
+            tasks.start_soon(written, viewer, sink)
+            await wait_all_tasks_blocked()
+            await anyio.sleep_until(anyio.current_time() + 0.02)
+            done.set()
+
+    assert sink.ended
+
+
+async def test_a_viewer_with_a_heartbeat_due_is_asked_again_an_interval_later(anyio_backend: str) -> None:
+    """The heartbeat may have to wait behind frames, and the next one is due after it."""
+    viewer = viewer_of(RunLog())
+    now = viewer.took_at + 10
+
+    assert viewer.tick(now) == pytest.approx(now + 10)
+    assert viewer.tick(now + 1) == pytest.approx(now + 11)
 
 
 async def written(viewer: Viewer, sink: Sink) -> None:

@@ -31,7 +31,8 @@ class HandClock(Clock):
     @property
     def due_in(self) -> float:
         """Seconds until a subject is asked next; infinity for never."""
-        return min((timer.due for timer in self._timers_by_hand), default=inf) - self._time
+        dues = [timer.due for timer in self._timers_by_hand if timer.subject is not None]
+        return min(dues, default=inf) - self._time
 
     def advance(self, seconds: float) -> None:
         """Lets time pass, and asks the subjects that are due."""

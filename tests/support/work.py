@@ -30,6 +30,10 @@ class ScriptedWork:
         self.started = anyio.Event()
         self.closed = anyio.Event()
         self.cancels = 0
+        #: How often the relay was asked to wait for room.
+        self.waits = 0
+        #: Whether the stream was read to its end.
+        self.was_read_to_its_end = False
         self.last_event_id: str | None = None
         self._refusal = refusal
         self._answer = anyio.Event()
@@ -87,7 +91,9 @@ class ScriptedWork:
         """See `base.Stream.push`."""
         while (chunk := await self._next()) is not None:
             if not take(chunk):
+                self.waits += 1
                 await room()
+        self.was_read_to_its_end = True
 
     async def _next(self) -> bytes | None:
         await anyio.lowlevel.checkpoint()
