@@ -200,10 +200,10 @@ class Host:
                 if await begin(run, viewer, send, self._viewer_options.commit_after):
                     await viewer.write(send_body, first_frames(run, viewer, self._run_options, self._viewer_options))
             if viewer.scope.cancelled_caught:
-                viewer.leave(Gone.STOPPED)
+                viewer.end(Gone.STOPPED)
             await self._see_off(run, viewer, downstream)
         except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
-            viewer.leave(Gone.DISCONNECTED)
+            viewer.end(Gone.DISCONNECTED)
         except Exception as error:
             downstream.failures.append(error)
         finally:

@@ -60,7 +60,7 @@ class Requests:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
         here = self._host.here()
-        here.enter()
+        here.request_began()
         try:
             if here.stopping:
                 raise refusals.stopping()
@@ -68,7 +68,7 @@ class Requests:
         except HTTPException as refused:
             await refusals.send_http_exception(send, refused)
         finally:
-            here.leave()
+            here.request_ended()
 
     async def _route(self, request: Request, send: Send) -> None:
         token = messages.route_path(request.scope)

@@ -62,7 +62,7 @@ class Downstream:
         except Exception as error:
             self.failures.append(error)
         self.left.set()
-        viewer.leave(Gone.DISCONNECTED)
+        viewer.end(Gone.DISCONNECTED)
 
 
 async def begin(run: Run, viewer: Viewer, send: Send, commit_after: float) -> bool:

@@ -65,11 +65,11 @@ class Open:
 
     # -- what is open
 
-    def enter(self) -> None:
+    def request_began(self) -> None:
         """Counts a request. Plain calls, because a context manager's generator would hold 1 KB of an idle stream."""
         self._requests += 1
 
-    def leave(self) -> None:
+    def request_ended(self) -> None:
         """Counts the end of a request."""
         self._requests -= 1
         if not self._requests:
@@ -122,7 +122,7 @@ class Open:
         """Stops, and ends every wait at once, even the wait for work that is being ended."""
         self.stop()
         for viewer in self._viewers:
-            viewer.leave(Gone.STOPPED)
+            viewer.end(Gone.STOPPED)
         for run in list(self._runs):
             run.let_go()
         for scope in self._waits:

@@ -220,7 +220,7 @@ class Audience:
                 self._forget_absent()
                 self._room.notify()
             else:
-                viewer.leave(Gone.STALLED)
+                viewer.end(Gone.STALLED)
         return due
 
     # -- counting

@@ -81,7 +81,7 @@ class Viewer:
         self._last_words = b""
         self._done: Latch | None = None
 
-    def leave(self, reason: Gone) -> None:
+    def end(self, reason: Gone) -> None:
         """Ends the writing wherever it is. The first reason counts."""
         self.gone = self.gone or reason
         self.scope.cancel()
@@ -119,7 +119,7 @@ class Viewer:
                 self._sending_since = None
                 self._heartbeat_due = False
             elif delivery.finished:
-                await self._end(send_body)
+                await self._finish(send_body)
                 return
             elif self._heartbeat_due:
                 await self.timed(send_body(HEARTBEAT, True))
@@ -145,7 +145,7 @@ class Viewer:
             await self._done.wait()
             self.scope.deadline = max(deadline, anyio.current_time() + LAST_SEND)
 
-    async def _end(self, send_body: SendBody) -> None:
+    async def _finish(self, send_body: SendBody) -> None:
         if self._last_words:
             await self.timed(send_body(self._last_words, True))
         await self.until_done()
@@ -167,7 +167,7 @@ class Viewer:
         heartbeat, send_timeout = self._options.heartbeat, self._options.send_timeout
         if self._sending_since is not None:
             if now >= self._sending_since + send_timeout:
-                self.leave(Gone.STALLED)
+                self.end(Gone.STALLED)
                 return inf
             return min(self._sending_since + send_timeout, now + heartbeat)
         if now >= self.took_at + heartbeat and not self._heartbeat_due:

@@ -191,8 +191,8 @@ async def test_the_first_reason_to_leave_is_kept(anyio_backend: str) -> None:
     """Leaving twice is leaving once."""
     viewer = viewer_of(RunLog())
 
-    viewer.leave(Gone.STALLED)
-    viewer.leave(Gone.DISCONNECTED)
+    viewer.end(Gone.STALLED)
+    viewer.end(Gone.DISCONNECTED)
 
     assert viewer.gone is Gone.STALLED
 
