@@ -111,3 +111,11 @@ class Page:
         """The JSON error of a refused request."""
         error: dict[str, Any] = json.loads(self.content)["error"]
         return error
+
+
+def lines(page: Page) -> list[Any]:
+    return [said.get("line", said["type"]) for said in page.objects]
+
+
+def ids(page: Page) -> list[int]:
+    return [int(str(event.id).rpartition(".")[2]) for event in page.events]

@@ -1,0 +1,122 @@
+"""`POST` requests that carry an idempotency key."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio import wait_all_tasks_blocked
+from starlette.requests import Request
+
+from sse_bridge import Block, SSEBridge
+from sse_bridge.errors import UpstreamRefused
+from tests.support.asgi import lines
+from tests.support.site import site
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_repeated_key_attaches_to_the_run_it_started(anyio_backend: str) -> None:
+    """A client that sends its `POST` again gets the same run from its beginning. Other keys start others."""
+    works = [ScriptedWork(), ScriptedWork()]
+    async with site(*works) as it:
+        first = it.open("POST", idempotency_key="k1")
+        works[0].feed(stdout("a"))
+        await first.until(lambda: first.events)
+        other = it.open("POST", idempotency_key="k2")
+        await other.until(lambda: other.content)
+        again = it.open("POST", idempotency_key="k1")
+        await again.until(lambda: again.events)
+        for work in works:
+            work.feed(exit_frame())
+            work.finish()
+
+    assert lines(first) == lines(again) == ["a", "exit"]
+    assert first.headers["sse-bridge-run"] == again.headers["sse-bridge-run"] != other.headers["sse-bridge-run"]
+    assert not any(work.cancels for work in works)
+
+
+async def test_two_requests_with_one_key_at_the_same_time_start_one_exec(anyio_backend: str) -> None:
+    """Whoever resolves first starts it, however long resolving takes."""
+    works, gate = [ScriptedWork(), ScriptedWork()], anyio.Event()
+    resolved = iter(works)
+
+    async def resolve(request: Request) -> ScriptedWork:
+        work = next(resolved)
+        await gate.wait()
+        return work
+
+    async with site() as it:
+        it.bridge = SSEBridge(None, resolve)
+        pages = [it.open("POST", idempotency_key="k") for _ in range(2)]
+        await wait_all_tasks_blocked()
+        gate.set()
+        for work in works:
+            work.feed(exit_frame())
+            work.finish()
+        for page in pages:
+            await page.until(lambda: page.ended)  # noqa: B023
+
+    assert sorted(work.started.is_set() for work in works) == [False, True]
+    assert [lines(page) for page in pages] == [["exit"], ["exit"]]
+
+
+async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: str) -> None:
+    """Nothing was started, so there is nothing to attach to."""
+    refused = ScriptedWork(refusal=UpstreamRefused("Busy.", code="not_ready", status=503))
+    work = ScriptedWork()
+    work.feed(exit_frame())
+    work.finish()
+    async with site(refused, work) as it:
+        first = await it.answer("POST", idempotency_key="k")
+        await wait_all_tasks_blocked()
+        second = await it.answer("POST", idempotency_key="k")
+
+    assert (first.status, second.status) == (503, 200)
+
+
+@pytest.mark.parametrize(("method", "key"), [("GET", "k"), ("POST", "")])
+async def test_what_is_no_key_means_nothing(anyio_backend: str, method: str, key: str) -> None:
+    """`GET` with the same headers twice is two visits, and so are two empty keys."""
+    works = [ScriptedWork(), ScriptedWork()]
+    for work in works:
+        work.feed(exit_frame())
+        work.finish()
+    async with site(*works) as it:
+        for _ in works:
+            await it.answer(method, idempotency_key=key)
+
+    assert it.starts == 2
+
+
+async def test_a_second_viewer_of_a_refused_run_gets_the_refusal(anyio_backend: str) -> None:
+    """It waits for the same answer."""
+    work = ScriptedWork(answers=False, refusal=UpstreamRefused("No.", code="not_found", status=404))
+    async with site(work, work, commit_after=None) as it:
+        pages = [it.open("POST", idempotency_key="k") for _ in range(2)]
+        await wait_all_tasks_blocked()
+        work.answer()
+
+    assert [page.status for page in pages] == [404, 404]
+
+
+async def test_a_function_that_chooses_leaves_no_gap_for_a_second_run(anyio_backend: str) -> None:
+    """Two requests with one idempotency key at the same time start one run, however long choosing takes."""
+
+    async def choose(request: Request) -> Block:
+        for _ in range(int(request.headers["wait"])):
+            await anyio.lowlevel.checkpoint()
+        return Block()
+
+    work, other = ScriptedWork(), ScriptedWork()
+    async with site(work, other, policy=choose) as it:
+        pages = [it.open("POST", idempotency_key="k", wait=wait) for wait in ("20", "30")]
+        for page in pages:
+            await page.until(lambda: page.content)  # noqa: B023
+        for one in (work, other):
+            one.feed(exit_frame())
+            one.finish()
+
+    assert len({page.headers["sse-bridge-run"] for page in pages}) == 1
+    assert [work.started.is_set(), other.started.is_set()].count(True) == 1
