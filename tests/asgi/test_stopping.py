@@ -1,37 +1,34 @@
-"""Stopping a bridge: viewers are told, work is ended, nothing new is taken, and nobody is waited for without end."""
+"""Stopping a bridge: viewers are told, work is ended, new requests are refused, and every wait is bounded."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
-from sse_bridge import Coalesce, SSEBridge, TokenBucket
-from sse_bridge.asgi import hosting, stopping
-from sse_bridge.asgi.stopping import Open
-from sse_bridge.stores.memory import MemoryStore
+from sse_bridge import Block, Coalesce, SSEBridge, TokenBucket
 from tests.support.asgi import Page
-from tests.support.site import STOPPED, Scene, never, retry_of
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.site import STOPPED, Site, never, retry_of, site, visit
+from tests.support.virtual_time import virtual
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def short(monkeypatch: Any) -> None:
-    monkeypatch.setattr(stopping, "PATIENCE", 0.05)
-    monkeypatch.setattr(hosting, "NOTICE_CUT", 0.05)
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return virtual(request.param)
 
 
 @pytest.fixture
 def handlers() -> Iterator[list[int]]:
-    """A server that handles signals: the ones it got."""
+    """The signals that the server's own handlers got."""
     numbers = [signal.SIGTERM, signal.SIGINT]
     before = {number: signal.getsignal(number) for number in numbers}
     heard: list[int] = []
@@ -42,34 +39,122 @@ def handlers() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-async def test_a_stop_tells_the_viewers_and_ends_the_work(anyio_backend: str) -> None:
-    """What is pending, what happened, when to come back, and a proper end; then no request is left."""
+@asynccontextmanager
+async def taking(seconds: float) -> AsyncGenerator[None]:
+    """The block must take this long. On asyncio, `wait_all_tasks_blocked` sleeps for tenths of a second."""
+    before = anyio.current_time()
+    yield
+    assert anyio.current_time() - before == pytest.approx(seconds, abs=0.5)
+
+
+# -- what viewers get
+
+
+async def test_a_stop_tells_the_viewers_and_ends_the_work() -> None:
+    """Each viewer gets what is pending, the reason, when to come back, and a complete response."""
     work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work)
-            page = scene.visit()
-            work.feed(stdout("a"))
-            await page.until(lambda: page.events)
-            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
-            await other.until(lambda: other.events)
-            await scene.bridge.shutdown()
+    async with site(work) as it:
+        work.feed(stdout("a"))
+        page, run = await it.started()
+        other = it.open(path=f"/{run}")
+        await other.until(lambda: other.events)
+        async with taking(0):
+            await it.bridge.shutdown()
 
-            assert work.cancels == 1
-            for viewer in (page, other):
-                assert viewer.objects == [{"type": "stdout", "line": "a"}, STOPPED]
-                assert viewer.ended
-                assert 2000 <= retry_of(viewer) < 7000
+        assert work.cancels == 1
+        for viewer in (page, other):
+            assert viewer.objects == [{"type": "stdout", "line": "a"}, STOPPED]
+            assert viewer.ended
+            assert 2000 <= retry_of(viewer) < 7000
 
 
-async def test_a_signal_stops_the_bridge(anyio_backend: str, handlers: list[int]) -> None:
-    """From the first request on, and the server hears of it, too."""
+@pytest.mark.parametrize("retry_ms", [None, 500])
+async def test_viewers_come_back_at_different_times(retry_ms: int | None) -> None:
+    """All are told at the same moment. They come back within five seconds of each other, whatever `retry_ms` is."""
+    async with site(ScriptedWork(), retry_ms=retry_ms) as it:
+        page, run = await it.started()
+        pages = [page, *(it.open(path=f"/{run}") for _ in range(30))]
+        await pages[-1].until(lambda: pages[-1].content)
+        await it.bridge.shutdown()
+
+    times = [retry_of(page) - (retry_ms or 2000) for page in pages]
+    assert min(times) >= 0
+    assert max(times) < 5000
+    assert max(times) - min(times) > 2000  # by chance it is less once in 10^10 runs
+
+
+async def test_the_verbatim_dialect_just_ends() -> None:
+    """Its viewers get only the upstream's own frames."""
     work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            page = Scene(tasks, work).visit()
-            await page.until(lambda: page.content)
-            signal.raise_signal(signal.SIGTERM)
+    async with site(work, dialect="verbatim") as it:
+        work.feed(stdout("a"))
+        page = it.open()
+        await page.until(lambda: page.events)
+        before = page.content
+        await it.bridge.shutdown()
+
+    assert page.content == before
+    assert page.ended
+
+
+@pytest.mark.parametrize("options", [{"rate": TokenBucket(0.01, burst=1)}, {"policy": Coalesce(max_rate=0.01)}])
+async def test_pending_frames_go_out_at_any_pace(options: dict[str, Any]) -> None:
+    """There will be no time for them later."""
+    work = ScriptedWork()
+    async with site(work, **options) as it:
+        work.feed(stdout("a"))
+        page = it.open()
+        await page.until(lambda: page.events)
+        work.feed(stdout("b"), stdout("c"))
+        await wait_all_tasks_blocked()
+        async with taking(0):
+            await it.bridge.shutdown()
+
+    text = "\n".join(str(said.get("line")) for said in page.objects[:-1])
+    assert (text, page.objects[-1]["code"]) == ("a\nb\nc", "server_stopped")
+    assert page.ended
+    retry_of(page)
+
+
+async def test_a_run_that_is_over_is_shown_to_its_end() -> None:
+    """A viewer that still takes the exit of its run gets that exit, and no `server_stopped`."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        page, _ = await it.started()
+        page.stall()
+        work.feed(exit_frame(3))
+        await wait_all_tasks_blocked()
+        it.tasks.start_soon(it.bridge.shutdown)
+        await wait_all_tasks_blocked()
+        page.resume()
+
+    assert page.objects == [{"type": "exit", "code": 3}]
+    assert page.ended
+    assert work.cancels == 0
+
+
+async def test_a_run_without_viewers_ends_as_well() -> None:
+    """Its grace period is cut short."""
+    work = ScriptedWork()
+    async with site(work, grace=None) as it:
+        page, _ = await it.started()
+        page.leave()
+        await wait_all_tasks_blocked()
+        assert work.cancels == 0
+        await it.bridge.shutdown()
+
+        assert work.cancels == 1
+
+
+# -- signals
+
+
+async def test_a_signal_stops_the_bridge(handlers: list[int]) -> None:
+    """From the first request on, the bridge hears SIGTERM, and so does the server."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        page, _ = await it.started()
+        signal.raise_signal(signal.SIGTERM)
 
     assert page.objects == [STOPPED]
     assert page.ended
@@ -77,30 +162,25 @@ async def test_a_signal_stops_the_bridge(anyio_backend: str, handlers: list[int]
     assert handlers == [signal.SIGTERM]
 
 
-async def test_a_second_ctrl_c_waits_for_nothing(
-    anyio_backend: str, handlers: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Not for work that is being ended, not for a viewer that takes nothing, not for the application's functions."""
+async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    """The bridge stops waiting for work that is being ended, for a stalled viewer, and for the application."""
     work = ScriptedWork(outcome="hangs")
     waiting = anyio.Event()
 
     async def resolve(request: Request) -> ScriptedWork:
-        if request.headers.get("hang"):
+        if "hang" in request.headers:
             waiting.set()
             await anyio.sleep_forever()
         return work
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, resolve, cancel_timeout=1000.0)
-            page = scene.visit()
-            await page.until(lambda: page.content)
-            hanging = scene.visit(Page(headers={"hang": "1"}))
-            await waiting.wait()
-            page.stall()
-            for _ in range(2):
-                signal.raise_signal(signal.SIGINT)
-                await wait_all_tasks_blocked()
+    async with taking(0), site(resolve=resolve, cancel_timeout=1000.0) as it:
+        page, _ = await it.started()
+        hanging = it.open(hang="yes")
+        await waiting.wait()
+        page.stall()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            await wait_all_tasks_blocked()
 
     assert work.cancels == 1
     assert hanging.status == 503
@@ -109,79 +189,90 @@ async def test_a_second_ctrl_c_waits_for_nothing(
     assert handlers == [signal.SIGINT] * 2
 
 
-async def test_the_verbatim_dialect_gets_nothing_of_ours(anyio_backend: str) -> None:
-    """Its response just ends."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work, dialect="verbatim")
-            page = scene.visit()
-            work.feed(stdout("a"))
-            await page.until(lambda: page.events)
-            before = page.content
-            await scene.bridge.shutdown()
-
-    assert page.content == before
-    assert page.ended
+# -- bounds
 
 
-async def test_viewers_are_spread_also_if_the_browser_decides_otherwise(anyio_backend: str) -> None:
-    """`retry_ms=None` says nothing at the beginning; a stampede would still be one."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work, retry_ms=None)
-            pages = [scene.visit() for _ in range(2)]
-            for page in pages:
-                await page.until(lambda: page.content)  # noqa: B023
-                assert b"retry" not in page.content
-            await scene.bridge.shutdown()
+async def test_a_viewer_gets_a_second_to_take_its_end() -> None:
+    """One that takes nothing in that time is given up."""
+    async with site(ScriptedWork()) as it:
+        page, _ = await it.started()
+        page.stall()
+        async with taking(1):
+            await it.bridge.shutdown()
 
-    assert all(2000 <= retry_of(page) < 7000 for page in pages)
+    assert not page.ended
 
 
-@pytest.mark.parametrize("options", [{"rate": TokenBucket(0.01, burst=1)}, {"policy": Coalesce(max_rate=0.01)}])
-async def test_a_pace_keeps_nobody_from_its_end(anyio_backend: str, options: dict[str, Any]) -> None:
-    """What is pending goes out at once: there will be no time later."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work, **options)
-            page = scene.visit()
-            work.feed(stdout("a"))
-            await page.until(lambda: page.events)
-            work.feed(stdout("b"), stdout("c"))
-            await wait_all_tasks_blocked()
-            await scene.bridge.shutdown()
+async def test_the_application_gets_a_second_to_answer() -> None:
+    """Then its function is cancelled, and the request is refused."""
+    async with site(resolve=unanswered) as it:
+        page = it.open()
+        await wait_all_tasks_blocked()
+        async with taking(1):
+            await it.bridge.shutdown()
 
-    text = "\n".join(str(said.get("line")) for said in page.objects[:-1])
-    assert (text, page.objects[-1]["code"]) == ("a\nb\nc", "server_stopped")
-    assert page.ended
-    retry_of(page)
+    assert page.status == 503
 
 
-async def test_nothing_new_is_taken(anyio_backend: str) -> None:
-    """A browser that comes back too early starts nothing here."""
+async def test_a_function_that_cannot_be_cancelled_holds_the_server_for_a_bounded_time() -> None:
+    """`shutdown` returns after two seconds and `cancel_timeout`. Threads, for example, cannot be cancelled."""
+    answer = anyio.Event()
+
+    async def resolve(request: Request) -> ScriptedWork:
+        with anyio.CancelScope(shield=True):
+            await answer.wait()
+        return ScriptedWork()
+
+    async with site(resolve=resolve, cancel_timeout=3) as it:
+        page = it.open()
+        await wait_all_tasks_blocked()
+        try:
+            async with taking(5):
+                await it.bridge.shutdown()
+            assert page.status is None
+        finally:
+            answer.set()
+
+    assert page.status == 503
+
+
+async def test_the_response_stays_open_until_the_work_has_ended() -> None:
+    """granian ends its process with the last response, and would leave the script behind."""
+    work = SlowToEnd()
+    async with site(work) as it:
+        page, _ = await it.started()
+        it.tasks.start_soon(it.bridge.shutdown)
+        await anyio.sleep(3)
+        assert page.objects == [STOPPED]
+        retry_of(page)
+        assert not page.ended
+        work.let_end.set()
+        await page.until(lambda: page.ended)
+
+
+# -- requests that come at this moment
+
+
+async def test_new_requests_are_refused() -> None:
+    """A browser that comes back too early starts no run here, and is told to wait."""
     bridge = SSEBridge(None, never)
     await bridge.shutdown()
     await bridge.shutdown()
 
     for page in (Page(), Page("DELETE", "/" + "a" * 16), Page(headers={"last-event-id": "a" * 16 + ".1"})):
-        await bridge(page.scope, page.receive, page.send)
+        await visit(bridge, page)
         assert page.status == 503
         assert page.headers["retry-after"] == "2"
         assert page.error["message"] == "The server is stopping."
 
 
-async def test_before_the_upstreams_answer_a_stop_is_an_error_of_http(anyio_backend: str) -> None:
-    """503, and when to come back."""
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            work = ScriptedWork(answers=False)
-            scene = Scene(tasks, work)
-            page = scene.visit()
-            await work.started.wait()
-            await scene.bridge.shutdown()
+async def test_before_the_upstreams_answer_a_stop_is_an_http_error() -> None:
+    """The viewer gets 503, and when to come back. The work may have started, and is ended."""
+    work = ScriptedWork(answers=False)
+    async with site(work) as it:
+        page = it.open()
+        await work.started.wait()
+        await it.bridge.shutdown()
 
     assert page.status == 503
     assert page.headers["retry-after"] == "2"
@@ -189,44 +280,22 @@ async def test_before_the_upstreams_answer_a_stop_is_an_error_of_http(anyio_back
     assert work.cancels == 1
 
 
-async def test_a_run_that_was_not_started_is_not(anyio_backend: str, monkeypatch: Any) -> None:
-    """If the stop comes between `resolve` and the upstream."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work)
-            page = Page()
-            real = MemoryStore.add
-
-            def add(store: MemoryStore, run: Any, key: str | None) -> None:
-                real(store, run, key)
-                tasks.start_soon(scene.bridge.shutdown)
-
-            monkeypatch.setattr(MemoryStore, "add", add)
-            scene.visit(page)
-
-    assert page.status == 503
-    assert not work.started.is_set()
-
-
-async def test_an_application_that_does_not_answer_is_left_after_a_second(anyio_backend: str, short: None) -> None:
-    """Its function is cancelled, where it can be."""
-
-    async def resolve(request: Request) -> Any:
-        await anyio.sleep_forever()
-
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, resolve)
-            page = scene.visit()
-            await wait_all_tasks_blocked()
-            await scene.bridge.shutdown()
+async def test_that_error_waits_until_the_work_has_ended() -> None:
+    """A response of this kind may be the server's last one, too."""
+    work = SlowToEnd(answers=False)
+    async with site(work) as it:
+        page = it.open()
+        await work.started.wait()
+        it.tasks.start_soon(it.bridge.shutdown)
+        await anyio.sleep(3)
+        assert page.sent == []
+        work.let_end.set()
 
     assert page.status == 503
 
 
-async def test_an_application_that_answers_in_time_starts_nothing(anyio_backend: str) -> None:
-    """The stop was first."""
+async def test_an_application_that_answers_in_time_starts_no_work() -> None:
+    """The stop came first."""
     answer = anyio.Event()
     work = ScriptedWork()
 
@@ -234,106 +303,82 @@ async def test_an_application_that_answers_in_time_starts_nothing(anyio_backend:
         await answer.wait()
         return work
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, resolve)
-            page = scene.visit()
-            await wait_all_tasks_blocked()
-            tasks.start_soon(scene.bridge.shutdown)
-            await wait_all_tasks_blocked()
-            answer.set()
+    async with site(resolve=resolve) as it:
+        page = it.open()
+        await wait_all_tasks_blocked()
+        it.tasks.start_soon(it.bridge.shutdown)
+        await wait_all_tasks_blocked()
+        answer.set()
 
     assert page.status == 503
     assert not work.started.is_set()
 
 
-async def test_a_viewer_that_comes_in_the_same_moment_is_told(anyio_backend: str, monkeypatch: Any) -> None:
-    """Between a request and its viewer there are awaits."""
+def stops(it: Site) -> Callable[[Request], Awaitable[Block]]:
+    """Chooses a policy, and stops the bridge as soon as this task waits."""
+
+    async def choose(request: Request) -> Block:
+        if "stop" in request.headers:
+            it.tasks.start_soon(it.bridge.shutdown)
+        return Block()
+
+    return choose
+
+
+async def test_a_stop_just_before_the_run_starts_no_work() -> None:
+    """It comes after the application's answers, and before the upstream is asked."""
     work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work)
-            page = scene.visit()
-            await page.until(lambda: page.content)
-            real = Open.add_viewer
+    async with site() as it:
 
-            def stop_first(here: Open, *arguments: Any) -> None:
-                here.stop()
-                real(here, *arguments)
+        async def resolve(request: Request) -> ScriptedWork:
+            return work
 
-            monkeypatch.setattr(Open, "add_viewer", stop_first)
-            other = scene.visit(Page(path="/" + page.headers["sse-bridge-run"]))
-            await other.until(lambda: other.ended)
+        it.bridge = SSEBridge(None, resolve, policy=stops(it))
+        page = it.open(stop="yes")
+
+    assert page.status == 503
+    assert not work.started.is_set()
+
+
+async def test_a_viewer_that_comes_in_the_same_moment_is_told() -> None:
+    """The stop comes after the application's answers, and before the viewer is written to."""
+    async with site() as it:
+
+        async def resolve(request: Request) -> ScriptedWork:
+            return ScriptedWork()
+
+        it.bridge = SSEBridge(None, resolve, policy=stops(it))
+        _, run = await it.started()
+        other = it.open(path=f"/{run}", stop="yes")
 
     assert other.objects == [STOPPED]
     retry_of(other)
 
 
-async def test_a_run_without_viewers_ends_as_well(anyio_backend: str) -> None:
-    """During its grace period."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work, grace=None)
-            page = scene.visit()
-            await page.until(lambda: page.content)
-            page.leave()
-            await wait_all_tasks_blocked()
-            await scene.bridge.shutdown()
-
-            assert work.cancels == 1
-
-
-async def test_work_that_does_not_end_is_not_waited_for(anyio_backend: str, monkeypatch: Any) -> None:
-    """Two seconds and `cancel_timeout` are the bound, also if a `Work` should not keep to its timeout."""
-    monkeypatch.setattr(hosting, "STOP_OVERHEAD", 0.05)
-    work = ScriptedWork(outcome="hangs")
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work, cancel_timeout=0.05)
-            page = scene.visit()
-            await page.until(lambda: page.content)
-            before = anyio.current_time()
-            await scene.bridge.shutdown()
-
-            assert anyio.current_time() - before < 1
-
-
-async def test_a_run_that_is_over_is_shown_to_its_end(anyio_backend: str) -> None:
-    """Its exit, not ours."""
-    work = ScriptedWork()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            scene = Scene(tasks, work)
-            page = scene.visit()
-            await page.until(lambda: page.content)
-            page.stall()
-            work.feed(exit_frame(3))
-            await wait_all_tasks_blocked()
-            tasks.start_soon(scene.bridge.shutdown)
-            await wait_all_tasks_blocked()
-            page.resume()
-
-    assert page.objects == [{"type": "exit", "code": 3}]
-    assert page.ended
-    assert work.cancels == 0
+# -- afterwards
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_bridge_that_was_stopped_works_in_the_next_event_loop(backend: str) -> None:
-    """One loop after the other is how tests and reloaders use a module's bridge."""
-    bridge = SSEBridge(None, lambda request: work())
+    """Tests and reloaders use a module's bridge in one event loop after another."""
 
-    def work() -> ScriptedWork:
-        scripted = ScriptedWork()
-        scripted.feed(exit_frame())
-        scripted.finish()
-        return scripted
+    async def resolve(request: Request) -> ScriptedWork:
+        work = ScriptedWork()
+        work.feed(exit_frame())
+        work.finish()
+        return work
 
-    async def visit() -> int | None:
-        page = Page()
-        await bridge(page.scope, page.receive, page.send)
+    bridge = SSEBridge(None, resolve)
+
+    async def visit_and_stop() -> int | None:
+        page = await visit(bridge)
         await bridge.shutdown()
         return page.status
 
-    assert [anyio.run(visit, backend=backend) for _ in range(3)] == [200] * 3
+    assert [anyio.run(visit_and_stop, backend=backend) for _ in range(3)] == [200] * 3
+
+
+async def unanswered(request: Request) -> ScriptedWork:
+    """A `resolve` that never answers."""
+    await anyio.sleep_forever()
+    raise AssertionError

@@ -114,8 +114,10 @@ class Page:
 
 
 def lines(page: Page) -> list[Any]:
+    """The lines that the page got, and the types of its other objects, in the typed dialect."""
     return [said.get("line", said["type"]) for said in page.objects]
 
 
 def ids(page: Page) -> list[int]:
+    """The numbers of the frames that the page got."""
     return [int(str(event.id).rpartition(".")[2]) for event in page.events]

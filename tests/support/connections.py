@@ -26,14 +26,21 @@ class Connection:
         except BlockingIOError:
             return True
 
-    def fill(self) -> None:
-        """Writes until the kernel's buffers are full."""
+    def fill(self) -> int:
+        """Writes until the kernel's buffers are full. Returns the number of bytes."""
         self.server.setblocking(False)
+        written = 0
         try:
             while True:
-                self.server.send(b"x" * 65536)
+                written += self.server.send(b"x" * 65536)
         except BlockingIOError:
-            pass
+            return written
+
+    def read(self, size: int) -> None:
+        """Reads exactly `size` bytes on the client's side."""
+        self.client.setblocking(True)
+        while size:
+            size -= len(self.client.recv(min(size, 2**20)))
 
 
 @contextmanager

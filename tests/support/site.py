@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,34 +14,55 @@ from sse_bridge import SSEBridge
 from tests.support.asgi import Page
 from tests.support.work import ScriptedWork
 
+__all__ = ["STOPPED", "Site", "never", "retry_of", "site", "visit", "visiting"]
+
+#: The terminal frame of a run that ends because the server stops.
 STOPPED = {"type": "error", "code": "server_stopped", "message": "The server is stopping."}
+
+#: An async function: a sync one runs in a thread, which tests in virtual time cannot wait for.
+AsyncResolve = Callable[[Request], Awaitable[ScriptedWork]]
 
 
 class Site:
-    """A bridge, the works that it starts in order, and the pages that visit it."""
+    """A bridge, and the pages that visit it.
 
-    def __init__(self, *works: ScriptedWork, **options: Any) -> None:
+    Args:
+        works: what the bridge starts, in this order; further requests start fresh ones.
+        resolve: replaces the site's own `resolve`, which hands out the works.
+        options: of the bridge.
+    """
+
+    def __init__(self, *works: ScriptedWork, resolve: AsyncResolve | None = None, **options: Any) -> None:
         self.starts = 0
         self._works = iter(works)
-        self.bridge = SSEBridge(None, self._resolve, **options)
+        self.bridge = SSEBridge(None, resolve or self._resolve, **options)
         self.tasks: Any = None
 
-    def _resolve(self, request: Request) -> ScriptedWork:
+    async def _resolve(self, request: Request) -> ScriptedWork:
         self.starts += 1
         return next(self._works, None) or ScriptedWork()
 
-    def open(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
-        """Sends a page's request in a task of its own."""
-        extra = {name.replace("_", "-"): value for name, value in headers.items()}
-        page = Page(method, path, headers=extra if seen is None else {"Last-Event-ID": seen, **extra})
+    def visit(self, page: Page) -> Page:
+        """Sends the page's request in a task of its own."""
         self.tasks.start_soon(self.bridge, page.scope, page.receive, page.send)
         return page
 
+    def open(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
+        """Sends a new page's request. `seen` is its `Last-Event-ID`; underscores in header names stand for hyphens."""
+        extra = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.visit(Page(method, path, headers=extra if seen is None else {"Last-Event-ID": seen, **extra}))
+
     async def answer(self, method: str = "GET", path: str = "/", seen: str | None = None, **headers: str) -> Page:
-        """Sends a page's request and waits for the whole response."""
+        """Sends a new page's request and waits for the whole response."""
         page = self.open(method, path, seen, **headers)
         await page.until(lambda: page.ended)
         return page
+
+    async def started(self, **headers: str) -> tuple[Page, str]:
+        """Sends a new page's request and waits for the head. Returns the page and the token of its run."""
+        page = self.open(**headers)
+        await page.until(lambda: page.content)
+        return page, page.headers["sse-bridge-run"]
 
 
 @asynccontextmanager
@@ -55,17 +76,13 @@ async def site(*works: ScriptedWork, **options: Any) -> AsyncGenerator[Site]:
 
 @asynccontextmanager
 async def visiting(work: ScriptedWork, page: Page | None = None, **options: Any) -> AsyncGenerator[Page]:
-    """A page that visits a bridge; the request must end by itself."""
-    page = page or Page()
-    bridge = SSEBridge(None, lambda request: work, **{"grace": 0, **options})
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(bridge, page.scope, page.receive, page.send)
-            yield page
+    """A page that visits a site without a grace period. The request must end by itself within the timeout."""
+    async with site(work, **{"grace": 0, **options}) as it:
+        yield it.visit(page or Page())
 
 
 async def visit(bridge: SSEBridge, page: Page | None = None) -> Page:
-    """The same for a request that is answered at once."""
+    """Sends a page's request and waits for its end, in the same task."""
     page = page or Page()
     with anyio.fail_after(10):
         await bridge(page.scope, page.receive, page.send)
@@ -73,23 +90,12 @@ async def visit(bridge: SSEBridge, page: Page | None = None) -> Page:
 
 
 def never(request: Request) -> ScriptedWork:
+    """A `resolve` that must not be called."""
     raise AssertionError("this request must not start anything")
 
 
-class Scene:
-    """A bridge whose requests end by themselves, and the pages that visit it."""
-
-    def __init__(self, tasks: Any, work: ScriptedWork | Callable[[Request], Any], **options: Any) -> None:
-        self.bridge = SSEBridge(None, work if callable(work) else lambda request: work, **options)
-        self._tasks = tasks
-
-    def visit(self, page: Page | None = None) -> Page:
-        page = page or Page()
-        self._tasks.start_soon(self.bridge, page.scope, page.receive, page.send)
-        return page
-
-
 def retry_of(page: Page) -> int:
+    """The milliseconds after which the page was told to come back, when its stream ended."""
     found = re.search(rb"\n\nretry: (\d+)\n\n\Z", page.content)
     assert found is not None, page.content
     return int(found[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -119,6 +120,18 @@ class ScriptedWork:
         """See `base.Source.work`."""
         self.last_event_id = last_event_id
         return self
+
+
+class SlowToEnd(ScriptedWork):
+    """Work that ends only once the test allows it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.let_end = anyio.Event()
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        await self.let_end.wait()
+        return await super().cancel(timeout)
 
 
 def stdout(*lines: str) -> bytes:

@@ -1,0 +1,48 @@
+"""Event loops whose time passes only when every task waits. A test of a second takes none, and is exact.
+
+Tests in virtual time must not wait for threads, processes or sockets: the loop would jump to its next timer meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import Any
+
+from trio.testing import MockClock
+
+__all__ = ["virtual"]
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Moves the time on instead of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready and timeout is None:  # without a timer, only a signal or another thread can wake the loop
+            return super().select(None)
+        if not ready and timeout is not None:
+            self.time += timeout
+        return ready
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, on the selector's time."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.time
+
+
+def virtual(backend: str) -> tuple[str, dict[str, Any]]:
+    """A value for the fixture `anyio_backend`: the event loop `backend`, in virtual time."""
+    if backend == "trio":
+        return backend, {"clock": MockClock(autojump_threshold=0)}
+    return backend, {"loop_factory": _JumpingLoop}
