@@ -8,31 +8,46 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import wait_all_tasks_blocked
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from sse_bridge import SSEBridge
 from tests.support.asgi import Page, lines
 from tests.support.site import site, visit, visiting
+from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_viewer_that_leaves_a_silent_script_ends_it_on_the_very_event(anyio_backend: str) -> None:
-    """Not at the next line, and not at the next heartbeat."""
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return virtual(request.param)
+
+
+# -- the viewer leaves
+
+
+async def test_a_viewer_that_leaves_a_silent_script_ends_it_at_once() -> None:
+    """The run waits for the next line, and there are no heartbeats: the disconnect itself ends it."""
     work = ScriptedWork()
     async with visiting(work, heartbeat=None) as page:
         work.feed(stdout("a"))
         await page.until(lambda: page.events)
+        before = anyio.current_time()
         page.leave()
         await work.closed.wait()
+        assert anyio.current_time() == before
 
     assert work.cancels == 1
     assert not page.ended
 
 
-async def test_a_viewer_that_leaves_before_the_upstream_has_answered_ends_it_too(anyio_backend: str) -> None:
-    """Half of what is left running elsewhere is left running here."""
+async def test_a_viewer_that_leaves_before_the_upstream_has_answered_ends_the_work() -> None:
+    """The upstream may have started it already."""
     work = ScriptedWork(answers=False)
     async with visiting(work) as page:
         await work.started.wait()
@@ -43,23 +58,50 @@ async def test_a_viewer_that_leaves_before_the_upstream_has_answered_ends_it_too
     assert page.sent == []
 
 
-async def test_a_viewer_that_left_while_we_resolved_starts_nothing(anyio_backend: str) -> None:
-    """`resolve` may take its time."""
-    work, page = ScriptedWork(), Page()
+def behind(layers: int, app: ASGIApp) -> ASGIApp:
+    """The application behind middleware that answers `receive` through tasks of its own."""
+
+    async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    for _ in range(layers):
+        app = BaseHTTPMiddleware(app, dispatch=dispatch)
+    return app
+
+
+@pytest.mark.parametrize("reads_body", [False, True])
+@pytest.mark.parametrize("pieces", [[b""], [b"{}", b""]], ids=["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("layers", range(1))
+async def test_a_viewer_that_left_during_resolve_starts_no_work(
+    layers: int, pieces: list[bytes], reads_body: bool
+) -> None:
+    """However many middlewares hand the messages of `receive` on, and however many messages come before the last."""
+    work, page = ScriptedWork(), Page("POST", pieces=pieces)
 
     async def resolve(request: Request) -> ScriptedWork:
+        if reads_body:
+            await request.body()
         page.leave()
         return work
 
-    await visit(SSEBridge(None, resolve), page)
+    app = behind(layers, SSEBridge(None, resolve, grace=0))
+    with anyio.fail_after(10):
+        if layers:
+            with pytest.raises(RuntimeError, match="No response returned"):  # Starlette asks for one, even here
+                await app(page.scope, page.receive, page.send)
+        else:
+            await app(page.scope, page.receive, page.send)
 
     assert not work.started.is_set()
     assert page.sent == []
 
 
+# -- the viewer's connection fails
+
+
 @pytest.mark.parametrize("at", ["start", "body"])
-async def test_a_send_that_raises_is_a_viewer_that_left(anyio_backend: str, at: str) -> None:
-    """Servers of ASGI HTTP 2.4 say it that way, and not always through `receive`."""
+async def test_a_send_that_raises_oserror_means_that_the_viewer_has_left(at: str) -> None:
+    """Servers of ASGI HTTP 2.4 raise it, and some never say so through `receive`."""
     work = ScriptedWork()
     async with visiting(work) as page:
         if at == "start":
@@ -72,21 +114,37 @@ async def test_a_send_that_raises_is_a_viewer_that_left(anyio_backend: str, at: 
     assert work.cancels == 1
 
 
-async def test_a_send_that_hangs_is_a_viewer_that_left(anyio_backend: str) -> None:
-    """After `send_timeout`; a script that prints on is ended all the same."""
+@pytest.mark.parametrize("at", ["start", "body"])
+async def test_a_send_that_hangs_ends_the_viewer_after_send_timeout(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A script that prints on is ended all the same. The timeout covers the head as well."""
     work = ScriptedWork()
-    async with visiting(work, send_timeout=0.05) as page:
-        await page.until(lambda: page.content)
-        page.stall()
-        work.feed(*[stdout("a")] * 100)
+    with caplog.at_level(logging.ERROR):
+        async with site(work, send_timeout=5, grace=0, heartbeat=None) as it:
+            page = it.open()
+            if at == "body":
+                await page.until(lambda: page.content)
+            page.stall()
+            before = anyio.current_time()
+            work.feed(*[stdout("a")] * 100)
+            await work.closed.wait()
+            assert 5 <= anyio.current_time() - before < 10.5
 
     assert work.cancels == 1
+    assert it.bridge.statistics().viewers_stalled == 1
+    assert not caplog.records
 
 
-async def test_a_server_that_cancels_the_request_still_gets_the_work_cancelled(anyio_backend: str) -> None:
-    """hypercorn does this when it stops."""
+# -- the request that hosts the run is cancelled
+
+
+async def test_a_server_that_cancels_the_request_gets_the_work_ended() -> None:
+    """hypercorn cancels requests when it stops."""
     work, page = ScriptedWork(), Page()
-    bridge = SSEBridge(None, lambda request: work)
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    bridge = SSEBridge(None, resolve)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bridge, page.scope, page.receive, page.send)
         await page.until(lambda: page.content)
@@ -96,74 +154,8 @@ async def test_a_server_that_cancels_the_request_still_gets_the_work_cancelled(a
     assert work.closed.is_set()
 
 
-async def test_a_viewer_that_takes_not_even_the_head_is_stalled(anyio_backend: str, caplog: Any) -> None:
-    """`send_timeout` covers every message."""
-    work = ScriptedWork()
-    with caplog.at_level(logging.ERROR):
-        async with site(work, send_timeout=0.05, grace=0) as it:
-            page = it.open()
-            page.stall()
-            await work.closed.wait()
-
-    assert it.bridge.statistics().viewers_stalled == 1
-
-
-async def test_what_fails_for_the_first_viewer_is_its_own(anyio_backend: str, caplog: Any) -> None:
-    """An odd exception from its `send` gets out, once the run that its request hosts is over; others go on."""
-
-    class Odd(Page):
-        async def send(self, message: Any) -> None:
-            if message.get("body", b"").endswith(b"}\n\n"):
-                raise ZeroDivisionError("a middleware's bug")
-            await super().send(message)
-
-    work = ScriptedWork()
-    outcome: list[BaseException] = []
-    async with site(work) as it:
-        odd = Odd()
-
-        async def visit() -> None:
-            try:
-                await it.bridge(odd.scope, odd.receive, odd.send)
-            except ZeroDivisionError as error:
-                outcome.append(error)
-
-        it.tasks.start_soon(visit)
-        await odd.until(lambda: odd.content)
-        other = it.open(path="/" + odd.headers["sse-bridge-run"])
-        await other.until(lambda: other.content)
-        work.feed(stdout("a"))
-        await other.until(lambda: other.events)
-        assert not outcome
-        work.feed(exit_frame())
-        work.finish()
-
-    assert lines(other) == ["a", "exit"]
-    assert len(outcome) == 1
-    assert work.cancels == 0
-
-
-async def test_a_bug_behind_one_viewer_is_that_viewers_alone(anyio_backend: str) -> None:
-    """It gets out of its own request, and the run goes on for the others."""
-    work = ScriptedWork()
-    async with site(work) as it:
-        first = it.open()
-        await first.until(lambda: first.content)
-
-        async def send(message: Any) -> None:
-            raise ZeroDivisionError("a bug")
-
-        bad = Page(path=f"/{first.headers['sse-bridge-run']}")
-        with pytest.raises(ZeroDivisionError):
-            await it.bridge(bad.scope, bad.receive, send)
-        work.feed(stdout("a"), exit_frame())
-        work.finish()
-
-    assert lines(first) == ["a", "exit"]
-
-
-async def test_viewers_elsewhere_are_told_when_the_request_that_hosts_their_run_is_ended(anyio_backend: str) -> None:
-    """A server that stops cancels requests: the run ends cleanly, and nobody waits for ever."""
+async def test_followers_are_told_when_the_hosting_request_is_cancelled() -> None:
+    """The run ends for them with an error, and their responses are complete."""
     work, host = ScriptedWork(), Page()
     async with site(work) as it:
         async with anyio.create_task_group() as server:
@@ -179,28 +171,121 @@ async def test_viewers_elsewhere_are_told_when_the_request_that_hosts_their_run_
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
-async def test_who_attached_to_a_run_that_never_began_is_told(anyio_backend: str) -> None:
-    """The request that would have hosted it was cancelled first; the other one with its key does not wait for ever."""
+async def test_followers_are_told_when_the_hosting_request_is_cancelled_before_the_run_begins() -> None:
+    """The run is ended unread, and can be found no more."""
     work = ScriptedWork()
 
     async def resolve(request: Request) -> ScriptedWork:
         return work
 
-    bridge = SSEBridge(None, resolve)
-    host, other = (Page("POST", headers={"Idempotency-Key": "k"}) for _ in range(2))
-    hosting = anyio.CancelScope()
+    async with site(resolve=resolve) as it:
+        host, hosting = Page("POST", headers={"Idempotency-Key": "k"}), anyio.CancelScope()
 
-    async def visit() -> None:
-        with hosting:
-            await bridge(host.scope, host.receive, host.send)
+        async def visit_until_cancelled() -> None:
+            with hosting:
+                await it.bridge(host.scope, host.receive, host.send)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(visit)
-            tasks.start_soon(bridge, other.scope, other.receive, other.send)
-            while bridge.statistics().viewers < 2:
-                await anyio.lowlevel.checkpoint()
-            hosting.cancel()
+        it.tasks.start_soon(visit_until_cancelled)
+        other = it.open("POST", idempotency_key="k")
+        while it.bridge.statistics().viewers < 2:
+            await anyio.lowlevel.checkpoint()
+        hosting.cancel()
+        await other.until(lambda: other.ended)
+        assert it.bridge.statistics().runs == ()
+        work.feed(exit_frame())
+        work.finish()
+        again = await it.answer("POST", idempotency_key="k")
 
-    assert not work.started.is_set()
     assert other.error["code"] == "cancelled"
+    assert again.status == 200
+
+
+# -- something fails that should not
+
+
+async def test_a_bug_of_the_bridge_leaves_it_as_it_is() -> None:
+    """The host's handlers see the exception itself, without a group around it. The work is ended first."""
+    work = ScriptedWork()
+    work.fail(ZeroDivisionError("a bug"))
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await visit(SSEBridge(None, resolve))
+
+    assert work.cancels == 1
+
+
+class Odd(Page):
+    """A page behind a middleware with a bug."""
+
+    async def send(self, message: Any) -> None:
+        if message.get("body", b"").endswith(b"}\n\n"):
+            raise ZeroDivisionError("a middleware's bug")
+        await super().send(message)
+
+
+async def test_a_bug_behind_the_first_viewer_leaves_the_run_to_the_others() -> None:
+    """The exception gets out of its request once the run that the request hosts is over."""
+    work = ScriptedWork()
+    outcome: list[BaseException] = []
+    async with site(work) as it:
+        odd = Odd()
+
+        async def visit_and_note() -> None:
+            try:
+                await it.bridge(odd.scope, odd.receive, odd.send)
+            except ZeroDivisionError as error:
+                outcome.append(error)
+
+        it.tasks.start_soon(visit_and_note)
+        await odd.until(lambda: odd.content)
+        other = it.open(path="/" + odd.headers["sse-bridge-run"])
+        await other.until(lambda: other.content)
+        work.feed(stdout("a"))
+        await other.until(lambda: other.events)
+        assert not outcome
+        work.feed(exit_frame())
+        work.finish()
+
+    assert lines(other) == ["a", "exit"]
+    assert len(outcome) == 1
+    assert work.cancels == 0
+
+
+@pytest.mark.parametrize("where", ["send", "receive"])
+async def test_a_bug_behind_one_follower_leaves_the_run_to_the_others(where: str) -> None:
+    """The exception gets out of the follower's own request."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        first, run = await it.started()
+
+        async def fail(*message: Any) -> Any:
+            raise ZeroDivisionError("a bug")
+
+        bad = Page(path=f"/{run}")
+        receive, send = (fail, bad.send) if where == "receive" else (bad.receive, fail)
+        with pytest.raises(ZeroDivisionError):
+            await it.bridge(bad.scope, receive, send)
+        work.feed(stdout("a"), exit_frame())
+        work.finish()
+
+    assert lines(first) == ["a", "exit"]
+
+
+async def test_a_viewer_whose_request_was_cancelled_leaves_the_run() -> None:
+    """A follower that is cancelled before it is written to counts as gone."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        first, run = await it.started()
+        other = Page(path=f"/{run}")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await it.bridge(other.scope, other.receive, other.send)
+        await wait_all_tasks_blocked()
+        assert it.bridge.statistics().viewers == 1
+        work.feed(exit_frame())
+        work.finish()
+
+    assert first.ended

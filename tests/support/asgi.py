@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -21,11 +21,14 @@ class Page:
 
     `leave()` disconnects; `stall()` makes `send` hang until `resume()`; `until(...)` waits for a condition on what the
     application has sent.
+
+    Args:
+        pieces: the request's body, a message each. hypercorn sends an empty one at the end.
     """
 
     def __init__(
         self, method: str = "GET", path: str = "/", *, root_path: str = "", headers: dict[str, str] | None = None,
-        body: bytes = b"",
+        pieces: Sequence[bytes] = (b"",),
     ) -> None:  # fmt: skip
         self.scope: Scope = {
             "type": "http",
@@ -44,16 +47,16 @@ class Page:
         self.sent: list[Message] = []
         #: Raised by `send`, as servers of ASGI HTTP 2.4 do after the client has left.
         self.broken: OSError | None = None
-        self._body: bytes | None = body
+        self._pieces = list(pieces)
         self._left = anyio.Event()
         self._changed = Signal()
         self._flowing = anyio.Event()
         self._flowing.set()
 
     async def receive(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
+        if self._pieces:
+            body = self._pieces.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(self._pieces)}
         await self._left.wait()
         return {"type": "http.disconnect"}
 
