@@ -71,7 +71,7 @@ def behind(layers: int, app: ASGIApp) -> ASGIApp:
 
 @pytest.mark.parametrize("reads_body", [False, True])
 @pytest.mark.parametrize("pieces", [[b""], [b"{}", b""]], ids=["uvicorn", "hypercorn"])
-@pytest.mark.parametrize("layers", range(1))
+@pytest.mark.parametrize("layers", range(6))
 async def test_a_viewer_that_left_during_resolve_starts_no_work(
     layers: int, pieces: list[bytes], reads_body: bool
 ) -> None:
