@@ -1,4 +1,4 @@
-"""`SSEBridge` as an object: its options, and the scopes other than HTTP."""
+"""`SSEBridge` as an object: its options, and scopes other than HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_lifespan_is_answered(anyio_backend: str) -> None:
-    """Where it comes at all: nothing depends on it."""
+    """A bridge that is mounted may be spared lifespan events; one that is served alone gets them."""
     sent = []
     incoming = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
@@ -30,8 +30,8 @@ async def test_lifespan_is_answered(anyio_backend: str) -> None:
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_a_websocket_is_turned_away(anyio_backend: str) -> None:
-    """It is not what is served here."""
+async def test_a_websocket_is_closed(anyio_backend: str) -> None:
+    """The bridge serves HTTP."""
     page = Page()
     await SSEBridge(None, never)({"type": "websocket", "path": "/"}, page.receive, page.send)
 
@@ -55,14 +55,14 @@ async def test_a_websocket_is_turned_away(anyio_backend: str) -> None:
         ({"heartbeat": float("nan")}, "heartbeat"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
-    """When the application starts, not at the first visit."""
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    """The application fails when it starts, before its first visit."""
     with pytest.raises(ConfigurationError, match=message):
         SSEBridge(None, never, **options)
 
 
 def test_resolve_must_be_callable() -> None:
-    """An exec is no resolve: it is decided per request."""
+    """A source in place of `resolve` is the likely mistake."""
     with pytest.raises(ConfigurationError, match="resolve must be a function"):
         SSEBridge(None, EventStream("http://127.0.0.1/"))  # type: ignore[arg-type]
 
@@ -80,14 +80,14 @@ def test_resolve_must_be_callable() -> None:
     ],
 )
 def test_limits_are_whole_and_positive(options: dict[str, Any]) -> None:
-    """What cannot be meant is said when the bridge is made."""
+    """A fraction of a viewer or a byte is refused when the bridge is made."""
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         SSEBridge(None, lambda request: ScriptedWork(), **options)
 
 
 @pytest.mark.parametrize("options", [{"policy": "drop"}, {"policy": None}, {"rate": 5}, {"rate": Block()}])
-async def test_what_is_no_policy_and_no_rate_is_refused(anyio_backend: str, options: dict[str, Any]) -> None:
-    """When the bridge is made, or when the function says so; it says what would do."""
+async def test_policies_and_rates_are_checked(anyio_backend: str, options: dict[str, Any]) -> None:
+    """The message shows what to pass, when the bridge is made or when a function has chosen."""
     with pytest.raises(ConfigurationError, match=r"Block\(\)|TokenBucket"):
         SSEBridge(None, lambda request: ScriptedWork(), **options)
 

@@ -1,4 +1,4 @@
-"""Following a run by its token, cancelling it, and who may."""
+"""Following a run by its token, cancelling it, and the permission to do so."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.work import ScriptedWork, exit_frame, stdout
 pytestmark = pytest.mark.anyio
 
 
-async def test_many_viewers_each_at_their_own_pace(anyio_backend: str) -> None:
-    """`GET /{run}` replays what is kept and then follows; who leaves is noticed by nobody else."""
+async def test_many_viewers_follow_one_run(anyio_backend: str) -> None:
+    """Each gets what is kept, from where it asks, and then what comes. The others go on when one leaves."""
     work = ScriptedWork()
     async with site(work) as it:
         first = it.open()
@@ -38,8 +38,8 @@ async def test_many_viewers_each_at_their_own_pace(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("seen", ["xxxxxxxxxxxxxxxx.1", "garbage", "RUN.77"])
-async def test_a_foreign_id_on_a_runs_own_path_begins_at_the_beginning(anyio_backend: str, seen: str) -> None:
-    """It says nothing about this run."""
+async def test_a_foreign_id_on_a_runs_own_path_is_ignored(anyio_backend: str, seen: str) -> None:
+    """The viewer begins at the first frame."""
     work = ScriptedWork()
     async with site(work) as it:
         first = it.open()
@@ -55,7 +55,7 @@ async def test_a_foreign_id_on_a_runs_own_path_begins_at_the_beginning(anyio_bac
 
 
 async def test_delete_ends_the_run_at_once(anyio_backend: str) -> None:
-    """All who follow are told; a second time there is nothing to end, and no harm."""
+    """All its viewers are told. A second `DELETE` is answered like the first."""
     work = ScriptedWork()
     async with site(work) as it:
         first = it.open()
@@ -71,8 +71,8 @@ async def test_delete_ends_the_run_at_once(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_authorize_decides_who_may_follow_or_cancel(anyio_backend: str, kind: str) -> None:
-    """It is asked for every way to somebody's run, and not for starting one."""
+async def test_authorize_decides_on_following_and_cancelling(anyio_backend: str, kind: str) -> None:
+    """It is asked on every way to an existing run. Whether a run may start is for `resolve` to say."""
     asked = []
 
     def allows(request: Request, run: str) -> bool:
@@ -105,7 +105,7 @@ async def test_authorize_decides_who_may_follow_or_cancel(anyio_backend: str, ki
     assert lines(other) == ["a", "exit"]
 
 
-async def test_authorize_may_answer_for_itself(anyio_backend: str) -> None:
+async def test_authorize_may_raise_its_own_answer(anyio_backend: str) -> None:
     """404 hides that there is a run."""
 
     def allows(request: Request, run: str) -> bool:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_repeated_key_attaches_to_the_run_it_started(anyio_backend: str) -> None:
-    """A client that sends its `POST` again gets the same run from its beginning. Other keys start others."""
+    """A client that sends its `POST` again gets the same run from its beginning. Another key starts another run."""
     works = [ScriptedWork(), ScriptedWork()]
     async with site(*works) as it:
         first = it.open("POST", idempotency_key="k1")
@@ -37,8 +37,8 @@ async def test_a_repeated_key_attaches_to_the_run_it_started(anyio_backend: str)
     assert not any(work.cancels for work in works)
 
 
-async def test_two_requests_with_one_key_at_the_same_time_start_one_exec(anyio_backend: str) -> None:
-    """Whoever resolves first starts it, however long resolving takes."""
+async def test_two_requests_with_one_key_at_the_same_time_start_one_run(anyio_backend: str) -> None:
+    """The first to get its source starts it, however long `resolve` takes."""
     works, gate = [ScriptedWork(), ScriptedWork()], anyio.Event()
     resolved = iter(works)
 
@@ -63,7 +63,7 @@ async def test_two_requests_with_one_key_at_the_same_time_start_one_exec(anyio_b
 
 
 async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: str) -> None:
-    """Nothing was started, so there is nothing to attach to."""
+    """The refused run is forgotten."""
     refused = ScriptedWork(refusal=UpstreamRefused("Busy.", code="not_ready", status=503))
     work = ScriptedWork()
     work.feed(exit_frame())
@@ -77,8 +77,8 @@ async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: 
 
 
 @pytest.mark.parametrize(("method", "key"), [("GET", "k"), ("POST", "")])
-async def test_what_is_no_key_means_nothing(anyio_backend: str, method: str, key: str) -> None:
-    """`GET` with the same headers twice is two visits, and so are two empty keys."""
+async def test_only_a_post_with_a_key_is_repeated(anyio_backend: str, method: str, key: str) -> None:
+    """Two `GET`s with the same key are two visits, and so are two `POST`s with an empty one."""
     works = [ScriptedWork(), ScriptedWork()]
     for work in works:
         work.feed(exit_frame())
@@ -91,7 +91,7 @@ async def test_what_is_no_key_means_nothing(anyio_backend: str, method: str, key
 
 
 async def test_a_second_viewer_of_a_refused_run_gets_the_refusal(anyio_backend: str) -> None:
-    """It waits for the same answer."""
+    """It waits for the same answer of the upstream."""
     work = ScriptedWork(answers=False, refusal=UpstreamRefused("No.", code="not_found", status=404))
     async with site(work, work, commit_after=None) as it:
         pages = [it.open("POST", idempotency_key="k") for _ in range(2)]
@@ -101,8 +101,8 @@ async def test_a_second_viewer_of_a_refused_run_gets_the_refusal(anyio_backend: 
     assert [page.status for page in pages] == [404, 404]
 
 
-async def test_a_function_that_chooses_leaves_no_gap_for_a_second_run(anyio_backend: str) -> None:
-    """Two requests with one idempotency key at the same time start one run, however long choosing takes."""
+async def test_one_key_starts_one_run_however_long_choosing_takes(anyio_backend: str) -> None:
+    """The key is looked up after the last wait for the application."""
 
     async def choose(request: Request) -> Block:
         for _ in range(int(request.headers["wait"])):

@@ -32,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 async def test_a_viewer_that_leaves_a_silent_script_ends_it_at_once() -> None:
-    """The run waits for the next line, and there are no heartbeats: the disconnect itself ends it."""
+    """The run waits for its next line, and heartbeats are off. The disconnect itself ends it."""
     work = ScriptedWork()
     async with visiting(work, heartbeat=None) as page:
         work.feed(stdout("a"))
@@ -101,7 +101,7 @@ async def test_a_viewer_that_left_during_resolve_starts_no_work(
 
 @pytest.mark.parametrize("at", ["start", "body"])
 async def test_a_send_that_raises_oserror_means_that_the_viewer_has_left(at: str) -> None:
-    """Servers of ASGI HTTP 2.4 raise it, and some never say so through `receive`."""
+    """Servers of ASGI HTTP 2.4 raise it, some of them instead of a message in `receive`."""
     work = ScriptedWork()
     async with visiting(work) as page:
         if at == "start":
@@ -172,7 +172,7 @@ async def test_followers_are_told_when_the_hosting_request_is_cancelled() -> Non
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
 async def test_followers_are_told_when_the_hosting_request_is_cancelled_before_the_run_begins() -> None:
-    """The run is ended unread, and can be found no more."""
+    """The run is ended unread and forgotten."""
     work = ScriptedWork()
 
     async def resolve(request: Request) -> ScriptedWork:
@@ -204,7 +204,7 @@ async def test_followers_are_told_when_the_hosting_request_is_cancelled_before_t
 
 
 async def test_a_bug_of_the_bridge_leaves_it_as_it_is() -> None:
-    """The host's handlers see the exception itself, without a group around it. The work is ended first."""
+    """The host's handlers see the exception itself rather than a group. The work is ended first."""
     work = ScriptedWork()
     work.fail(ZeroDivisionError("a bug"))
 

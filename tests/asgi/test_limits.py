@@ -1,7 +1,10 @@
-"""What viewers get is theirs alone: policies, rates, bounds; and all of it is counted."""
+"""Policies, rates and bounds for each viewer, and the count of everything."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
@@ -10,13 +13,19 @@ from starlette.requests import Request
 from sse_bridge import Block, Coalesce, Drop, TokenBucket
 from tests.support.asgi import lines
 from tests.support.site import site
+from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_each_viewer_may_have_its_own_policy(anyio_backend: str) -> None:
-    """A function of the request decides, sync or async; the slow one that may lose something holds nobody."""
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return virtual(request.param)
+
+
+async def test_each_viewer_may_have_its_own_policy() -> None:
+    """A function of the request chooses. The others outrun a slow viewer that may lose lines."""
 
     async def choose(request: Request) -> Block | Drop | Coalesce:
         policies: dict[str, Block | Drop | Coalesce] = {"drop": Drop(6000), "merge": Coalesce(max_rate=None)}
@@ -49,10 +58,10 @@ async def test_each_viewer_may_have_its_own_policy(anyio_backend: str) -> None:
     assert lines(slow)[-1] == "exit"
 
 
-async def test_each_viewer_may_have_its_own_rate(anyio_backend: str) -> None:
-    """`None` is no limit."""
+async def test_each_viewer_may_have_its_own_rate() -> None:
+    """A function of the request chooses a bucket or `None`."""
 
-    def choose(request: Request) -> TokenBucket | None:
+    async def choose(request: Request) -> TokenBucket | None:
         return TokenBucket(1, burst=2) if "slow" in request.headers else None
 
     work = ScriptedWork()
@@ -65,15 +74,17 @@ async def test_each_viewer_may_have_its_own_rate(anyio_backend: str) -> None:
         await slow.until(lambda: len(slow.events) == 2)
         await wait_all_tasks_blocked()
         assert lines(slow) == ["a", "b"]
+        await anyio.sleep(1.1)
+        assert lines(slow) == ["a", "b", "c"]
         slow.leave()
         work.feed(exit_frame())
         work.finish()
 
 
-async def test_a_function_that_chooses_may_refuse(anyio_backend: str) -> None:
-    """As `resolve` may; nothing is started."""
+async def test_a_function_that_chooses_may_refuse() -> None:
+    """It raises as `resolve` does, and the work stays unstarted."""
 
-    def choose(request: Request) -> Block:
+    async def choose(request: Request) -> Block:
         raise HTTPException(402, "Pay first.")
 
     work = ScriptedWork()
@@ -84,8 +95,8 @@ async def test_a_function_that_chooses_may_refuse(anyio_backend: str) -> None:
     assert not work.started.is_set()
 
 
-async def test_beyond_max_runs_nothing_is_started(anyio_backend: str) -> None:
-    """503 with `Retry-After`, until one of them is done; who only follows is not counted."""
+async def test_beyond_max_runs_a_start_is_refused() -> None:
+    """The answer is 503 with `Retry-After` until a run is over. Requests that only follow a run are let in."""
     works = [ScriptedWork(), ScriptedWork(), ScriptedWork()]
     async with site(*works, max_runs=1) as it:
         first = it.open()
@@ -107,8 +118,8 @@ async def test_beyond_max_runs_nothing_is_started(anyio_backend: str) -> None:
     assert it.bridge.statistics().requests_turned_away == 1
 
 
-async def test_beyond_max_viewers_nobody_is_let_in(anyio_backend: str) -> None:
-    """Neither to start a run nor to follow one; a place that is left is free."""
+async def test_beyond_max_viewers_every_viewer_is_refused() -> None:
+    """This holds for starting a run and for following one. A place is free again once its viewer has left."""
     work = ScriptedWork()
     async with site(work, max_viewers=2) as it:
         first = it.open()
@@ -128,8 +139,8 @@ async def test_beyond_max_viewers_nobody_is_let_in(anyio_backend: str) -> None:
     assert it.bridge.statistics().viewers_seen == 3
 
 
-async def test_everything_is_counted(anyio_backend: str) -> None:
-    """Now and since the beginning; a snapshot does not change."""
+async def test_statistics_count_runs_viewers_and_frames() -> None:
+    """They count what is there now and what was there since the beginning. A snapshot stays as it is."""
     work, second = ScriptedWork(), ScriptedWork()
     async with site(work, second, grace=0) as it:
         assert it.bridge.statistics().runs == ()
@@ -162,8 +173,8 @@ async def test_everything_is_counted(anyio_backend: str) -> None:
         after.cancels["confirmed"] = 0  # type: ignore[index]
 
 
-async def test_a_run_in_the_statistics_cannot_be_followed_by_its_name(anyio_backend: str) -> None:
-    """Metrics are read by many: they hold no more of a token than the log does."""
+async def test_a_run_in_the_statistics_cannot_be_followed_by_its_name() -> None:
+    """Metrics have many readers, so they show a piece of the token, as logs do."""
     work = ScriptedWork()
     async with site(work) as it:
         page = it.open()

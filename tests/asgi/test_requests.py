@@ -20,10 +20,10 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("path", "root_path"), [("/", ""), ("/run-sse", "/run-sse"), ("/run-sse/", "/run-sse")])
-async def test_get_and_post_start_a_run_wherever_it_is_mounted(
+async def test_get_and_post_start_a_run_wherever_the_bridge_is_mounted(
     anyio_backend: str, method: str, path: str, root_path: str
 ) -> None:
-    """With or without a trailing slash."""
+    """The path may end in a slash."""
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
@@ -34,8 +34,8 @@ async def test_get_and_post_start_a_run_wherever_it_is_mounted(
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_other_methods_start_nothing(anyio_backend: str, method: str) -> None:
-    """405 with what would be allowed."""
+async def test_other_methods_are_refused(anyio_backend: str, method: str) -> None:
+    """The answer is 405 with the methods that are allowed."""
     page = await visit(SSEBridge(None, never), Page(method))
 
     assert page.status == 405
@@ -44,8 +44,8 @@ async def test_other_methods_start_nothing(anyio_backend: str, method: str) -> N
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_foreign_page_starts_nothing(anyio_backend: str, method: str) -> None:
-    """A link there must not start work with a visitor's cookies."""
+async def test_pages_of_other_sites_may_not_start_a_run(anyio_backend: str, method: str) -> None:
+    """A link there would start work with a visitor's cookies."""
     page = await visit(SSEBridge(None, never), Page(method, headers={"Sec-Fetch-Site": "cross-site"}))
 
     assert page.status == 403
@@ -53,8 +53,8 @@ async def test_a_foreign_page_starts_nothing(anyio_backend: str, method: str) ->
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
-async def test_foreign_pages_may_be_let_in(anyio_backend: str, site: str) -> None:
-    """`allow_cross_site=True`; everybody else comes in anyway."""
+async def test_pages_of_other_sites_may_be_allowed(anyio_backend: str, site: str) -> None:
+    """`allow_cross_site` is about `cross-site` alone: other pages are always let in."""
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
@@ -67,10 +67,10 @@ async def test_foreign_pages_may_be_let_in(anyio_backend: str, site: str) -> Non
 @pytest.mark.parametrize(
     ("headers", "expected"), [({}, None), ({"Last-Event-ID": "ü7"}, "ü7"), ({"Last-Event-ID": ""}, None)]
 )
-async def test_without_ids_of_ours_the_upstream_resumes(
+async def test_without_ids_the_upstream_resumes(
     anyio_backend: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    """`verbatim` hands the viewer's `Last-Event-ID` on."""
+    """`verbatim` hands the viewer's `Last-Event-ID` to the upstream."""
     work = ScriptedWork()
     work.finish()
     async with visiting(work, Page(headers=headers), dialect="verbatim") as page:
@@ -81,7 +81,7 @@ async def test_without_ids_of_ours_the_upstream_resumes(
 
 
 async def test_resolve_sees_the_request_and_its_body(anyio_backend: str) -> None:
-    """The page's wishes are the application's to judge."""
+    """The application reads what the page asks for."""
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
@@ -117,7 +117,7 @@ def _callables(work: ScriptedWork) -> dict[str, Callable[..., Any]]:
 
 @pytest.mark.parametrize("kind", list(_callables(None)))  # type: ignore[arg-type]
 async def test_resolve_may_be_any_callable(anyio_backend: str, kind: str) -> None:
-    """A function, a method, a partial; sync or async."""
+    """It may be a function, an object or a partial, sync or async."""
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
@@ -128,7 +128,7 @@ async def test_resolve_may_be_any_callable(anyio_backend: str, kind: str) -> Non
 
 
 async def test_resolve_refuses_by_raising(anyio_backend: str) -> None:
-    """Starlette's `HTTPException`, with its headers, in the shape of all our errors."""
+    """An `HTTPException` of Starlette's becomes an error of the bridge's shape, with the exception's headers."""
 
     def resolve(request: Request) -> ScriptedWork:
         raise HTTPException(401, "Log in first.", headers={"WWW-Authenticate": "Cookie"})
@@ -140,8 +140,8 @@ async def test_resolve_refuses_by_raising(anyio_backend: str) -> None:
     assert page.error == {"code": "unauthorized", "message": "Log in first.", "request_id": None}
 
 
-async def test_an_odd_status_is_still_answered(anyio_backend: str) -> None:
-    """Applications use statuses that no table knows."""
+async def test_a_status_without_a_name_gets_a_code_of_its_number(anyio_backend: str) -> None:
+    """Applications use statuses that are missing from Python's table."""
 
     def resolve(request: Request) -> ScriptedWork:
         raise HTTPException(499, "Closed.")
@@ -151,29 +151,29 @@ async def test_an_odd_status_is_still_answered(anyio_backend: str) -> None:
     assert (page.status, page.error["code"]) == (499, "http_499")
 
 
-async def test_a_resolve_that_returns_no_exec_is_told_so(anyio_backend: str) -> None:
-    """The most likely mistake has the clearest message."""
+async def test_resolve_must_return_a_source(anyio_backend: str) -> None:
+    """The message shows what to return."""
     with pytest.raises(ConfigurationError, match=r"resolve must return a source, such as SandboxExec\(...\), not str"):
         await visit(SSEBridge(None, lambda request: "ls"))  # type: ignore[arg-type, return-value]
 
 
-async def test_an_exec_on_the_wrong_upstream_is_told_so(anyio_backend: str) -> None:
-    """A sandbox needs its platform."""
+async def test_a_sandbox_exec_needs_its_platform(anyio_backend: str) -> None:
+    """The message shows how to make the bridge."""
     with pytest.raises(ConfigurationError, match="SSEBridge\\(Miosa"):
         await visit(SSEBridge(None, lambda request: SandboxExec("sbx", "ls")))
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/xxxxxxxxxxxxxxxx"), ("PUT", "/xxxxxxxxxxxxxxxx")])
 async def test_other_methods_on_a_run_are_refused(anyio_backend: str, method: str, path: str) -> None:
-    """405 with what would be allowed."""
+    """The answer is 405 with the methods that are allowed on a run."""
     async with site() as it:
         page = await it.answer(method, path)
 
     assert (page.status, page.headers["allow"]) == (405, "GET, DELETE")
 
 
-async def test_what_cannot_be_a_run_is_not_found(anyio_backend: str) -> None:
-    """404: nobody is reconnecting to this."""
+async def test_a_path_that_cannot_name_a_run_is_not_found(anyio_backend: str) -> None:
+    """The answer is 404. It would be 204 for an expired run: its viewers may still reconnect."""
     async with site() as it:
         assert (await it.answer(path="/favicon.ico")).status == 404
         assert (await it.answer("DELETE", "/favicon.ico")).status == 404

@@ -72,7 +72,7 @@ async def test_a_viewer_that_does_not_take_its_end_is_cut_off() -> None:
 
 
 async def test_a_viewer_that_does_not_read_its_end_is_cut_off() -> None:
-    """The server took the response, and would wait without limit for the client to read it."""
+    """The server took the response, and would wait indefinitely for the client to read it."""
     async with visit(ScriptedWork()) as (it, page, connection):
         connection.fill()
         it.tasks.start_soon(it.bridge.shutdown)
@@ -158,7 +158,7 @@ async def test_a_connection_is_cut_only_once_the_work_has_ended() -> None:
 
 @pytest.mark.parametrize("sees", [False, True])
 async def test_the_server_gets_a_moment_to_see_that_the_connection_is_cut(sees: bool) -> None:
-    """If the request ended before that, the server would log an incomplete response. Some servers never say so."""
+    """Without it the server would log an incomplete response. Some servers stay silent, so the moment is bounded."""
     async with visit(ScriptedWork()) as (it, page, connection):
         page.stall()
         it.tasks.start_soon(it.bridge.shutdown)

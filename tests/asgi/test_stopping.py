@@ -99,7 +99,7 @@ async def test_the_verbatim_dialect_just_ends() -> None:
 
 @pytest.mark.parametrize("options", [{"rate": TokenBucket(0.01, burst=1)}, {"policy": Coalesce(max_rate=0.01)}])
 async def test_pending_frames_go_out_at_any_pace(options: dict[str, Any]) -> None:
-    """There will be no time for them later."""
+    """The process ends soon, so the pace is given up."""
     work = ScriptedWork()
     async with site(work, **options) as it:
         work.feed(stdout("a"))
@@ -117,7 +117,7 @@ async def test_pending_frames_go_out_at_any_pace(options: dict[str, Any]) -> Non
 
 
 async def test_a_run_that_is_over_is_shown_to_its_end() -> None:
-    """A viewer that still takes the exit of its run gets that exit, and no `server_stopped`."""
+    """A viewer that still takes the exit of its run gets that exit in place of `server_stopped`."""
     work = ScriptedWork()
     async with site(work) as it:
         page, _ = await it.started()
@@ -193,7 +193,7 @@ async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pyte
 
 
 async def test_a_viewer_gets_a_second_to_take_its_end() -> None:
-    """One that takes nothing in that time is given up."""
+    """One that stalls for that time is given up."""
     async with site(ScriptedWork()) as it:
         page, _ = await it.started()
         page.stall()
@@ -254,7 +254,7 @@ async def test_the_response_stays_open_until_the_work_has_ended() -> None:
 
 
 async def test_new_requests_are_refused() -> None:
-    """A browser that comes back too early starts no run here, and is told to wait."""
+    """A browser that comes back too early is told to wait for the next process."""
     bridge = SSEBridge(None, never)
     await bridge.shutdown()
     await bridge.shutdown()
@@ -379,6 +379,6 @@ def test_a_bridge_that_was_stopped_works_in_the_next_event_loop(backend: str) ->
 
 
 async def unanswered(request: Request) -> ScriptedWork:
-    """A `resolve` that never answers."""
+    """A `resolve` that hangs."""
     await anyio.sleep_forever()
     raise AssertionError

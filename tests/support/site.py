@@ -1,4 +1,4 @@
-"""A bridge without a server, and the pages that visit it."""
+"""A bridge driven directly, and the pages that visit it."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ class Site:
 
 
 @asynccontextmanager
-async def site(*works: ScriptedWork, **options: Any) -> AsyncGenerator[Site]:
-    """A site. When the block ends, its requests must end by themselves within the timeout."""
+async def site(*works: ScriptedWork, within: float = 10, **options: Any) -> AsyncGenerator[Site]:
+    """A site. When the block ends, its requests must end by themselves. All of it may take `within` seconds."""
     made = Site(*works, **options)
-    with anyio.fail_after(10):
+    with anyio.fail_after(within):
         async with anyio.create_task_group() as made.tasks:
             yield made
 
 
 @asynccontextmanager
 async def visiting(work: ScriptedWork, page: Page | None = None, **options: Any) -> AsyncGenerator[Page]:
-    """A page that visits a site without a grace period. The request must end by itself within the timeout."""
+    """A page that visits a site with a grace period of zero. The request must end by itself."""
     async with site(work, **{"grace": 0, **options}) as it:
         yield it.visit(page or Page())
 
@@ -90,7 +90,7 @@ async def visit(bridge: SSEBridge, page: Page | None = None) -> Page:
 
 
 def never(request: Request) -> ScriptedWork:
-    """A `resolve` that must not be called."""
+    """A `resolve` that fails the test when it is called."""
     raise AssertionError("this request must not start anything")
 
 

@@ -1,6 +1,7 @@
-"""Event loops whose time passes only when every task waits. A test of a second takes none, and is exact.
+"""Event loops in which time passes only while every task waits. A test of a second is instant and exact.
 
-Tests in virtual time must not wait for threads, processes or sockets: the loop would jump to its next timer meanwhile.
+The time jumps to the next timer, and would do so during a wait for a thread, a process or a socket: keep those out of
+tests in virtual time.
 """
 
 from __future__ import annotations
