@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from sse_bridge import SSEBridge
+from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import Page, lines
 from tests.support.site import site, visit, visiting
 from tests.support.virtual_time import virtual
@@ -132,6 +133,15 @@ async def test_a_send_that_hangs_ends_the_viewer_after_send_timeout(at: str, cap
     assert work.cancels == 1
     assert it.bridge.statistics().viewers_stalled == 1
     assert not caplog.records
+
+
+async def test_a_refusal_that_hangs_ends_the_viewer_after_send_timeout() -> None:
+    """The timeout covers whole responses, too."""
+    work = ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404))
+    async with site(work, send_timeout=5, within=20) as it:
+        it.open().stall()
+
+    assert it.bridge.statistics().viewers_stalled == 1
 
 
 # -- the request that hosts the run is cancelled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -14,7 +16,7 @@ from sse_bridge import Block, Coalesce, Drop, TokenBucket
 from tests.support.asgi import lines
 from tests.support.site import site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +118,45 @@ async def test_beyond_max_runs_a_start_is_refused() -> None:
     assert not works[1].started.is_set()
     assert lines(follower) == lines(third) == ["exit"]
     assert it.bridge.statistics().requests_turned_away == 1
+
+
+async def test_a_run_counts_until_its_work_has_ended() -> None:
+    """The work of a run that was cancelled may take a while to end, and a new one would run beside it."""
+    work = SlowToEnd()
+    async with site(work, max_runs=1) as it:
+        page, run = await it.started()
+        await it.answer("DELETE", f"/{run}")
+        await page.until(lambda: page.ended)
+        refused = await it.answer()
+        work.let_end.set()
+        await wait_all_tasks_blocked()
+        second, _ = await it.started()
+        second.leave()
+        await it.bridge.shutdown()
+
+    assert refused.status == 503
+
+
+async def test_a_bridge_forgets_its_runs() -> None:
+    """A minute after a run's end, the next request frees its memory."""
+    works: weakref.WeakSet[ScriptedWork] = weakref.WeakSet()
+
+    async def resolve(request: Request) -> ScriptedWork:
+        work = ScriptedWork()
+        works.add(work)
+        if "ends" in request.headers:
+            work.feed(exit_frame())
+            work.finish()
+        return work
+
+    async with site(resolve=resolve, within=200, grace=0) as it:
+        staying, _ = await it.started()
+        over = await it.answer(ends="yes")
+        await anyio.sleep(61)
+        await it.answer(path="/" + over.headers["sse-bridge-run"])
+        gc.collect()
+        assert len(works) == 1
+        staying.leave()
 
 
 async def test_beyond_max_viewers_every_viewer_is_refused() -> None:
