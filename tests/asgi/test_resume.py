@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from tests.support.asgi import ids, lines
+from tests.support.asgi import Page, ids, lines
 from tests.support.site import site
 from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
@@ -137,6 +137,18 @@ async def test_a_forged_id_gets_204(seen: str, method: str) -> None:
     assert (forged.status, forged.content) == (204, b"")
     assert it.starts == 1
     assert lines(first) == ["a", "exit"]
+
+
+async def test_an_id_that_is_not_utf_8_gets_204() -> None:
+    """Browsers send UTF-8, but any client may send any bytes."""
+    async with site() as it:
+        page = Page()
+        page.scope["headers"] = [(b"last-event-id", b"\xff\xfe.1")]
+        it.visit(page)
+        await page.until(lambda: page.ended)
+
+    assert page.status == 204
+    assert it.starts == 0
 
 
 @pytest.mark.parametrize("seen", [0, 3])
