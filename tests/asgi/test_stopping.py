@@ -189,6 +189,26 @@ async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pyte
     assert handlers == [signal.SIGINT] * 2
 
 
+async def test_a_lifespan_shutdown_stops_the_bridge() -> None:
+    """It is answered once the work has ended."""
+    work = ScriptedWork()
+    incoming = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    cancels_when_sent: dict[str, int] = {}
+
+    async def receive() -> Any:
+        return next(incoming)
+
+    async def send(message: Any) -> None:
+        cancels_when_sent[message["type"]] = work.cancels
+
+    async with site(work) as it:
+        page, _ = await it.started()
+        await it.bridge({"type": "lifespan"}, receive, send)
+
+    assert cancels_when_sent == {"lifespan.startup.complete": 0, "lifespan.shutdown.complete": 1}
+    assert page.objects == [STOPPED]
+
+
 # -- bounds
 
 
