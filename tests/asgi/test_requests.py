@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from sse_bridge import ConfigurationError, SandboxExec, SSEBridge
+from sse_bridge.upstream.base import Upstream, Work
+from sse_bridge.upstream.client import HTTPUpstream
 from tests.support.asgi import Page
 from tests.support.site import never, site, visit, visiting
 from tests.support.work import ScriptedWork, exit_frame
@@ -177,3 +179,19 @@ async def test_a_path_that_cannot_name_a_run_is_not_found(anyio_backend: str) ->
     async with site() as it:
         assert (await it.answer(path="/favicon.ico")).status == 404
         assert (await it.answer("DELETE", "/favicon.ico")).status == 404
+
+
+async def test_a_source_gets_the_bridges_upstream(anyio_backend: str) -> None:
+    """It opens its streams there."""
+    seen = []
+
+    class Source(ScriptedWork):
+        def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+            seen.append(upstream)
+            return super().work(upstream, last_event_id)
+
+    source, upstream = Source(), HTTPUpstream()
+    source.finish()
+    await visit(SSEBridge(upstream, lambda request: source))
+
+    assert seen == [upstream]
