@@ -135,6 +135,20 @@ async def test_a_send_that_hangs_ends_the_viewer_after_send_timeout(at: str, cap
     assert not caplog.records
 
 
+async def test_without_send_timeout_a_send_may_hang() -> None:
+    """The viewer takes its lines whenever it reads on."""
+    work = ScriptedWork()
+    async with visiting(work, send_timeout=None, within=2000) as page:
+        await page.until(lambda: page.content)
+        page.stall()
+        work.feed(stdout("a"), exit_frame())
+        work.finish()
+        await anyio.sleep(1000)
+        page.resume()
+
+    assert lines(page) == ["a", "exit"]
+
+
 async def test_a_refusal_that_hangs_ends_the_viewer_after_send_timeout() -> None:
     """The timeout covers whole responses, too."""
     work = ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404))

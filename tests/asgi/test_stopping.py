@@ -222,6 +222,17 @@ async def test_a_viewer_gets_a_second_to_take_its_end() -> None:
     assert not page.ended
 
 
+async def test_a_second_stop_does_not_extend_that_time() -> None:
+    """Supervisors repeat SIGTERM, and the application may call `shutdown` as well."""
+    async with site(ScriptedWork()) as it:
+        page, _ = await it.started()
+        page.stall()
+        async with taking(1):
+            it.tasks.start_soon(it.bridge.shutdown)
+            await anyio.sleep(0.9)
+            await it.bridge.shutdown()
+
+
 async def test_the_application_gets_a_second_to_answer() -> None:
     """Then its function is cancelled, and the request is refused."""
     async with site(resolve=unanswered) as it:
