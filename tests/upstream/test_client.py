@@ -182,7 +182,7 @@ async def test_cookies_are_dropped(anyio_backend: str) -> None:
     """Runs of different people share the client, so it neither stores nor sends cookies."""
 
     def with_cookie(connection: Connection) -> None:
-        connection.answer(200, EVENT, content_type="text/event-stream", set_cookie="a=1; Path=/")
+        connection.answer(200, EVENT, content_type="text/event-stream", set_cookie="a=1; Path=/", connection="close")
 
     client = HTTPUpstream()
     with serve_raw(with_cookie) as upstream:
