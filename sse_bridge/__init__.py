@@ -15,7 +15,7 @@ from .errors import (
 from .flow.delivery import ViewerStatistics
 from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
-from .relay.statistics import BridgeStatistics, RunStatistics
+from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
 from .upstream.base import Cancelled, Source, Stream, Upstream, Work
 from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
@@ -41,6 +41,7 @@ __all__ = [
     "TokenBucket",
     # what was counted
     "BridgeStatistics",
+    "CancelStatistics",
     "RunStatistics",
     "ViewerStatistics",
     # what a source of your own implements

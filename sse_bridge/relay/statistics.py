@@ -1,16 +1,18 @@
-"""What is counted: immutable snapshots, and the totals they are taken from."""
+"""What is counted: immutable snapshots, and the totals they are taken from.
+
+A snapshot is a tree of frozen dataclasses, tuples, texts and numbers, so `dataclasses.asdict` and `json.dumps` take it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from ..flow.delivery import ViewerStatistics
 from ..upstream.base import Cancelled
 
-__all__ = ["BridgeStatistics", "RunStatistics", "Totals"]
+__all__ = ["BridgeStatistics", "CancelStatistics", "RunStatistics", "Totals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,18 @@ class RunStatistics:
     stalls: int
     #: The viewers that follow it now.
     viewers: tuple[ViewerStatistics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelStatistics:
+    """Execs that the bridge had to end, by how far that got. Each counts once."""
+
+    #: The platform gave no answer, or refused.
+    requested: int
+    #: The platform took the request, but the exec was not seen to end.
+    acknowledged: int
+    #: The exec was seen to be gone.
+    confirmed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +84,8 @@ class BridgeStatistics:
     bytes_discarded: int
     #: How often reading had to wait for a slow viewer.
     stalls: int
-    #: Execs the bridge had to end, by how far that got: `confirmed` (seen gone), `acknowledged`, `requested`.
-    cancels: Mapping[str, int]
+    #: Execs the bridge had to end.
+    cancels: CancelStatistics
 
     @property
     def viewers(self) -> int:
@@ -91,7 +105,7 @@ class Totals:
         self.viewers_seen = 0
         self.viewers_stalled = 0
         self.requests_turned_away = 0
-        self._cancels = {outcome.value: 0 for outcome in Cancelled}
+        self._cancels: Counter[Cancelled] = Counter()
         self._sums = dict.fromkeys((*_FROM_VIEWERS, *_FROM_RUNS), 0)
 
     def add_viewer(self, viewer: ViewerStatistics) -> None:
@@ -104,7 +118,7 @@ class Totals:
 
     def add_cancel(self, outcome: Cancelled) -> None:
         """Counts an exec that the bridge had to end."""
-        self._cancels[outcome.value] += 1
+        self._cancels[outcome] += 1
 
     def snapshot(self, runs: tuple[RunStatistics, ...]) -> BridgeStatistics:
         """All counts, those of present runs and viewers included."""
@@ -120,7 +134,7 @@ class Totals:
             viewers_seen=self.viewers_seen,
             viewers_stalled=self.viewers_stalled,
             requests_turned_away=self.requests_turned_away,
-            cancels=MappingProxyType(dict(self._cancels)),
+            cancels=CancelStatistics(**{outcome.value: self._cancels[outcome] for outcome in Cancelled}),
             **sums,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from sse_bridge import Block, Coalesce, Drop, TokenBucket
+from sse_bridge import Block, CancelStatistics, Coalesce, Drop, TokenBucket
 from tests.support.asgi import lines
 from tests.support.site import site
 from tests.support.virtual_time import virtual
@@ -208,10 +209,10 @@ async def test_statistics_count_runs_viewers_and_frames() -> None:
     after = it.bridge.statistics()
     assert (after.runs, after.viewers, after.runs_started, after.viewers_seen) == ((), 0, 2, 3)
     assert (after.frames_in, after.frames_out) == (4, 6)
-    assert after.cancels == {"requested": 0, "acknowledged": 0, "confirmed": 1}
+    assert after.cancels == CancelStatistics(requested=0, acknowledged=0, confirmed=1)
     assert now.viewers == 2
-    with pytest.raises(TypeError):
-        after.cancels["confirmed"] = 0  # type: ignore[index]
+    with pytest.raises(FrozenInstanceError):
+        after.cancels.confirmed = 0  # type: ignore[misc]
 
 
 async def test_a_run_in_the_statistics_cannot_be_followed_by_its_name() -> None:

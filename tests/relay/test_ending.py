@@ -12,7 +12,7 @@ from anyio import wait_all_tasks_blocked
 
 from sse_bridge.relay import ending as ending_module
 from sse_bridge.relay.ending import Cause, Ending
-from sse_bridge.relay.statistics import Totals
+from sse_bridge.relay.statistics import CancelStatistics, Totals
 from sse_bridge.upstream.base import Cancelled
 from tests.support.scene import Scene, scene
 from tests.support.work import ScriptedWork
@@ -26,7 +26,7 @@ async def test_work_is_counted_by_how_far_its_ending_got(anyio_backend: str) -> 
         assert it.run.cancelled is None
         it.audience.leave(it.viewer)
 
-    assert it.totals.snapshot(()).cancels == {"requested": 0, "acknowledged": 1, "confirmed": 0}
+    assert it.totals.snapshot(()).cancels == CancelStatistics(requested=0, acknowledged=1, confirmed=0)
 
 
 @pytest.mark.parametrize("outcome", [Cancelled.REQUESTED, Cancelled.ACKNOWLEDGED])

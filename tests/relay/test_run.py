@@ -13,6 +13,7 @@ from sse_bridge.errors import UpstreamError, UpstreamLost, UpstreamRefused
 from sse_bridge.flow.policy import Block, Drop
 from sse_bridge.relay import run as run_module
 from sse_bridge.relay.ending import Cause
+from sse_bridge.relay.statistics import CancelStatistics
 from sse_bridge.upstream.base import Cancelled
 from tests.support.scene import Scene, scene
 from tests.support.work import ScriptedWork, exit_frame, stdout
@@ -473,7 +474,7 @@ async def test_a_run_and_its_viewers_are_counted(anyio_backend: str) -> None:
 
     after = it.totals.snapshot((it.run.statistics(),))
     assert (after.frames_in, after.frames_discarded, after.stalls) == (5, 1, 1)
-    assert after.cancels == {"requested": 0, "acknowledged": 0, "confirmed": 0}
+    assert after.cancels == CancelStatistics(requested=0, acknowledged=0, confirmed=0)
 
 
 async def test_the_log_says_why_and_keeps_secrets(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+
 from sse_bridge.flow.delivery import ViewerStatistics
-from sse_bridge.relay.statistics import RunStatistics, Totals
+from sse_bridge.relay.statistics import CancelStatistics, RunStatistics, Totals
 from sse_bridge.upstream.base import Cancelled
 
 
@@ -48,5 +53,30 @@ def test_execs_that_were_ended_count_by_how_far_that_got() -> None:
     before = totals.snapshot(())
     totals.add_cancel(Cancelled.REQUESTED)
 
-    assert before.cancels == {"requested": 0, "acknowledged": 0, "confirmed": 1}
-    assert totals.snapshot(()).cancels == {"requested": 1, "acknowledged": 0, "confirmed": 1}
+    assert before.cancels == CancelStatistics(requested=0, acknowledged=0, confirmed=1)
+    assert totals.snapshot(()).cancels == CancelStatistics(requested=1, acknowledged=0, confirmed=1)
+
+
+def test_a_snapshot_is_made_of_values_that_json_knows() -> None:
+    """Its whole tree, viewers of runs included."""
+    totals = Totals()
+    totals.add_cancel(Cancelled.ACKNOWLEDGED)
+    now = totals.snapshot((run(5, viewer(4), viewer(3)),))
+    read = json.loads(json.dumps(asdict(now)))
+
+    assert read["cancels"] == {"requested": 0, "acknowledged": 1, "confirmed": 0}
+    assert [viewer["frames_in"] for viewer in read["runs"][0]["viewers"]] == [4, 3]
+    assert read["frames_dropped"] == 4
+
+
+def test_a_snapshot_cannot_be_changed() -> None:
+    """That goes for every part of it."""
+    now = Totals().snapshot((run(5, viewer(4)),))
+    for part, name in [
+        (now, "stalls"),
+        (now.cancels, "confirmed"),
+        (now.runs[0], "stalls"),
+        (now.runs[0].viewers[0], "bytes_in"),
+    ]:
+        with pytest.raises(FrozenInstanceError):
+            setattr(part, name, 7)

@@ -6,8 +6,8 @@ that is not needed, so a wrong call that passes fails the check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 
 import httpx
 from fastapi import FastAPI
@@ -22,6 +22,7 @@ from sse_bridge import (
     BridgeError,
     BridgeStatistics,
     Cancelled,
+    CancelStatistics,
     Coalesce,
     ConfigurationError,
     Drop,
@@ -129,9 +130,11 @@ async def operate() -> tuple[int, float]:
     statistics: BridgeStatistics = bridge.statistics()
     runs: tuple[RunStatistics, ...] = statistics.runs
     viewers: tuple[ViewerStatistics, ...] = runs[0].viewers
-    cancels: Mapping[str, int] = statistics.cancels
+    cancels: CancelStatistics = statistics.cancels
+    plain: dict[str, object] = asdict(statistics)
     await bridge.shutdown()
-    return viewers[0].frames_pending + cancels["confirmed"], runs[0].bytes_kept
+    assert plain["cancels"]
+    return viewers[0].frames_pending + cancels.confirmed, runs[0].bytes_kept
 
 
 def handle(error: BridgeError) -> float | None:
@@ -170,14 +173,18 @@ SSEBridge(None, lambda request: Custom())
 
 SSEBridge(miosa, resolve, dialect="typd")  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, policy="drop")  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, policy=Drop)  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, rate=1000)  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, grace="10")  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, hartbeat=1)  # type: ignore[call-arg]
+SSEBridge(miosa, resolve, cancel_timeout=None)  # type: ignore[arg-type]
 SSEBridge(miosa, sources[0])  # type: ignore[arg-type]
+SSEBridge(miosa, SandboxExec)  # type: ignore[arg-type]
 SSEBridge(miosa, lambda request: "ls")  # type: ignore[arg-type, return-value]
 SSEBridge("https://api.miosa.ai", resolve)  # type: ignore[arg-type]
 SSEBridge(Miosa, resolve)  # type: ignore[arg-type]
 SandboxExec("sbx_1", ["ls"])  # type: ignore[arg-type]
+SandboxExec("sbx_1", "ls", env={"A": 1})  # type: ignore[dict-item]
 SandboxExec("sbx_1", "ls", "/workspace")  # type: ignore[call-arg]
 Block("1 MiB")  # type: ignore[arg-type]
 TokenBucket()  # type: ignore[call-arg]
