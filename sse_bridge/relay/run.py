@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import anyio
 
+from ..causes import log_cause
 from ..errors import UpstreamError
 from ..upstream.base import Cancelled, Work
 from ..wire.ids import FrameIds
@@ -236,6 +237,8 @@ class Run:
         if isinstance(reason, UpstreamError):
             facts = f" (upstream status {reason.upstream_status}, request {reason.request_id})"
         logger.info("run %s...: %s%s", self._name, reason.code, facts)
+        if isinstance(reason, UpstreamError):
+            log_cause(reason, "run %s...: the cause", self._name)
 
     def _append(self, frames: bytes) -> None:
         if frames:
