@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.statistics import BridgeStatistics
 from ..upstream.base import Upstream
+from ..upstream.checks import check_upstream
 from ..upstream.client import HTTPUpstream
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from . import options
@@ -52,7 +52,7 @@ class SSEBridge:
             kernels take a few megabytes before it does.
         commit_after: seconds to wait for the upstream's answer before the response starts with 200. A later refusal
             is an `error` frame. Ten, because proxies give a response 30 to 60 s to begin.
-        cancel_timeout: seconds that ending the exec may take.
+        cancel_timeout: seconds that ending the exec may take, a day (86,400) at most.
         ids: whether frames carry `id:` lines. `None` means yes, except for `verbatim`. Without ids a run cannot be
             resumed: a browser that reconnects starts a new one.
         authorize: takes the request and a run's token, and says whether the request may follow or cancel that run;
@@ -85,23 +85,22 @@ class SSEBridge:
         max_viewers: int | None = None,
         max_runs: int | None = None,
     ) -> None:
+        check_upstream(upstream)
         spelling = options.a_dialect(dialect)
         options.a_function("resolve", resolve, "takes a request and returns a source")
-        if not callable(policy):
-            options.a_policy(policy)
-        if not callable(rate):
-            options.a_rate(rate)
+        options.a_policy_or_function(policy)
+        options.a_rate_or_function(rate)
+        if authorize is not None:
+            options.a_function("authorize", authorize, "takes a request and a run, and says yes or no", takes=2)
         options.positive(
             heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms
         )
         options.positive(max_viewers=max_viewers, max_runs=max_runs)
-        options.whole(
-            max_frame_size=max_frame_size, retry_ms=retry_ms, replay=replay, max_viewers=max_viewers, max_runs=max_runs
-        )
-        if cancel_timeout is None or replay is None:
-            raise ConfigurationError("cancel_timeout and replay must be numbers: neither can be switched off.")
-        options.positive(cancel_timeout=cancel_timeout)
-        options.not_negative(grace=grace, commit_after=commit_after, replay=replay)
+        options.whole(max_frame_size=max_frame_size, retry_ms=retry_ms, max_viewers=max_viewers, max_runs=max_runs)
+        options.cancel_time(cancel_timeout=cancel_timeout)
+        options.not_negative(grace=grace, commit_after=commit_after)
+        options.size(replay=replay)
+        options.flags(allow_cross_site=allow_cross_site, ids=False if ids is None else ids)
         resumes = spelling.ids_by_default if ids is None else ids
         self._host = Host(
             RunOptions(

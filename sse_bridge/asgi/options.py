@@ -1,15 +1,18 @@
 """What a bridge is made with: the types of its arguments, and checks that say what to pass instead.
 
-Each check raises `ConfigurationError`.
+Each check raises `ConfigurationError`, and leaves the application's code alone: functions are called by requests only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, TypeAlias, get_args
+from types import CoroutineType
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from starlette.requests import Request
 
+from ..arguments import accepts, described, how_to_make_a_number, is_a, number, offers, shown, type_name, yields
 from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
@@ -26,14 +29,23 @@ __all__ = [
     "a_dialect",
     "a_function",
     "a_policy",
+    "a_policy_or_function",
     "a_rate",
+    "a_rate_or_function",
+    "a_source",
+    "cancel_time",
+    "flags",
     "not_negative",
     "positive",
+    "size",
     "whole",
 ]
 
 #: Bytes. What was handed to `send` may not have arrived when a connection is cut: kernels held 3.9 MB (measured).
 DEFAULT_REPLAY: Final = 8 * 1024 * 1024
+
+#: Seconds.
+_DAY: Final = 24 * 60 * 60
 
 DialectName: TypeAlias = Literal["typed", "named", "verbatim"]
 Resolve: TypeAlias = Callable[[Request], Source | Awaitable[Source]]
@@ -42,44 +54,136 @@ ChoosePolicy: TypeAlias = Callable[[Request], Policy | Awaitable[Policy]]
 ChooseRate: TypeAlias = Callable[[Request], TokenBucket | Awaitable[TokenBucket | None] | None]
 
 
+# -- what is chosen by a value
+
+
 def a_dialect(name: object) -> Dialect:
-    if not isinstance(name, str) or name not in DIALECTS:
-        raise ConfigurationError(f"dialect must be one of {', '.join(get_args(DialectName))}, not {name!r}.")
-    return DIALECTS[name]
-
-
-def a_function(name: str, function: object, does: str) -> None:
-    if not callable(function):
-        raise ConfigurationError(f"{name} must be a function that {does}, not {function!r}.")
+    text = str.__str__(name) if is_a(name, str) else ""
+    if text not in DIALECTS:
+        what = repr(text) if is_a(name, str) else described(name)
+        raise ConfigurationError(f"dialect must be one of {', '.join(get_args(DialectName))}, not {what}.")
+    return DIALECTS[text]
 
 
 def a_policy(policy: object) -> Policy:
-    if not isinstance(policy, Block | Drop | Coalesce):
+    if not is_a(policy, Block, Drop, Coalesce):
         raise ConfigurationError(
-            f"policy must be Block(), Drop(), Coalesce(), or a function that returns one, not {policy!r}."
+            "policy must be Block(), Drop(), Coalesce(), or a function of the request that returns one, "
+            f"not {described(policy)}.{_call_of(policy)}"
         )
-    return policy
+    return cast(Policy, policy)
 
 
 def a_rate(rate: object) -> TokenBucket | None:
-    if rate is not None and not isinstance(rate, TokenBucket):
-        raise ConfigurationError(f"rate must be a TokenBucket, None, or a function that returns one, not {rate!r}.")
+    if rate is not None and not is_a(rate, TokenBucket):
+        written = shown(rate) if type(rate) in (int, float) else "rate"
+        raise ConfigurationError(
+            "rate must be a TokenBucket, None, or a function of the request that returns one, "
+            f"not {shown(rate)}. Write TokenBucket({written})."
+        )
     return rate
 
 
-def positive(**limits: float | None) -> None:
+def a_source(source: object) -> Source:
+    if is_a(source, type) or not (offers(source, "work") or offers(source, "__getattr__")):
+        raise ConfigurationError(
+            f"resolve must return a source, such as SandboxExec(...), not {described(source)}.{_call_of(source)}"
+        )
+    return cast(Source, source)
+
+
+def flags(**values: object) -> None:
+    for name, value in values.items():
+        if not is_a(value, bool):
+            raise ConfigurationError(f"{name} must be True or False, not {shown(value)}.")
+
+
+# -- functions of the application
+
+
+def a_function(name: str, function: object, does: str, *, takes: int = 1) -> None:
+    """Checks a function that the bridge will call with `takes` positional arguments."""
+    must = f"{name} must be a function that {does}"
+    if is_a(function, type) or not callable(function):
+        raise ConfigurationError(f"{must}, not {described(function)}.{_function_of(name, function)}")
+    if yields(function):
+        raise ConfigurationError(f"{must}, and this one is a generator. Write return instead of yield.")
+    if not accepts(function, takes):
+        arguments = "one argument" if takes == 1 else f"{takes} arguments"
+        raise ConfigurationError(f"{must}: it is called with {arguments}, which this one does not take.")
+
+
+def a_policy_or_function(policy: object) -> None:
+    if is_a(policy, type) or not callable(policy):
+        a_policy(policy)
+    else:
+        a_function("policy", policy, "takes a request and returns Block(), Drop() or Coalesce()")
+
+
+def a_rate_or_function(rate: object) -> None:
+    if is_a(rate, type) or not callable(rate):
+        a_rate(rate)
+    else:
+        a_function("rate", rate, "takes a request and returns a TokenBucket or None")
+
+
+def _function_of(name: str, value: object) -> str:
+    """A sentence that says how to make a function of the value."""
+    if offers(value, "work"):
+        return f" Write lambda request: {type_name(value)}(...)."
+    if is_a(value, type):
+        return f" Write the name of a function, or {type_name(value)}() if its instances can be called."
+    return f" Write {name}=function, without calling it." if is_a(value, CoroutineType) else ""
+
+
+def _call_of(value: object) -> str:
+    return f" Write {type_name(value)}()." if is_a(value, type) else ""
+
+
+# -- numbers
+
+
+def positive(**limits: object) -> None:
     for name, value in limits.items():
-        if value is not None and not value > 0:
-            raise ConfigurationError(f"{name} must be above zero, or None for no limit, not {value}.")
+        if value is not None and not _number(value) > 0:
+            raise _out_of_range(name, "above zero, or None for no limit", value)
 
 
-def not_negative(**limits: float | None) -> None:
+def not_negative(**limits: object) -> None:
     for name, value in limits.items():
-        if value is not None and not value >= 0:
-            raise ConfigurationError(f"{name} must be zero or more, or None for no limit, not {value}.")
+        if value is not None and not _number(value) >= 0:
+            raise _out_of_range(name, "zero or more, or None for no limit", value)
 
 
-def whole(**limits: float | None) -> None:
+def whole(**limits: object) -> None:
     for name, value in limits.items():
-        if value is not None and not isinstance(value, int):
-            raise ConfigurationError(f"{name} must be a whole number, not {value!r}.")
+        if value is not None and not (is_a(value, int) and number(value) is not None):
+            raise _out_of_range(name, "a whole number", value)
+
+
+def cancel_time(**limits: object) -> None:
+    """Checks the seconds that ending work may take. It takes a command, and platforms end commands after a day."""
+    for name, value in limits.items():
+        if not 0 < _number(value) <= _DAY:
+            raise _out_of_range(name, f"seconds above zero, at most {_DAY}", value)
+
+
+def size(**limits: object) -> None:
+    for name, value in limits.items():
+        if not is_a(value, int) or not _number(value) >= 0:
+            raise _out_of_range(name, "a whole number of bytes, zero or more", value)
+
+
+def _number(value: object) -> float:
+    """The value as a float, or `nan` for everything else: `nan` is outside every range."""
+    converted = number(value)
+    return math.nan if converted is None else converted
+
+
+def _out_of_range(name: str, need: str, value: object) -> ConfigurationError:
+    remedy = how_to_make_a_number(value)
+    if value is False and "None" in need:
+        remedy = " Write None."
+    elif is_a(value, float) and value.is_integer() and "whole" in need:
+        remedy = f" Write {value:.0f}."
+    return ConfigurationError(f"{name} must be {need}, not {shown(value)}.{remedy}")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Policy
 from ..relay.run import Run
@@ -135,12 +134,7 @@ class Requests:
     # -- what the application says
 
     async def _resolve(self, request: Request) -> Source:
-        source = await self._ask(self._application.resolve, request)
-        if not hasattr(source, "work"):
-            raise ConfigurationError(
-                f"resolve must return a source, such as SandboxExec(...), not {type(source).__name__}."
-            )
-        return cast(Source, source)
+        return options.a_source(await self._ask(self._application.resolve, request))
 
     async def _authorize(self, request: Request, run: Run) -> None:
         authorize = self._application.authorize

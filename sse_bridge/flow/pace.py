@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from ..arguments import how_to_make_a_number, is_a, number, shown
+
 __all__ = ["Pace", "TokenBucket"]
 
 #: A wait lasts until the bucket holds the tokens of this many seconds, or is full: a fast pace then wakes its viewer
@@ -27,17 +29,23 @@ class TokenBucket:
         burst: frames that may go out at once after a silence; `None` for one second's worth.
 
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: an argument is zero, negative or of another kind.
     """
 
     rate: float
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < inf:
-            raise ValueError(f"rate must be frames a second above zero, not {self.rate}")
-        if self.burst is not None and (not isinstance(self.burst, int) or self.burst < 1):
-            raise ValueError(f"burst must be a positive number of frames or None, not {self.burst}")
+        rate, burst = number(self.rate), number(self.burst)
+        if rate is None or not 0 < rate < inf:
+            raise ValueError(
+                f"rate must be frames a second above zero, not {shown(self.rate)}.{how_to_make_a_number(self.rate)}"
+            )
+        if self.burst is not None and (burst is None or burst < 1 or not is_a(self.burst, int)):
+            raise ValueError(
+                f"burst must be a positive number of frames or None, not {shown(self.burst)}."
+                f"{how_to_make_a_number(self.burst)}"
+            )
 
     @property
     def capacity(self) -> int:

@@ -1,15 +1,31 @@
-"""Checks of values that go into requests, so that a mistake shows when a source is made, rather than when it runs."""
+"""Checks of upstreams and of values for requests, so that a mistake shows when it is made, rather than in a run."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from json import dumps
-from typing import Any, Final
+from types import FunctionType, MethodType
+from typing import Any, Final, TypeGuard
 
 import httpx
 
-__all__ = ["ceil_seconds", "http_url", "is_header_value", "is_json", "is_text", "is_token", "json_bytes"]
+from ..arguments import described, is_a, offers, type_name
+from ..errors import ConfigurationError
+
+__all__ = [
+    "ceil_seconds",
+    "check_client",
+    "check_upstream",
+    "http_url",
+    "is_header_value",
+    "is_json",
+    "is_mapping",
+    "is_text",
+    "is_token",
+    "json_bytes",
+]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -27,12 +43,12 @@ def http_url(text: str) -> httpx.URL | None:
 
 def is_header_value(value: object) -> bool:
     """Whether a header may hold it (RFC 9110 5.5). Only ASCII is sure to be understood."""
-    return isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
+    return is_a(value, str) and value.isascii() and value.isprintable() and value == value.strip()
 
 
 def is_token(value: object) -> bool:
     """Whether it can be a method or the name of a header (RFC 9110 5.6.2)."""
-    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+    return is_a(value, str) and _TOKEN.fullmatch(value) is not None
 
 
 def json_bytes(value: Any) -> bytes:
@@ -55,9 +71,57 @@ def is_json(value: Any) -> bool:
 
 def is_text(value: object) -> bool:
     """Whether it is a string that UTF-8 can encode, which excludes lone surrogates."""
-    return isinstance(value, str) and is_json(value)
+    return is_a(value, str) and is_json(value)
 
 
 def ceil_seconds(seconds: float) -> int:
     """Whole seconds, rounded up: platforms count in these, and zero would lift the limit."""
     return max(1, math.ceil(seconds))
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether it maps keys to values, rather than listing pairs or lines."""
+    return issubclass(type(value), Mapping)
+
+
+def check_client(client: object) -> None:
+    """Checks what is to be an `httpx.AsyncClient`, or `None`.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if client is None or is_a(client, httpx.AsyncClient):
+        return
+    asynchronous = " Write httpx.AsyncClient(...)." if client is httpx.AsyncClient or is_a(client, httpx.Client) else ""
+    raise ConfigurationError(f"client must be an httpx.AsyncClient or None, not {described(client)}.{asynchronous}")
+
+
+def check_upstream(upstream: object) -> None:
+    """Checks what a bridge is to open its sources with, or `None`.
+
+    Raises:
+        ConfigurationError: it cannot open streams.
+    """
+    is_proxy = offers(upstream, "__getattr__")
+    if upstream is None or (not is_a(upstream, type) and (offers(upstream, "open") or is_proxy)):
+        return
+    raise ConfigurationError(
+        f"upstream must be Miosa(), HTTPUpstream() or None, not {described(upstream)}.{_instead_of(upstream)}"
+    )
+
+
+def _instead_of(upstream: object) -> str:
+    """A sentence that says where the value belongs."""
+    if is_a(upstream, type) and offers(upstream, "open"):
+        return f" Write {type_name(upstream)}()."
+    if is_a(upstream, str, httpx.URL):
+        return " Write Miosa(base_url=...) for the address of the platform."
+    if is_a(upstream, httpx.AsyncClient, httpx.Client):
+        return " Write Miosa(client=...) or HTTPUpstream(client), with an httpx.AsyncClient."
+    if offers(upstream, "work"):
+        return " A source is what resolve returns: write SSEBridge(Miosa(), lambda request: ...)."
+    if is_a(upstream, FunctionType, MethodType):
+        return " A function is resolve, which comes second: write SSEBridge(Miosa(), resolve)."
+    if type(upstream).__module__.partition(".")[0] == "miosa":
+        return " Take Miosa from sse_bridge: the SDK has a class of the same name."
+    return ""

@@ -23,7 +23,7 @@ from ..errors import UpstreamMisbehaved, UpstreamTimeout, UpstreamUnreachable
 from . import transport
 from .base import Stream
 from .bodies import CLOSE_TIMEOUT, Body, beginning, body_of, is_readable
-from .checks import json_bytes
+from .checks import check_client, json_bytes
 from .refusals import refusal
 
 __all__ = ["HTTPUpstream"]
@@ -57,9 +57,13 @@ class HTTPUpstream:
         client: a client of your own, which stays yours to close. `None` makes one with unlimited connections that drops
             cookies and honours proxies from the environment. On asyncio, unless there is a proxy, it uses the package's
             own transport (`transport.FastTransport`).
+
+    Raises:
+        ConfigurationError: `client` is something else.
     """
 
     def __init__(self, client: httpx.AsyncClient | None = None) -> None:
+        check_client(client)
         self._client = client
         self._shared: _SharedClient | None = None
         self._ssl: ssl.SSLContext | None = None  # kept, since it is what makes a client expensive

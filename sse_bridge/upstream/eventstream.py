@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 
+from ..arguments import described, how_to_make_a_text, is_a
 from ..errors import ConfigurationError
 from ..wire.shapes import EVENT_STREAM
 from .base import Cancelled, Stream, Upstream, Work
-from .checks import http_url, is_header_value, is_json, is_token, json_bytes
+from .checks import http_url, is_header_value, is_json, is_mapping, is_token, json_bytes
 from .client import SSE_ACCEPT
 
 __all__ = ["EventStream"]
@@ -40,26 +41,46 @@ class EventStream:
     json: Any = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not is_a(self.url, str):
+            raise ConfigurationError(
+                f"EventStream needs an absolute http or https URL as a string, not {described(self.url)}."
+                f"{how_to_make_a_text(self.url)}"
+            )
         if http_url(self.url) is None:
-            raise ConfigurationError("EventStream needs an absolute http or https URL.")
+            raise ConfigurationError(
+                "EventStream needs an absolute http or https URL, such as https://example.org/events."
+            )
         if not is_token(self.method):
-            raise ConfigurationError("EventStream(method=...) takes the name of an HTTP method, such as 'GET'.")
-        for name, value in (self.headers or {}).items():
-            if not is_token(name):
-                raise ConfigurationError(
-                    "EventStream(headers=...) holds a name that HTTP does not allow. Names consist of ASCII letters, "
-                    "digits and hyphens."
-                )
-            if not is_header_value(value):
-                raise ConfigurationError(
-                    f"EventStream(headers=...): the value of {name!r} cannot be sent. Values are printable ASCII, "
-                    "without white space at either end."
-                )
+            raise ConfigurationError(
+                "EventStream(method=...) takes the name of an HTTP method, such as 'GET' "
+                f"(passed: {described(self.method)})."
+            )
+        self._check_headers()
         if not is_json(self.json):
             raise ConfigurationError(
                 "EventStream(json=...) takes what JSON can say: dicts, lists, strings without lone surrogates, finite "
-                "numbers, True, False and None. Convert everything else first."
+                f"numbers, True, False and None. Convert everything else first (passed: {described(self.json)})."
             )
+
+    def _check_headers(self) -> None:
+        if self.headers is None:
+            return
+        if not is_mapping(self.headers):
+            raise ConfigurationError(
+                f"EventStream(headers=...) takes a mapping, such as {{'X-Key': '...'}}, "
+                f"not {described(self.headers)}. Write dict(...) around pairs."
+            )
+        for name, value in self.headers.items():
+            if not is_token(name):
+                raise ConfigurationError(
+                    f"EventStream(headers=...) holds a name that HTTP does not allow ({described(name)}). Names are "
+                    "strings of ASCII letters, digits and hyphens."
+                )
+            if not is_header_value(value):
+                raise ConfigurationError(
+                    f"EventStream(headers=...): the value of {name!r} cannot be sent ({described(value)}). Values are "
+                    "strings of printable ASCII, without white space at either end."
+                )
 
     def __repr__(self) -> str:
         url = httpx.URL(self.url)

@@ -155,7 +155,9 @@ async def test_a_status_without_a_name_gets_a_code_of_its_number(anyio_backend: 
 
 async def test_resolve_must_return_a_source(anyio_backend: str) -> None:
     """The message shows what to return."""
-    with pytest.raises(ConfigurationError, match=r"resolve must return a source, such as SandboxExec\(...\), not str"):
+    with pytest.raises(
+        ConfigurationError, match=r"resolve must return a source, such as SandboxExec\(...\), not a str"
+    ):
         await visit(SSEBridge(None, lambda request: "ls"))  # type: ignore[arg-type, return-value]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,17 +81,17 @@ def test_the_rate_is_kept_and_a_wait_always_pays(
             assert pace.available(now) >= 1
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
-def test_a_rate_is_positive_and_finite(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan"), "10", None, True, Decimal(10), timedelta(1)])
+def test_a_rate_is_positive_and_finite(rate: Any) -> None:
     """A rate of zero would hold all frames back; an infinite one is spelled `None` by the caller."""
-    with pytest.raises(ValueError, match="rate"):
+    with pytest.raises(ValueError, match="rate must be frames a second"):
         TokenBucket(rate)
 
 
-@pytest.mark.parametrize("burst", [0, -1, 1.5])
-def test_a_burst_is_a_number_of_frames(burst: int) -> None:
+@pytest.mark.parametrize("burst", [0, -1, 1.5, 2.0, "10", True, Decimal(10)])
+def test_a_burst_is_a_number_of_frames(burst: Any) -> None:
     """With fewer than one, all frames would be held back."""
-    with pytest.raises(ValueError, match="burst"):
+    with pytest.raises(ValueError, match="burst must be a positive number"):
         TokenBucket(1, burst)
 
 

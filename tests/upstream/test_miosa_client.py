@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import pytest
 
-from sse_bridge import ConfigurationError, Miosa
+from sse_bridge import ConfigurationError, EventStream, HTTPUpstream, Miosa, SandboxExec, SSEBridge
+from tests.support.asgi import Page
+from tests.support.upstreams import read_all, serve_raw
+from tests.upstream.platform import output
 
 KEY = "msk_u_secret"
 
@@ -78,10 +84,87 @@ def test_a_malformed_base_url_is_refused_without_quoting_it(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
-def test_a_missing_key_is_an_error_that_names_both_variables(key: str | None) -> None:
-    """It shows when the application starts."""
-    with pytest.raises(ConfigurationError, match=r"set MIOSA_API_KEY or MIOSA_ACCESS_TOKEN \(which wins\)"):
-        Miosa("https://h.example", key)
+def test_a_missing_key_is_an_error_when_it_is_needed(key: str | None) -> None:
+    """Tests and tools can import a module that makes a bridge. The error names both variables."""
+    miosa = Miosa("https://h.example", key)
+    SSEBridge(miosa, lambda request: SandboxExec("sbx", "ls"))
+
+    with pytest.raises(ConfigurationError, match="set MIOSA_ACCESS_TOKEN or MIOSA_API_KEY before Miosa") as caught:
+        miosa.headers("x")
+    assert "MIOSA_ACCESS_TOKEN wins" in str(caught.value)
+    with pytest.raises(ConfigurationError, match="MIOSA_ACCESS_TOKEN"):
+        SandboxExec("sbx", "ls").work(miosa, None)
+
+
+def test_the_environment_is_read_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the SDK: later changes come too late."""
+    too_early = Miosa()
+    monkeypatch.setenv("MIOSA_API_KEY", KEY)
+    in_time = Miosa()
+    monkeypatch.delenv("MIOSA_API_KEY")
+
+    assert authorization(in_time) == f"Bearer {KEY}"
+    with pytest.raises(ConfigurationError):
+        too_early.headers("x")
+
+
+@pytest.mark.anyio
+async def test_a_missing_key_leaves_a_request_as_an_exception(anyio_backend: str) -> None:
+    """It is a mistake in the program, like those in `resolve`: the host answers 500. The run is never made."""
+    bridge = SSEBridge(Miosa("http://127.0.0.1:9"), lambda request: SandboxExec("sbx", "ls"))
+    page = Page()
+    with pytest.raises(ConfigurationError, match="No API key for MIOSA"):
+        await bridge(page.scope, page.receive, page.send)
+
+    assert page.sent == []
+    assert bridge.statistics().runs_started == 0
+
+
+@pytest.mark.anyio
+async def test_a_stream_with_headers_of_its_own_needs_no_key(anyio_backend: str) -> None:
+    """The key belongs to the platform's own sources."""
+    with serve_raw(output) as upstream:
+        work = EventStream(upstream.url).work(Miosa(upstream.url), None)
+        async with work.stream() as stream:
+            assert await read_all(stream) == b"data: 1\n\n"
+
+    assert "authorization" not in upstream.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((KEY,), {}, r"base URL .* The key is the second argument"),
+        ((httpx.URL("https://h.example"),), {}, r"base_url=\.\.\.\) takes a string or None, not a URL. Write str"),
+        ((httpx.AsyncClient(),), {}, "base_url=.* not an AsyncClient"),
+        ((7,), {}, "base_url=.* not an int"),
+        ((None, KEY.encode()), {}, r"api_key=.* not a bytes object. Decode it first: .decode\(\)"),
+        ((None, [KEY]), {}, "api_key=.* not a list"),
+        ((None, str), {}, "api_key=.* not the class str"),
+        ((), {"tenant": 7}, "tenant=.* not an int"),
+        ((), {"tenant": b"secret"}, "tenant=.* not a bytes object"),
+        ((), {"tenant": ["secret"]}, "tenant=.* not a list"),
+        ((), {"client": httpx.AsyncClient}, r"not the class AsyncClient. Write httpx.AsyncClient\(\.\.\.\)"),
+        ((), {"client": httpx.Client()}, r"not a Client. Write httpx.AsyncClient\(\.\.\.\)"),
+        ((), {"client": httpx}, "not a module"),
+        ((), {"client": KEY}, "not a str"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_refused_without_quoting_it(
+    arguments: Any, options: Any, message: str
+) -> None:
+    """The message says what to write instead."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        Miosa(*arguments, **options)
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("client", [httpx.AsyncClient, httpx.Client(), "http://127.0.0.1", object()])
+def test_any_upstream_needs_an_async_client(client: Any) -> None:
+    """A synchronous one would fail at the first request."""
+    with pytest.raises(ConfigurationError, match=r"client must be an httpx\.AsyncClient or None, not"):
+        HTTPUpstream(client)
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "schlüssel"])

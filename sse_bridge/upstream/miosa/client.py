@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 
+from ...arguments import described, how_to_make_a_text, is_a
 from ...errors import ConfigurationError
 from ..checks import http_url, is_header_value
 from ..client import HTTPUpstream
@@ -21,6 +22,9 @@ DEFAULT_BASE_URL: Final = "https://api.miosa.ai/api/v1"
 class Miosa(HTTPUpstream):
     """The MIOSA platform: its address, and the key to use.
 
+    The environment is read when the object is made. A missing key is reported by the first request that needs it, so
+    modules that make a bridge can be imported on machines that lack the key.
+
     Args:
         base_url: with or without `/api/v1`. `None` takes `MIOSA_BASE_URL`, else the public platform.
         api_key: an `msk_...` key or an access token. `None` takes `MIOSA_ACCESS_TOKEN`, or else `MIOSA_API_KEY`. If
@@ -29,7 +33,7 @@ class Miosa(HTTPUpstream):
         client: an `httpx.AsyncClient` of your own (see `HTTPUpstream`); `None` makes one when it is needed.
 
     Raises:
-        ConfigurationError: the key is missing, or the key, the tenant or the base URL is malformed.
+        ConfigurationError: an argument is of the wrong kind, or the key, the tenant or the base URL is malformed.
     """
 
     def __init__(
@@ -41,11 +45,13 @@ class Miosa(HTTPUpstream):
         client: httpx.AsyncClient | None = None,
     ) -> None:
         super().__init__(client)
+        for name, value in (("base_url", base_url), ("api_key", api_key), ("tenant", tenant)):
+            _check_text(name, value)
         environ = os.environ
-        key = api_key or environ.get("MIOSA_ACCESS_TOKEN") or environ.get("MIOSA_API_KEY")
+        key = _checked_key(api_key or environ.get("MIOSA_ACCESS_TOKEN") or environ.get("MIOSA_API_KEY"))
         self.base_url = _normalised(base_url or environ.get("MIOSA_BASE_URL") or DEFAULT_BASE_URL)
         self.tenant = (tenant or environ.get("MIOSA_TENANT") or "").strip() or None
-        self._headers = {"Authorization": f"Bearer {_checked_key(key)}"}
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         if self.tenant:
             if not is_header_value(self.tenant):
                 raise ConfigurationError(
@@ -61,8 +67,25 @@ class Miosa(HTTPUpstream):
         return self.base_url + path
 
     def headers(self, accept: str) -> Mapping[str, str]:
-        """The headers of a request. They hold the key: keep them out of logs and errors."""
+        """The headers of a request. They hold the key: keep them out of logs and errors.
+
+        Raises:
+            ConfigurationError: the key is missing.
+        """
+        self.check_key()
         return {**self._headers, "Accept": accept}
+
+    def check_key(self) -> None:
+        """Checks that there is a key, before anything is started that needs it.
+
+        Raises:
+            ConfigurationError: the key is missing.
+        """
+        if "Authorization" not in self._headers:
+            raise ConfigurationError(
+                "No API key for MIOSA: set MIOSA_ACCESS_TOKEN or MIOSA_API_KEY before Miosa() is made, or pass "
+                "Miosa(api_key=...). If both are set, MIOSA_ACCESS_TOKEN wins."
+            )
 
     async def post(self, path: str, body: Any, timeout: float) -> bytes:
         """Makes a short JSON call, and returns the body of the answer.
@@ -75,6 +98,13 @@ class Miosa(HTTPUpstream):
         return await self.ask("POST", self.address(path), headers=headers, json=body, timeout=timeout)
 
 
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not is_a(value, str):
+        raise ConfigurationError(
+            f"Miosa({name}=...) takes a string or None, not {described(value)}.{how_to_make_a_text(value)}"
+        )
+
+
 def _normalised(url: str) -> str:
     trimmed = url.strip().rstrip("/")
     parsed = http_url(trimmed)
@@ -82,18 +112,15 @@ def _normalised(url: str) -> str:
     if parsed is None or parsed.query or parsed.fragment or parsed.userinfo:
         raise ConfigurationError(
             "The base URL of MIOSA must look like https://api.miosa.ai. Set MIOSA_BASE_URL, or pass "
-            "Miosa(base_url=...)."
+            "Miosa(base_url=...). The key is the second argument: Miosa(api_key=...)."
         )
     return trimmed if re.search(r"/v\d+$", trimmed) else f"{trimmed}/api/v1"
 
 
 def _checked_key(key: str | None) -> str:
+    """The key, stripped of white space; empty if it is missing."""
     key = (key or "").strip()
-    if not key:
-        raise ConfigurationError(
-            "No API key for MIOSA: set MIOSA_API_KEY or MIOSA_ACCESS_TOKEN (which wins), or pass Miosa(api_key=...)."
-        )
-    if not is_header_value(key) or " " in key:
+    if key and (not is_header_value(key) or " " in key):
         raise ConfigurationError(
             "The API key for MIOSA holds white space or characters that cannot be sent. Check MIOSA_ACCESS_TOKEN "
             "(which wins) and MIOSA_API_KEY, or Miosa(api_key=...)."

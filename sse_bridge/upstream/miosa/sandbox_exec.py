@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -12,13 +11,15 @@ from urllib.parse import quote
 
 import anyio
 
+from ...causes import log_cause
 from ...errors import ConfigurationError, UpstreamError
 from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Stream, Take, Upstream, Work
-from ..checks import ceil_seconds, is_text, json_bytes
+from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import Backoff, retry
 from .cancel import MARKER, Evidence, end_marked
+from .checks import check_command, check_cwd, check_env, check_sandbox_id, check_timeout
 from .client import Miosa
 
 __all__ = ["SandboxExec"]
@@ -39,9 +40,10 @@ class SandboxExec:
     Args:
         sandbox_id: the sandbox, as the platform calls it.
         command: a command line for the sandbox's shell.
-        cwd: its working directory; `None` is the sandbox's default.
+        cwd: its working directory, as an absolute path; `None` is the sandbox's default.
         env: its environment variables; `None` for the defaults only. `repr` leaves them out.
-        timeout: seconds after which the platform ends it, rounded up to whole ones; `None` is the platform's default.
+        timeout: seconds after which the platform ends it, 1 to 86,400 (a day), rounded up to whole ones. `None` is the
+            platform's default: 30 s for some sandboxes, an hour for others.
 
     Raises:
         ConfigurationError: an argument is unfit for a request, or the platform would refuse it.
@@ -54,34 +56,17 @@ class SandboxExec:
     timeout: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sandbox_id, str) or not self.sandbox_id.strip():
-            raise ConfigurationError("SandboxExec needs the id of a sandbox.")
-        if self.sandbox_id in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
-            raise ConfigurationError("SandboxExec needs the id of a sandbox, not a path.")
-        if not isinstance(self.command, str) or not self.command.strip():
-            raise ConfigurationError("SandboxExec needs a command, as one string.")
-        if self.cwd is not None and not isinstance(self.cwd, str):
-            raise ConfigurationError("SandboxExec(cwd=...) takes a string or None.")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise ConfigurationError(f"SandboxExec(timeout=...) takes seconds above zero or None, not {self.timeout}.")
-        if self.env is not None and not all(isinstance(part, str) for item in self.env.items() for part in item):
-            raise ConfigurationError("SandboxExec(env=...) maps strings to strings.")
-        for name, texts in self._texts().items():
-            if not all(map(is_text, texts)):
-                raise ConfigurationError(
-                    f"SandboxExec: {name} holds a lone surrogate, which cannot be sent. Decode its bytes with "
-                    "errors='replace' rather than 'surrogateescape'."
-                )
-
-    def _texts(self) -> dict[str, list[str]]:
-        """All text that goes to the platform, by the name of its argument."""
-        env = [part for item in (self.env or {}).items() for part in item]
-        return {"sandbox_id": [self.sandbox_id], "command": [self.command], "cwd": [self.cwd or ""], "env": env}
+        check_sandbox_id("SandboxExec", self.sandbox_id)
+        check_command("SandboxExec", self.command)
+        check_cwd("SandboxExec", self.cwd)
+        check_env("SandboxExec", self.env)
+        check_timeout("SandboxExec", self.timeout)
 
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
         """See `base.Source.work`."""
         if not isinstance(upstream, Miosa):
             raise ConfigurationError("SandboxExec runs on MIOSA: make the bridge with SSEBridge(Miosa(...), ...).")
+        upstream.check_key()
         return _SandboxWork(self, upstream)
 
 
@@ -143,8 +128,8 @@ class _SandboxWork:
         with anyio.move_on_after(timeout):
             try:
                 return await end_marked(self._miosa, self._path, self._token, self._evidence, timeout)
-            except UpstreamError:
-                pass
+            except UpstreamError as error:
+                log_cause(error, "a command could not be asked to end: the cause")
         return Cancelled.REQUESTED
 
 

@@ -1,0 +1,99 @@
+"""Checks of what the platform's sources are made of: its limits, and what a command can be given (`docs/miosa.md` §4).
+
+Each check takes the name of the source for its message, and raises `ConfigurationError`. Values stay out of messages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...arguments import described, how_to_make_a_number, how_to_make_a_text, is_a, number, shown
+from ...errors import ConfigurationError
+from ..checks import is_mapping, is_text
+
+__all__ = ["check_command", "check_cwd", "check_env", "check_sandbox_id", "check_timeout"]
+
+#: Seconds that the platform accepts as the timeout of a command: up to a day.
+_MIN_TIMEOUT: Final = 1
+_MAX_TIMEOUT: Final = 86_400
+
+
+def check_sandbox_id(source: str, sandbox_id: object) -> None:
+    if not is_a(sandbox_id, str):
+        raise ConfigurationError(
+            f"{source} needs the id of a sandbox as a string, such as sandbox.id, not {described(sandbox_id)}."
+            f"{how_to_make_a_text(sandbox_id)}"
+        )
+    if not sandbox_id.strip():
+        raise ConfigurationError(f"{source} needs the id of a sandbox, and this one is blank.")
+    if sandbox_id in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
+        raise ConfigurationError(f"{source} needs the id of a sandbox, not a path.")
+    _check_utf8(source, "sandbox_id", sandbox_id)
+
+
+def check_command(source: str, command: object) -> None:
+    if not is_a(command, str):
+        remedy = " Write shlex.join([...])." if is_a(command, list, tuple) else how_to_make_a_text(command)
+        raise ConfigurationError(f"{source} needs a command as one string, not {described(command)}.{remedy}")
+    if not command.strip():
+        raise ConfigurationError(f"{source} needs a command, and this one is blank.")
+    _check_utf8(source, "command", command)
+    _check_nul(source, "command", command)
+
+
+def check_cwd(source: str, cwd: object) -> None:
+    if cwd is None:
+        return
+    if not is_a(cwd, str):
+        raise ConfigurationError(
+            f"{source}(cwd=...) takes a string or None, not {described(cwd)}.{how_to_make_a_text(cwd)}"
+        )
+    _check_utf8(source, "cwd", cwd)
+    _check_nul(source, "cwd", cwd)
+    if not cwd.startswith("/"):
+        raise ConfigurationError(f"{source}(cwd=...) takes an absolute path, such as '/workspace', or None.")
+
+
+def check_env(source: str, env: object) -> None:
+    if env is None:
+        return
+    if not is_mapping(env):
+        raise ConfigurationError(
+            f"{source}(env=...) maps strings to strings, and {described(env)} does not. Write {{'NAME': 'value'}}."
+        )
+    for name, value in env.items():
+        for text in (name, value):
+            if not is_a(text, str):
+                raise ConfigurationError(
+                    f"{source}(env=...) maps strings to strings, and holds {described(text)}.{how_to_make_a_text(text)}"
+                )
+            _check_utf8(source, "env", text)
+            _check_nul(source, "env", text)
+        if not name or "=" in name:
+            raise ConfigurationError(
+                f"{source}(env=...) holds a name that is empty or has a '=' in it. Write {{'NAME': 'value'}}."
+            )
+
+
+def check_timeout(source: str, timeout: object) -> None:
+    seconds = number(timeout)
+    if timeout is not None and (seconds is None or not _MIN_TIMEOUT <= seconds <= _MAX_TIMEOUT):
+        raise ConfigurationError(
+            f"{source}(timeout=...) takes {_MIN_TIMEOUT} to {_MAX_TIMEOUT} seconds (a day), or None for the platform's "
+            f"default, not {shown(timeout)}.{how_to_make_a_number(timeout)}"
+        )
+
+
+def _check_utf8(source: str, argument: str, text: str) -> None:
+    if not is_text(text):
+        raise ConfigurationError(
+            f"{source}: {argument} holds a lone surrogate, which cannot be sent. Decode its bytes with "
+            "errors='replace' rather than 'surrogateescape'."
+        )
+
+
+def _check_nul(source: str, argument: str, text: str) -> None:
+    if "\0" in text:
+        raise ConfigurationError(
+            f"{source}: {argument} holds a NUL character, where the sandbox's shell would cut it off."
+        )
