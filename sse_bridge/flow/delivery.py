@@ -15,7 +15,7 @@ from ..wire.ids import FrameIds
 from ..wire.merging import first_frames
 from .log import RunLog
 from .pace import Pace, TokenBucket
-from .policy import Block, Coalesce, Policy
+from .policy import Policy
 
 __all__ = ["BATCH", "Delivery", "ViewerStatistics"]
 
@@ -92,17 +92,17 @@ class Delivery:
         now: float,
     ) -> None:
         self.policy = policy
-        self.cursor = log.attach(number, None if isinstance(policy, Block) else policy.high_water)
+        self.cursor = log.attach(number, policy.high_water if policy.may_lose else None)
         self._log = log
         self._dialect = dialect
         self._ids = ids
-        self._merges = isinstance(policy, Coalesce)
+        self._merges = policy.merges
         buckets = [bucket for bucket in (rate, _bucket(policy)) if bucket is not None]
         self._pace = Pace(buckets, now) if buckets else None
         #: Whether time matters. Otherwise `now` may be anything.
         self.is_paced = self._pace is not None
-        # There are no gaps, no pace and no merging: the cursor's bytes go out as they are.
-        self._is_plain = isinstance(policy, Block) and not buckets and not self.cursor.dropped
+        # Without gaps, pace and merging the cursor's bytes go out as they are.
+        self._is_plain = not (policy.may_lose or policy.merges or buckets or self.cursor.dropped)
         self._first = number
         self._start = self.cursor.offset
         self._merged = 0
@@ -120,16 +120,16 @@ class Delivery:
     @property
     def stall_timeout(self) -> float | None:
         """Seconds that this viewer may hold the run; `None` if it may do so indefinitely, or never does."""
-        return self.policy.stall_timeout if isinstance(self.policy, Block) else None
+        return self.policy.stall_timeout
 
     def holds(self, held: bool) -> bool:
         """Whether the run has to wait for this viewer. `held` says whether it is waiting already."""
-        return isinstance(self.policy, Block) and self.policy.holds(self.cursor.pending, held)
+        return self.policy.holds(self.cursor.pending, held)
 
     @property
     def calm_until(self) -> float:
         """The size of the log up to which a run that is not held stays so. It only grows."""
-        return self.cursor.offset + self.policy.high_water if isinstance(self.policy, Block) else inf
+        return inf if self.policy.may_lose else self.cursor.offset + self.policy.high_water
 
     def hurry(self) -> None:
         """Drops the pace: pending frames may go at once."""
@@ -191,6 +191,4 @@ class Delivery:
 
 def _bucket(policy: Policy) -> TokenBucket | None:
     """A bucket that spreads events evenly over the second, instead of allowing them all in its first moment."""
-    if isinstance(policy, Coalesce) and policy.max_rate is not None:
-        return TokenBucket(policy.max_rate, burst=1)
-    return None
+    return None if policy.max_rate is None else TokenBucket(policy.max_rate, burst=1)

@@ -1,12 +1,13 @@
 """Policies: what happens when a viewer falls behind. Each viewer has its own.
 
-A policy is a plain value that answers questions about numbers; the caller keeps the state.
+A policy is a plain value that answers questions; the caller keeps the state. All policies answer the same ones (see
+`Policy`), so that no caller has to know which policies there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 __all__ = ["DEFAULT_HIGH_WATER", "Block", "Coalesce", "Drop", "Policy"]
 
@@ -37,20 +38,18 @@ class Block:
 
     high_water: int = DEFAULT_HIGH_WATER
     stall_timeout: float | None = 30.0
+    may_lose: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    max_rate: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         _check_mark(self.high_water)
         if self.stall_timeout is not None and not self.stall_timeout > 0:
             raise ValueError(f"stall_timeout must be seconds above zero or None, not {self.stall_timeout}")
 
-    @property
-    def low_water(self) -> int:
-        """Bytes at which a waiting run reads on."""
-        return self.high_water // _LOW_WATER_SHARE
-
     def holds(self, pending: int, held: bool) -> bool:
         """Whether the run must wait for a viewer with `pending` bytes. `held`: whether it is waiting already."""
-        return pending > (self.low_water if held else self.high_water)
+        return _is_beyond(self.high_water, pending, held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,17 @@ class Drop:
     """
 
     high_water: int = DEFAULT_HIGH_WATER
+    may_lose: ClassVar[bool] = True
+    merges: ClassVar[bool] = False
+    max_rate: ClassVar[float | None] = None
+    stall_timeout: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         _check_mark(self.high_water)
+
+    def holds(self, pending: int, held: bool) -> bool:
+        """The run never waits. See `Block.holds`."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +98,34 @@ class Coalesce:
 
     high_water: int = DEFAULT_HIGH_WATER
     max_rate: float | None = _DEFAULT_MAX_RATE
+    may_lose: ClassVar[bool] = True
+    merges: ClassVar[bool] = True
+    stall_timeout: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         _check_mark(self.high_water)
         if self.max_rate is not None and not self.max_rate > 0:
             raise ValueError(f"max_rate must be events a second above zero or None, not {self.max_rate}")
 
+    def holds(self, pending: int, held: bool) -> bool:
+        """The run never waits. See `Block.holds`."""
+        return False
 
+
+#: What all of them answer:
+#:
+#: * `high_water`: bytes that a viewer may be behind before the policy acts;
+#: * `may_lose`: whether frames beyond the mark are given up;
+#: * `merges`: whether consecutive lines become one event;
+#: * `max_rate`: the most events a second, spread evenly; `None` for unlimited;
+#: * `holds(pending, held)`: whether the run must wait;
+#: * `stall_timeout`: seconds for which a viewer may make it wait; `None` for without limit.
 Policy: TypeAlias = Block | Drop | Coalesce
+
+
+def _is_beyond(high_water: int, pending: int, held: bool) -> bool:
+    """Whether a viewer is too far behind. Once the run waits, until the viewer is down to a quarter of the mark."""
+    return pending > (high_water // _LOW_WATER_SHARE if held else high_water)
 
 
 def _check_mark(high_water: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings
@@ -33,10 +34,12 @@ class Source:
         self.log = RunLog(replay)
         self.said: list[tuple[str, str]] = []  # the kind and the text of every frame; number 1 is at index 0
 
-    def print(self, *lines: str, kind: str = "stdout") -> None:
+    def print(self, *lines: str, kind: str = "stdout") -> bytes:
         upstream = "".join(f"event: {kind}\ndata: {json.dumps({'line': line})}\n\n" for line in lines)
-        self.log.append(self.pipeline.feed(upstream.encode()), self.pipeline.next)
+        frames = self.pipeline.feed(upstream.encode())
+        self.log.append(frames, self.pipeline.next)
         self.said += [(kind, line) for line in lines]
+        return frames
 
     def end(self) -> None:
         self.log.append(self.pipeline.feed(b'event: exit\ndata: {"exit_code":0}\n\n'), self.pipeline.next)
@@ -161,7 +164,7 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
     @invariant()
     def memory_stays_below_the_marks(self) -> None:
         marks = [page.delivery.policy.high_water for page in self.pages]
-        self.source.log._forget()
+        self.source.log.attach(self.source.log.next).close()  # the log forgets when a reader leaves
         assert self.source.log.kept <= max([*marks, self.source.log.replay]) + CHUNK
 
     def teardown(self) -> None:
@@ -188,10 +191,10 @@ def test_what_is_pending_goes_out_as_it_is() -> None:
     """`Block` and an unlimited rate: the very bytes of the log, at any time."""
     source = Source()
     delivery = source.view(Block())
-    source.print("a", "b")
+    frames = source.print("a", "b")
 
     assert not delivery.is_paced
-    assert delivery.take(0.0) is source.log._frames[-1]
+    assert delivery.take(0.0) is frames
     assert delivery.take(0.0) == b""
     assert delivery.ready_at(0.0) == inf
 
@@ -218,6 +221,38 @@ def test_up_to_a_size_of_the_log_it_is_certain_that_a_viewer_does_not_hold_the_r
     assert blocks.holds(False)
     blocks.take(0.0)
     assert blocks.calm_until == calm_until + source.log.size
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """A policy that the library lacks: the run goes on only once the viewer has every frame."""
+
+    high_water: int = 10
+    may_lose: bool = False
+    merges: bool = True
+    max_rate: float | None = 2.0
+    stall_timeout: float | None = 5.0
+
+    def holds(self, pending: int, held: bool) -> bool:
+        return pending > 0
+
+
+def test_a_delivery_asks_its_policy() -> None:
+    """A policy that is new to it is asked the same questions as the others."""
+    source = Source()
+    delivery = source.view(cast("Policy", Stepwise()))
+    assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(False)) == (5.0, True, False)
+    assert delivery.calm_until == 10
+    source.print("a", "b")
+    source.print("x" * 10_000)
+
+    assert delivery.holds(False)
+    assert [json.loads(event.data or "")["line"] for event in parse(delivery.take(0.0))] == ["a\nb\n" + "x" * 10_000]
+    assert not delivery.holds(True)
+    source.print("c")
+    assert delivery.take(0.4) == b""
+    assert delivery.ready_at(0.4) == 0.5
+    assert delivery.statistics().frames_dropped == 0
 
 
 def test_drop_skips_the_oldest_and_says_exactly_how_much() -> None:
