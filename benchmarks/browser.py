@@ -32,13 +32,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from sse_bridge import Block, Coalesce, Drop, EventStream, SSEBridge
+from sse_bridge import Block, Coalesce, Drop, EventStream, Policy, SSEBridge
 
-POLICIES = {
-    "Block": Block(),
-    "Drop": Drop(),
-    "Coalesce": Coalesce(),
-    "Coalesce, 128 MiB": Coalesce(high_water=128 * 1024 * 1024),
+POLICIES: dict[str, Policy] = {
+    "Block()": Block(),
+    "Drop()": Drop(),
+    "Coalesce()": Coalesce(),
+    'Coalesce(beyond="drop")': Coalesce(beyond="drop"),
 }
 PAGE = """
 <!doctype html><title>lines</title><style>pre { height: 90vh; overflow: auto; contain: strict }</style>
@@ -147,6 +147,8 @@ def measure(browser: Browser, url: str, policy: str, lines: int) -> dict[str, An
     page.close()
     if result["lines"] + result["missing"] != lines:
         sys.exit(f"{policy}: {result['lines']} lines and {result['missing']} missing are not {lines}")
+    if result["missing"] and not POLICIES[policy].may_lose:
+        sys.exit(f"{policy}: {result['missing']} lines are missing under a policy that loses none")
     return result
 
 
@@ -155,7 +157,7 @@ def show(name: str, results: list[dict[str, Any]]) -> None:
         return statistics.median(map(of, results))
 
     print(
-        f"{name:18} {median(lambda r: r['done']) / 1000:8.1f} s {median(lambda r: max(r['late'])) / 1000:9.2f} s"
+        f"{name:24} {median(lambda r: r['done']) / 1000:8.1f} s {median(lambda r: max(r['late'])) / 1000:9.2f} s"
         f" {median(lambda r: sum(late > 100 for late in r['late'])):9.0f}"
         f" {median(lambda r: r['events']):10.0f} {median(lambda r: r['lines']):10.0f}"
         f" {median(lambda r: r['missing']):9.0f}",
@@ -206,7 +208,7 @@ def main() -> None:
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in POLICIES}
         print(f"{arguments.lines:,} lines at full speed, medians of {arguments.repeat} page loads\n")
         columns = f"{'exit after':>10} {'deaf, max':>11} {'> 0.1 s':>9} {'events':>10} {'lines':>10} {'missing':>9}"
-        print(f"{'policy':18} {columns}")
+        print(f"{'policy':24} {columns}")
         for _ in range(arguments.repeat):
             for name, runs in results.items():
                 runs.append(measure(browser, url, name, arguments.lines))

@@ -42,6 +42,9 @@ PEERS: Final = {
     "httpx": Peer("sse_bridge, httpx's transport", "benchmarks.peers.bridge:app", variant="httpx"),
     "drop": Peer("sse_bridge, Drop", "benchmarks.peers.bridge:app", variant="drop"),
     "coalesce": Peer("sse_bridge, Coalesce", "benchmarks.peers.bridge:app", variant="coalesce"),
+    "coalesce-drop": Peer(
+        'sse_bridge, Coalesce(beyond="drop")', "benchmarks.peers.bridge:app", variant="coalesce-drop"
+    ),
     "nginx": Peer("nginx, passing through", program="nginx"),
     "node": Peer("Node handler", program="node"),
     "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),

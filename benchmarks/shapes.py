@@ -108,7 +108,7 @@ SHAPES: Final = {
     "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0)),
     "S5": Shape(
         "1 GB at a viewer that takes nothing for 3 s",
-        ("bridge", "drop", "coalesce", "nginx", "node", "passthrough"),
+        ("bridge", "drop", "coalesce", "coalesce-drop", "nginx", "node", "passthrough"),
         stalled(100),
         most=1,
     ),

@@ -1,8 +1,8 @@
 """The bridge at its defaults, except for `VARIANT`, and for `grace=0`: a viewer that leaves ends its run at once.
 
-`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `h11` (as if the extra `fast` were missing), or `httpx`
-(httpx's own transport, which trio gets). The sandbox is the request's `shape`, unless the environment sets `SANDBOX`;
-the command may be set by `COMMAND`.
+`VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `coalesce-drop`, `h11` (as if the extra `fast` were missing),
+or `httpx` (httpx's own transport, which trio gets). The sandbox is the request's `shape`, unless the environment sets
+`SANDBOX`; the command may be set by `COMMAND`.
 """
 
 import os
@@ -13,7 +13,11 @@ from sse_bridge import Block, Coalesce, Drop, Miosa, SandboxExec, SSEBridge
 from sse_bridge.upstream import parsing, transport
 
 VARIANT = os.environ.get("VARIANT", "typed")
-POLICIES: dict[str, Block | Drop | Coalesce] = {"drop": Drop(), "coalesce": Coalesce()}
+POLICIES: dict[str, Block | Drop | Coalesce] = {
+    "drop": Drop(),
+    "coalesce": Coalesce(),
+    "coalesce-drop": Coalesce(beyond="drop"),
+}
 if VARIANT == "h11":
     vars(parsing)["httptools"] = None
 if VARIANT == "httpx":

@@ -40,8 +40,8 @@ class SSEBridge:
         heartbeat: seconds of silence before a comment is sent. Proxies cut silent connections after 29 to 100 s; MIOSA
             itself, Mercure and sse-starlette send one every 15 s.
         grace: seconds the exec goes on after the last viewer has left. A viewer that comes back in time has lost
-            nothing. `None` lets the exec run to its end. Under `Block` the script pauses meanwhile, once it is
-            `high_water` bytes ahead.
+            nothing. `None` lets the exec run to its end. Unless its policy drops, the script pauses meanwhile,
+            once it is `high_water` bytes ahead.
         max_viewers: responses that this bridge streams at once; further requests get 503 with `Retry-After`. There is
             no default because memory decides: each viewer may hold `high_water` bytes, each run `replay`.
         max_runs: execs of this bridge that run at once; further requests that would start one get 503.

@@ -47,8 +47,8 @@ _POLICIES: Final[Mapping[str, Policy]] = {
     # A quarter of the default mark. The lines that wait below the mark when the script ends arrive without a gap; a
     # full mark holds thousands of them, which would push the notices out of what the page keeps.
     "drop": Drop(high_water=256 * 1024),
-    # 200,000 lines are 29 MB within a second. At the default mark of 1 MiB the demo would show dropping, not merging.
-    "coalesce": Coalesce(high_water=32 * 1024 * 1024),
+    # The defaults will do. 200,000 lines are 29 MB, and the page may be given 30 MB a second: 60 events of 512 KiB.
+    "coalesce": Coalesce(),
 }
 #: On loopback every viewer keeps up. At 1,000 events a second, 200,000 lines take over three minutes under `Block`.
 _RATES: Final[Mapping[str, TokenBucket | None]] = {"full": None, "slow": TokenBucket(1000)}

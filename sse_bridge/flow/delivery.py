@@ -119,7 +119,7 @@ class Delivery:
 
     @property
     def stall_timeout(self) -> float | None:
-        """Seconds that this viewer may hold the run; `None` if it may do so indefinitely, or never does."""
+        """Seconds that this viewer may hold the run, if it `holds` it at all; `None` if it may do so indefinitely."""
         return self.policy.stall_timeout
 
     def holds(self, held: bool) -> bool:

@@ -1,13 +1,14 @@
 """Policies: what happens when a viewer falls behind. Each viewer has its own.
 
 A policy is a plain value that answers questions; the caller keeps the state. All policies answer the same ones (see
-`Policy`), so that no caller has to know which policies there are.
+`Policy`), so that callers treat them alike.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeAlias
+from math import inf
+from typing import ClassVar, Final, Literal, TypeAlias
 
 __all__ = ["DEFAULT_HIGH_WATER", "Block", "Coalesce", "Drop", "Policy"]
 
@@ -18,6 +19,8 @@ DEFAULT_HIGH_WATER: Final = 1024 * 1024
 _LOW_WATER_SHARE: Final = 4
 #: Events a second: the rate at which screens repaint.
 _DEFAULT_MAX_RATE: Final = 60.0
+#: Seconds, as many as one `send` may take by default. nginx's `send_timeout` is 60.
+_DEFAULT_STALL_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +36,18 @@ class Block:
             it, and it may come back. `None`: it may hold the run up indefinitely.
 
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: an argument is zero, negative or of another kind.
     """
 
     high_water: int = DEFAULT_HIGH_WATER
-    stall_timeout: float | None = 30.0
+    stall_timeout: float | None = _DEFAULT_STALL_TIMEOUT
     may_lose: ClassVar[bool] = False
     merges: ClassVar[bool] = False
     max_rate: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         _check_mark(self.high_water)
-        if self.stall_timeout is not None and not self.stall_timeout > 0:
-            raise ValueError(f"stall_timeout must be seconds above zero or None, not {self.stall_timeout}")
+        _check_stall_timeout(self.stall_timeout)
 
     def holds(self, pending: int, held: bool) -> bool:
         """Whether the run must wait for a viewer with `pending` bytes. `held`: whether it is waiting already."""
@@ -62,7 +64,7 @@ class Drop:
         high_water: bytes waiting to be handed to `send`. The frames of one chunk may exceed it.
 
     Raises:
-        ValueError: `high_water` is not positive.
+        ValueError: `high_water` is zero, negative or of another kind.
     """
 
     high_water: int = DEFAULT_HIGH_WATER
@@ -75,41 +77,52 @@ class Drop:
         _check_mark(self.high_water)
 
     def holds(self, pending: int, held: bool) -> bool:
-        """The run never waits. See `Block.holds`."""
+        """Always false: the run reads on. See `Block.holds`."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class Coalesce:
-    """The run reads on, and the browser gets few events: consecutive lines of a stream are merged into one.
+    """The browser gets few events: consecutive lines of a stream are merged into one.
 
     The merged event's `line` holds the lines joined by newlines; its id is that of the last one. Of a line that a
-    script overwrites with carriage returns, as progress bars do, it holds the last state. Lossless up to the mark, and
-    like `Drop` beyond it.
+    script overwrites with carriage returns, as progress bars do, it holds the last state. All lines arrive, unless
+    `beyond` is `"drop"`.
 
     Args:
         high_water: bytes waiting to be handed to `send`, measured before merging. The frames of one chunk may exceed
             it.
-        max_rate: the most events a second; `None` for unlimited.
+        max_rate: the most events a second; `None` for unlimited. Any frame but a plain line is an event of its own.
+        beyond: what happens to a viewer that is more than `high_water` behind. `"block"`: the run waits for it, as
+            under `Block`. `"drop"`: the run reads on, and the viewer loses its oldest frames, as under `Drop`.
+        stall_timeout: seconds that a viewer may hold the run up, as under `Block`. Irrelevant with `"drop"`.
 
     Raises:
-        ValueError: an argument is not positive.
+        ValueError: a number is zero, negative or of another kind, or `beyond` is another word.
     """
 
     high_water: int = DEFAULT_HIGH_WATER
     max_rate: float | None = _DEFAULT_MAX_RATE
-    may_lose: ClassVar[bool] = True
+    beyond: Literal["block", "drop"] = "block"
+    stall_timeout: float | None = _DEFAULT_STALL_TIMEOUT
     merges: ClassVar[bool] = True
-    stall_timeout: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         _check_mark(self.high_water)
-        if self.max_rate is not None and not self.max_rate > 0:
-            raise ValueError(f"max_rate must be events a second above zero or None, not {self.max_rate}")
+        if self.max_rate is not None and not (_is_positive(self.max_rate) and self.max_rate < inf):
+            raise ValueError(f"max_rate must be events a second above zero or None, not {self.max_rate!r}")
+        if self.beyond not in ("block", "drop"):
+            raise ValueError(f'beyond must be "block" or "drop", not {self.beyond!r}')
+        _check_stall_timeout(self.stall_timeout)
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether frames beyond the mark are given up."""
+        return self.beyond == "drop"
 
     def holds(self, pending: int, held: bool) -> bool:
-        """The run never waits. See `Block.holds`."""
-        return False
+        """Whether the run must wait. See `Block.holds`."""
+        return not self.may_lose and _is_beyond(self.high_water, pending, held)
 
 
 #: What all of them answer:
@@ -119,7 +132,7 @@ class Coalesce:
 #: * `merges`: whether consecutive lines become one event;
 #: * `max_rate`: the most events a second, spread evenly; `None` for unlimited;
 #: * `holds(pending, held)`: whether the run must wait;
-#: * `stall_timeout`: seconds for which a viewer may make it wait; `None` for without limit.
+#: * `stall_timeout`: seconds for which a viewer may make it wait; `None` for no limit.
 Policy: TypeAlias = Block | Drop | Coalesce
 
 
@@ -130,4 +143,13 @@ def _is_beyond(high_water: int, pending: int, held: bool) -> bool:
 
 def _check_mark(high_water: int) -> None:
     if not isinstance(high_water, int) or high_water < 1:
-        raise ValueError(f"high_water must be a positive number of bytes, not {high_water}")
+        raise ValueError(f"high_water must be a positive number of bytes, not {high_water!r}")
+
+
+def _check_stall_timeout(seconds: float | None) -> None:
+    if seconds is not None and not _is_positive(seconds):
+        raise ValueError(f"stall_timeout must be seconds above zero or None, not {seconds!r}")
+
+
+def _is_positive(number: float) -> bool:
+    return isinstance(number, int | float) and number > 0

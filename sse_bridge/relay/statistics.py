@@ -64,7 +64,7 @@ class BridgeStatistics:
     runs_started: int
     #: Viewers so far. One that comes back counts again.
     viewers_seen: int
-    #: Viewers disconnected because they stopped reading: `send_timeout` or `Block.stall_timeout`.
+    #: Viewers disconnected because they stopped reading: `send_timeout`, or their policy's `stall_timeout`.
     viewers_stalled: int
     #: Requests that got 503 because of `max_runs` or `max_viewers`.
     requests_turned_away: int

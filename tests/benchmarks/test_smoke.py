@@ -31,7 +31,7 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("peer", sorted(set(PEERS) - {"drop", "coalesce"}))
+@pytest.mark.parametrize("peer", sorted(set(PEERS) - {"drop", "coalesce", "coalesce-drop"}))
 def test_every_peer_delivers_everything(peer: str, url: str) -> None:
     """In all bursts, and line by line at the upstream's pace. A missing line is noticed."""
     program = PEERS[peer].program
@@ -114,7 +114,7 @@ def test_a_hole_is_noticed(line_by_line: LineByLine) -> None:
 
 
 SHORT = {
-    "S5": [("bridge", 0.02), ("drop", 0.02), ("coalesce", 0.02)],
+    "S5": [("bridge", 0.02), ("drop", 0.02), ("coalesce", 0.02), ("coalesce-drop", 0.02)],
     "S6": [("bridge", 0.1)],
     "S6x": [("bridge", 0.1)],
     "S8": [("bridge", 0.01), ("passthrough", 0.01)],

@@ -37,7 +37,9 @@ def browser() -> Iterator[Browser]:
         yield launched
 
 
-@pytest.mark.parametrize("policy", [Block(), Drop(), Coalesce(), Coalesce(max_rate=None)], ids=repr)
+@pytest.mark.parametrize(
+    "policy", [Block(), Drop(), Coalesce(), Coalesce(beyond="drop"), Coalesce(max_rate=None)], ids=repr
+)
 def test_the_tutorials_page_shows_the_scripts_output(browser: Browser, sandbox: LocalSandbox, policy: Any) -> None:
     """The text is the same under each policy, as the browser is fast enough; `Coalesce` needs fewer events."""
     sandbox.write("/workspace/bursts.py", SCRIPT)

@@ -20,10 +20,11 @@ pytestmark = pytest.mark.anyio
 # -- holding the run back
 
 
-async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str) -> None:
-    """`Block`: above the mark reading stops, below a quarter of it reading goes on, and every line arrives."""
+@pytest.mark.parametrize("policy", [Block(30_000), Coalesce(30_000)], ids=repr)
+async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str, policy: Policy) -> None:
+    """Above the mark reading stops, below a quarter of it reading goes on, and every line arrives."""
     lines = [f"line {number}".ljust(3000) for number in range(50)]
-    async with scene(high_water=30_000) as it:
+    async with scene(policy=policy) as it:
         it.work.feed(*map(stdout, lines))
         await wait_all_tasks_blocked()
         assert 30_000 < it.viewer.delivery.cursor.pending < 34_000
@@ -46,7 +47,7 @@ async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str) -> No
     assert [said["line"] for said in seen] == lines
 
 
-@pytest.mark.parametrize("policy", [Drop(10), Coalesce(10)])
+@pytest.mark.parametrize("policy", [Drop(10), Coalesce(10, beyond="drop")])
 async def test_a_run_never_waits_for_a_viewer_that_may_lose_lines(anyio_backend: str, policy: Policy) -> None:
     """Everything is read, the log stays small, and the terminal frame is kept."""
     async with scene(policy=policy) as it:
@@ -164,10 +165,11 @@ async def test_what_a_viewer_got_stays_counted_after_it_has_left(anyio_backend: 
 # -- stalls
 
 
-async def test_a_viewer_that_holds_the_run_for_too_long_is_disconnected(anyio_backend: str) -> None:
+@pytest.mark.parametrize("policy", [Block(100, stall_timeout=7.0), Coalesce(100, None, stall_timeout=7.0)], ids=repr)
+async def test_a_viewer_that_holds_the_run_for_too_long_is_disconnected(anyio_backend: str, policy: Policy) -> None:
     """After `stall_timeout` seconds in which it took nothing. The other viewers then get everything."""
     async with scene(by_hand=True) as it:
-        stalled = it.view(Block(100, stall_timeout=7.0))
+        stalled = it.view(policy)
         it.work.feed(*[stdout("x" * 50)] * 5)
         await wait_all_tasks_blocked()
         assert it.work.unread == 3

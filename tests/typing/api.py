@@ -79,7 +79,7 @@ def policy_for(request: Request) -> Policy:
 
 
 async def policy_later(request: Request) -> Block | Coalesce:
-    return Coalesce(high_water=2**20, max_rate=None)
+    return Coalesce(high_water=2**20, max_rate=None, beyond="drop", stall_timeout=None)
 
 
 def rate_for(request: Request) -> TokenBucket | None:
@@ -187,5 +187,6 @@ SandboxExec("sbx_1", ["ls"])  # type: ignore[arg-type]
 SandboxExec("sbx_1", "ls", env={"A": 1})  # type: ignore[dict-item]
 SandboxExec("sbx_1", "ls", "/workspace")  # type: ignore[call-arg]
 Block("1 MiB")  # type: ignore[arg-type]
+Coalesce(beyond="dorp")  # type: ignore[arg-type]
 TokenBucket()  # type: ignore[call-arg]
 SSEBridgeMiddleware(starlette, bridge=bridge)  # type: ignore[call-arg]
