@@ -119,8 +119,12 @@ class Delivery:
 
     @property
     def stall_timeout(self) -> float | None:
-        """Seconds that this viewer may hold the run, if it `holds` it at all; `None` if it may do so indefinitely."""
-        return self.policy.stall_timeout
+        """Seconds that this viewer may hold the run, if it `holds` it at all; `None` if it may do so indefinitely.
+
+        A wait for its pace comes on top: the bridge makes it, and a rate of one event a minute is no stall.
+        """
+        timeout = self.policy.stall_timeout
+        return timeout if timeout is None or self._pace is None else timeout + self._pace.longest_wait
 
     def holds(self, held: bool) -> bool:
         """Whether the run has to wait for this viewer. `held` says whether it is waiting already."""

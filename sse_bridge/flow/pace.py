@@ -81,6 +81,16 @@ class Pace:
     def ready_at(self, now: float) -> float:
         """When to call `available` again after it returned 0."""
         return now + max(
-            (min(bucket.capacity, max(1.0, _SECONDS_PER_WAKE_UP * bucket.rate)) - tokens) / bucket.rate
+            (_wake_up_tokens(bucket) - tokens) / bucket.rate
             for bucket, tokens in zip(self._buckets, self._tokens, strict=True)
         )
+
+    @property
+    def longest_wait(self) -> float:
+        """The most seconds that `ready_at` is away."""
+        return max(_wake_up_tokens(bucket) / bucket.rate for bucket in self._buckets)
+
+
+def _wake_up_tokens(bucket: TokenBucket) -> float:
+    """How many tokens a wait is for."""
+    return min(bucket.capacity, max(1.0, _SECONDS_PER_WAKE_UP * bucket.rate))

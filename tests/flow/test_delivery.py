@@ -208,7 +208,7 @@ def test_viewers_that_may_lose_nothing_hold_the_run() -> None:
     source = Source()
     policies: list[Policy] = [
         Block(100, stall_timeout=7.0),
-        Coalesce(100, stall_timeout=8.0),
+        Coalesce(100, max_rate=None, stall_timeout=8.0),
         Drop(100),
         Coalesce(100, beyond="drop"),
     ]
@@ -220,6 +220,23 @@ def test_viewers_that_may_lose_nothing_hold_the_run() -> None:
     assert [delivery.stall_timeout for delivery in deliveries][:3] == [7.0, 8.0, None]
     counted = [delivery.statistics() for delivery in deliveries]
     assert [viewer.frames_dropped for viewer in counted] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "rate", "timeout"),
+    [
+        (Block(stall_timeout=7.0), TokenBucket(0.5), 9.0),
+        (Coalesce(max_rate=0.25, stall_timeout=7.0), TokenBucket(0.5), 11.0),
+        (Block(stall_timeout=None), TokenBucket(0.5), None),
+        (Drop(), TokenBucket(0.5), None),
+    ],
+)
+def test_a_wait_for_the_pace_is_no_stall(policy: Policy, rate: TokenBucket, timeout: float | None) -> None:
+    """The longest one comes on top of the policy's time, until a stop drops the pace."""
+    delivery = Source().view(policy, rate)
+    assert delivery.stall_timeout == timeout
+    delivery.hurry()
+    assert delivery.stall_timeout == policy.stall_timeout
 
 
 def test_coalesce_takes_what_it_was_waited_for() -> None:
@@ -271,7 +288,7 @@ def test_a_delivery_asks_its_policy() -> None:
     """A policy that is new to it is asked the same questions as the others."""
     source = Source()
     delivery = source.view(cast("Policy", Stepwise()))
-    assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(False)) == (5.0, True, False)
+    assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(False)) == (5.5, True, False)
     assert delivery.calm_until == 10
     source.print("a", "b")
     source.print("x" * 10_000)

@@ -59,6 +59,12 @@ def test_a_clock_that_stands_still_or_goes_back_leaves_the_tokens_alone() -> Non
     assert pace.available(4.1) == 1
 
 
+def test_the_longest_wait_is_that_of_the_slowest_bucket() -> None:
+    """From empty until one token is there, or those of a twentieth of a second."""
+    assert Pace([TokenBucket(1000), TokenBucket(0.5, burst=3), TokenBucket(2)], now=0.0).longest_wait == 2.0
+    assert Pace([TokenBucket(1000)], now=0.0).longest_wait == pytest.approx(0.05)
+
+
 @given(
     st.floats(0.01, 10**5),
     st.integers(1, 1000),
@@ -77,6 +83,7 @@ def test_the_rate_is_kept_and_a_wait_always_pays(
         gone += spent
         assert gone <= burst + (now - start) * rate + 1e-3 * max(1.0, rate)
         if not pace.available(now):
+            assert pace.ready_at(now) <= now + pace.longest_wait * 1.01 + 1e-6
             now = pace.ready_at(now)
             assert pace.available(now) >= 1
 

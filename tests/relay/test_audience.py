@@ -203,6 +203,18 @@ async def test_a_viewer_that_takes_something_now_and_then_is_slow_and_not_stalle
         it.run.cancel()
 
 
+async def test_a_viewer_whose_pace_makes_it_wait_is_slow_and_not_stalled(anyio_backend: str) -> None:
+    """One event in ten seconds: only the time after these is the viewer's own."""
+    async with scene(policy=Coalesce(100, max_rate=0.1, stall_timeout=7.0), by_hand=True) as it:
+        it.work.feed(*[stdout("x" * 50)] * 5)
+        await wait_all_tasks_blocked()
+        it.time.advance(16.9)
+        assert it.viewer.gone is None
+        it.time.advance(0.1)
+        assert it.viewer.gone is Gone.STALLED
+        it.run.cancel()
+
+
 async def test_a_viewer_below_its_low_mark_is_not_stalled_with_the_others(anyio_backend: str) -> None:
     """Only the viewers that the run waits for are disconnected."""
     async with scene(policy=Block(100, stall_timeout=7.0), by_hand=True) as it:
