@@ -1,10 +1,13 @@
 """Carry a MIOSA sandbox's output to the browser, line by line, as one ASGI application."""
 
 from .asgi.app import SSEBridge
+from .asgi.handle import StartedRun
 from .asgi.middleware import SSEBridgeMiddleware
 from .errors import (
     BridgeError,
+    BridgeUnavailable,
     ConfigurationError,
+    KeyConflict,
     UpstreamError,
     UpstreamLost,
     UpstreamMisbehaved,
@@ -15,6 +18,7 @@ from .errors import (
 from .flow.delivery import ViewerStatistics
 from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
+from .relay.info import Outcome, RunInfo
 from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
 from .upstream.base import Cancelled, Source, Stream, Upstream, Work
 from .upstream.client import HTTPUpstream
@@ -28,6 +32,10 @@ __all__ = [
     # the application
     "SSEBridge",
     "SSEBridgeMiddleware",
+    # its runs
+    "Outcome",
+    "RunInfo",
+    "StartedRun",
     # what to run or follow, and where
     "EventStream",
     "HTTPUpstream",
@@ -52,7 +60,9 @@ __all__ = [
     "Work",
     # what can go wrong
     "BridgeError",
+    "BridgeUnavailable",
     "ConfigurationError",
+    "KeyConflict",
     "UpstreamError",
     "UpstreamLost",
     "UpstreamMisbehaved",

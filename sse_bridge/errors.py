@@ -2,6 +2,8 @@
 
     BridgeError
      ├── ConfigurationError (also a ValueError)   the bridge was set up wrongly; says what to set
+     ├── BridgeUnavailable                        the bridge is at a limit, or its server stops
+     ├── KeyConflict                              the key stands for a run with another source
      └── UpstreamError                            the stream failed to open, or broke off
           ├── UpstreamRefused                     the upstream answered with a refusal
           ├── UpstreamUnreachable                 the connection failed, or broke before the answer
@@ -16,7 +18,9 @@ from __future__ import annotations
 
 __all__ = [
     "BridgeError",
+    "BridgeUnavailable",
     "ConfigurationError",
+    "KeyConflict",
     "UpstreamError",
     "UpstreamLost",
     "UpstreamMisbehaved",
@@ -32,6 +36,25 @@ class BridgeError(Exception):
 
 class ConfigurationError(BridgeError, ValueError):
     """The bridge, or the source it is to run, was set up wrongly."""
+
+
+class BridgeUnavailable(BridgeError):
+    """The bridge starts no run now: it is at one of its limits, or its server is stopping.
+
+    Args:
+        message: one sentence for people.
+        code: one word in snake_case for programs.
+        retry_after: seconds until another try makes sense.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class KeyConflict(BridgeError):
+    """The key is known, and stands for a run with another source. Use a new key for each thing to run."""
 
 
 class UpstreamError(BridgeError):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
+from ..errors import BridgeUnavailable, UpstreamError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.statistics import BridgeStatistics
-from ..upstream.base import Upstream
+from ..stores.memory import DEFAULT_KEEP, DEFAULT_KEEP_BYTES, Key
+from ..upstream.base import Source, Upstream
 from ..upstream.checks import check_upstream
 from ..upstream.client import HTTPUpstream
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from . import options
-from .hosting import Host
+from .application import Application, Authorize, ChooseKey, Identify, OnEnd, OnStart
+from .handle import StartedRun
+from .hosting import Beginning, Host, HostOptions, Limits
 from .messages import Receive, Scope, Send
-from .options import DEFAULT_REPLAY, Authorize, ChoosePolicy, ChooseRate, DialectName, Resolve
-from .requests import Application, Requests
+from .options import DEFAULT_REPLAY, ChoosePolicy, ChooseRate, DialectName, Resolve
+from .refusals import RETRY_AFTER_STOP
+from .requests import Requests, Style
 
 __all__ = ["SSEBridge"]
 
@@ -55,9 +61,29 @@ class SSEBridge:
         cancel_timeout: seconds that ending the exec may take, a day (86,400) at most.
         ids: whether frames carry `id:` lines. `None` means yes, except for `verbatim`. Without ids a run cannot be
             resumed: a browser that reconnects starts a new one.
-        authorize: takes the request and a run's token, and says whether the request may follow or cancel that run;
-            sync or async. `None` allows every request that knows the token, which cannot be guessed.
-        allow_cross_site: whether pages of other sites may start a run (`Sec-Fetch-Site: cross-site`).
+        identify: takes the request and says who is asking: a string, or `None` for an anonymous client; sync or async.
+            An identity owns the runs that it starts, and its keys are its own. Only the owner may follow and end a
+            run, unless `authorize` decides otherwise. Without `identify`, every request that knows a run's token may,
+            and the token cannot be guessed.
+        authorize: takes the request and a `RunInfo`, and says whether the request may follow and end that run; sync
+            or async. It replaces the comparison with the owner. A request that may not gets the same answer as for
+            a run that does not exist.
+        key: takes the request and returns a key or `None`; sync or async. Requests of an identity with the same key
+            share one run: a page that mounts twice, or a hundred tabs of one feed. `None` takes the `Idempotency-Key`
+            header of a `POST`. Without `identify` a key is a secret like a token, so use random ones.
+        refusals: `status` answers a request that gets no stream with an HTTP status and a JSON body, for programs.
+            `frame` answers an `EventSource`, which cannot see a status, with an `error` frame.
+        keep: seconds that a run can be read after its end, and after its last viewer has left; `None` for no limit.
+        keep_bytes: bytes that all runs together may hold which are over and have no viewer; `None` for no limit. The
+            newest of them is always kept.
+        max_run_time: seconds after which a run is ended with its command; `None` for no limit.
+        max_viewer_time: seconds after which a response ends, so that the viewer comes back with its place; `None` for
+            no limit.
+        on_start: takes a `RunInfo` once the upstream has said yes; sync or async. What it raises is logged.
+        on_end: takes a `RunInfo` and an `Outcome` once the run has left no work running; sync or async. What it raises
+            is logged.
+        allow_cross_site: whether pages of other sites may start a run. They are told by `Sec-Fetch-Site`, or by an
+            `Origin` that differs from `Host`.
 
     Raises:
         ConfigurationError: an argument is of the wrong kind or out of range.
@@ -80,7 +106,16 @@ class SSEBridge:
         commit_after: float | None = 10.0,
         cancel_timeout: float = 5.0,
         ids: bool | None = None,
+        identify: Identify | None = None,
         authorize: Authorize | None = None,
+        key: ChooseKey | None = None,
+        refusals: Style = "status",
+        keep: float | None = DEFAULT_KEEP,
+        keep_bytes: int | None = DEFAULT_KEEP_BYTES,
+        max_run_time: float | None = None,
+        max_viewer_time: float | None = None,
+        on_start: OnStart | None = None,
+        on_end: OnEnd | None = None,
         allow_cross_site: bool = False,
         max_viewers: int | None = None,
         max_runs: int | None = None,
@@ -90,42 +125,96 @@ class SSEBridge:
         options.a_function("resolve", resolve, "takes a request and returns a source")
         options.a_policy_or_function(policy)
         options.a_rate_or_function(rate)
-        if authorize is not None:
-            options.a_function("authorize", authorize, "takes a request and a run, and says yes or no", takes=2)
+        options.functions(
+            1,
+            identify=(identify, "takes a request and returns a string or None"),
+            key=(key, "takes a request and returns a string or None"),
+            on_start=(on_start, "takes a run"),
+        )
+        options.functions(
+            2,
+            authorize=(authorize, "takes a request and a run, and says yes or no"),
+            on_end=(on_end, "takes a run and its outcome"),
+        )
         options.positive(
             heartbeat=heartbeat, send_timeout=send_timeout, max_frame_size=max_frame_size, retry_ms=retry_ms
         )
         options.positive(max_viewers=max_viewers, max_runs=max_runs)
         options.whole(max_frame_size=max_frame_size, retry_ms=retry_ms, max_viewers=max_viewers, max_runs=max_runs)
+        options.whole(keep_bytes=keep_bytes)
         options.cancel_time(cancel_timeout=cancel_timeout)
-        options.not_negative(grace=grace, commit_after=commit_after)
+        options.not_negative(grace=grace, commit_after=commit_after, keep=keep, keep_bytes=keep_bytes)
+        options.positive(max_run_time=max_run_time, max_viewer_time=max_viewer_time)
         options.size(replay=replay)
         options.flags(allow_cross_site=allow_cross_site, ids=False if ids is None else ids)
-        resumes = spelling.ids_by_default if ids is None else ids
+        options.a_choice("refusals", refusals, get_args(Style))
+        self._upstream = HTTPUpstream() if upstream is None else upstream
+        self._limits = Limits(Block() if callable(policy) else policy, None if callable(rate) else rate)
+        run_options = RunOptions(
+            dialect=spelling,
+            ids=spelling.ids_by_default if ids is None else ids,
+            max_frame_size=max_frame_size,
+            replay=replay,
+            grace=grace,
+            cancel_timeout=cancel_timeout,
+            max_run_time=_or_never(max_run_time),
+        )
+        viewer_options = ViewerOptions(
+            heartbeat=_or_never(heartbeat),
+            send_timeout=_or_never(send_timeout),
+            commit_after=_or_never(commit_after),
+            retry_ms=retry_ms,
+            max_viewer_time=_or_never(max_viewer_time),
+        )
         self._host = Host(
-            RunOptions(
-                dialect=spelling,
-                ids=resumes,
-                max_frame_size=max_frame_size,
-                replay=replay,
-                grace=grace,
-                cancel_timeout=cancel_timeout,
-            ),
-            ViewerOptions(
-                heartbeat=_or_never(heartbeat),
-                send_timeout=_or_never(send_timeout),
-                commit_after=_or_never(commit_after),
-                retry_ms=retry_ms,
-            ),
-            max_runs=max_runs,
-            max_viewers=max_viewers,
+            HostOptions(run_options, viewer_options, max_runs, max_viewers, keep, keep_bytes, on_start, on_end)
         )
         self._requests = Requests(
             self._host,
-            Application(resolve, authorize, policy, rate, allow_cross_site),
-            HTTPUpstream() if upstream is None else upstream,
-            resumes=resumes,
+            Application(resolve, identify, authorize, key, policy, rate),
+            self._upstream,
+            style=refusals,
+            allow_cross_site=allow_cross_site,
         )
+
+    async def start(
+        self,
+        source: Source,
+        *,
+        owner: str | None = None,
+        key: str | None = None,
+        grace: float | Literal["bridge"] | None = "bridge",
+    ) -> StartedRun:
+        """Starts a run without a request, from any code of the application's. Pages follow it at `<mount>/<token>`.
+
+        A task of the event loop carries the run, and the same stop ends it. Its first viewer has ten seconds to come,
+        or `grace` if that is longer.
+
+        Args:
+            source: what to run.
+            owner: the identity that may follow and end it; `None` lets every holder of the token.
+            key: an idempotency key of the owner's: a run that was started with it before is returned instead.
+            grace: seconds that the work goes on without a viewer; `None` lets it run to its end. `bridge` takes the
+                bridge's own `grace`.
+
+        Raises:
+            UpstreamError: the upstream refused.
+            KeyConflict: the key stands for a run with another source.
+            BridgeUnavailable: the bridge is at a limit, or its server stops.
+        """
+        started_with = None if key is None else Key(owner, key, is_idempotency_key=True)
+        run = self._host.shared(started_with, source)
+        if run is None:
+            seconds = self._host.options.run.grace if grace == "bridge" else grace
+            work = source.work(self._upstream, None)
+            run = await self._host.launch_apart(Beginning(source, work, owner, started_with, seconds), self._limits)
+        else:
+            await run.answered.wait()
+        if isinstance(run.refused, UpstreamError):
+            raise run.refused
+        if run.refused is not None:
+            raise BridgeUnavailable(run.refused.message, code=run.refused.code, retry_after=RETRY_AFTER_STOP)
+        return StartedRun(run)
 
     def statistics(self) -> BridgeStatistics:
         """What happens now, and what was counted since the bridge was made."""

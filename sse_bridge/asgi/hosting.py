@@ -1,35 +1,44 @@
 """Hosting: the tasks that carry runs and viewers, and the limits on how many there are.
 
-The request that starts a run hosts it, and may outlive its own viewer. All that needs cleaning up happens in child
-tasks: a server may cancel the request's own task natively, and repeatedly.
+A run has a task of the event loop, and outlives every request: the one that started it, too. A viewer lives in its
+request. There, all that needs cleaning up happens in a child task, since a server may cancel the request's own task
+natively, and repeatedly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from ..errors import BridgeUnavailable, KeyConflict
 from ..flow.pace import TokenBucket
 from ..flow.policy import Policy
+from ..relay.ending import Cause
+from ..relay.info import RunFacts
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import Gone, Viewer
-from ..stores.memory import MemoryStore
-from ..upstream.base import Work
+from ..stores.memory import Key, MemoryStore
+from ..upstream.base import Source, Work
 from ..wire.ids import new_token
 from . import messages
+from .application import OnEnd, OnStart, call
 from .messages import Send
+from .refusals import RETRY_AFTER_STOP
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets, with_own_addresses
 from .stopping import Open
 
-__all__ = ["Host", "Limits"]
+__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
+
+logger: Final = logging.getLogger("sse_bridge")
 
 #: Rounds of the event loop that `receive` gets to report a client that left while the request was resolved. Measured:
 #: no server needs more than 2 by itself. Behind five layers of Starlette's `BaseHTTPMiddleware`, uvicorn needs 12, and
@@ -37,11 +46,13 @@ __all__ = ["Host", "Limits"]
 #: 0.2 ms on an idle event loop.
 _ROUNDS_TO_NOTICE: Final = 40
 #: `Retry-After` for requests over a limit, in seconds. A guess: we cannot know when a stream will end.
-_RETRY_AFTER: Final = "5"
+RETRY_AFTER_LIMIT: Final = 5.0
 #: Seconds that stopping may take beyond `cancel_timeout`.
 STOP_OVERHEAD: Final = 2.0
 #: Seconds a server gets to notice that we cut its connection. Return any sooner and it logs an incomplete response.
 NOTICE_CUT: Final = 0.3
+#: Seconds that the first viewer of a run has to come that was started without one, if `grace` is shorter.
+FIRST_VIEWER: Final = 10.0
 
 
 class Limits(NamedTuple):
@@ -51,29 +62,46 @@ class Limits(NamedTuple):
     rate: TokenBucket | None
 
 
+class Beginning(NamedTuple):
+    """A run to be started."""
+
+    source: Source
+    work: Work
+    owner: str | None
+    key: Key | None
+    #: Seconds that the work goes on after the last viewer has left, instead of the bridge's own `grace`.
+    grace: float | None
+
+
+class Visit(NamedTuple):
+    """A request that becomes a viewer."""
+
+    request: Request
+    send: Send
+    limits: Limits
+    #: Whether a refusal goes out as a frame.
+    refuses_in_frames: bool
+
+
+class HostOptions(NamedTuple):
+    """What a host is made with."""
+
+    run: RunOptions
+    viewer: ViewerOptions
+    max_runs: int | None
+    max_viewers: int | None
+    keep: float | None
+    keep_bytes: int | None
+    on_start: OnStart | None
+    on_end: OnEnd | None
+
+
 class Host:
-    """The runs and viewers of one bridge.
+    """The runs and viewers of one bridge."""
 
-    Args:
-        run_options: hold for every run.
-        viewer_options: hold for every viewer.
-        max_runs: execs that may run at once; `None` for no limit.
-        max_viewers: responses that may stream at once; `None` for no limit.
-    """
-
-    def __init__(
-        self,
-        run_options: RunOptions,
-        viewer_options: ViewerOptions,
-        *,
-        max_runs: int | None,
-        max_viewers: int | None,
-    ) -> None:
-        self._run_options = run_options
-        self._viewer_options = viewer_options
-        self._max_runs = max_runs
-        self._max_viewers = max_viewers
-        self._store = MemoryStore()
+    def __init__(self, options: HostOptions) -> None:
+        self.options = options
+        self._store = MemoryStore(options.keep, options.keep_bytes)
         self._totals = Totals()
         self._sockets = Sockets()
         self._open: Open | None = None
@@ -85,13 +113,13 @@ class Host:
 
     async def shutdown(self) -> None:
         """Ends every stream and exec in this event loop. See `SSEBridge.shutdown`."""
-        await self.here(listen=False).shutdown(STOP_OVERHEAD + self._run_options.cancel_timeout)
+        await self.here(listen=False).shutdown(STOP_OVERHEAD + self.options.run.cancel_timeout)
 
     def here(self, listen: bool = True) -> Open:
         """What is open in the running event loop. A bridge may see one loop after another."""
         token = anyio.lowlevel.current_token()
         if self._open is None or not self._open.is_in(token):
-            self._open = Open(token, lambda: farewell(self._run_options, self._viewer_options))
+            self._open = Open(token, lambda: farewell(self.options.run, self.options.viewer))
             if listen:
                 self._open.listen()
         return self._open
@@ -102,95 +130,164 @@ class Host:
         """The run of that name; `None` if it is unknown or has expired."""
         return self._store.get(token, anyio.current_time())
 
-    def started_with(self, key: str) -> Run | None:
-        """The run that a request with this idempotency key started."""
-        return self._store.started_with(key, anyio.current_time())
+    def shared(self, key: Key | None, source: Source) -> Run | None:
+        """The run that requests with this key share; `None` if a new one is to be started.
+
+        Raises:
+            KeyConflict: that run has another source.
+        """
+        run = None if key is None else self._store.started_with(key, anyio.current_time())
+        if run is not None and run.facts.source != source:
+            raise KeyConflict("This key was used for something else before. Use a new key for each thing to run.")
+        return run
 
     # -- runs
 
-    async def start(self, work: Work, key: str | None, limits: Limits, request: Request, send: Send) -> None:
-        """Hosts a new run from start to end, with the request as its first viewer.
+    def launch(self, beginning: Beginning, *, is_followed: bool) -> Run:
+        """Starts a run in a task of its own.
 
-        Nothing waits between the call and the store: of two requests with one key, the second finds the first's run.
+        There is no wait between the call and the store: of two requests with one key, the second finds the first's run.
+
+        Args:
+            is_followed: whether a viewer follows in the same step. Otherwise a place is kept for one, under the
+                bridge's own policy.
 
         Raises:
-            HTTPException: there are too many runs or viewers.
+            BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
-        if self._max_runs is not None:
-            self._check("runs", sum(not other.done.is_set for other in self._store.runs), self._max_runs)
         here = self.here()
-        run = Run(new_token(), work, self._run_options, self._totals, here.clock)
-        viewer = self._view(run, limits, 1)
-        self._store.add(run, key)
-        watching = anyio.CancelScope()
-        downstream = Downstream(request.scope, request.receive, send, watching)
+        if here.stopping:
+            raise stopping()
+        self._check_limit("runs", sum(not other.done.is_set for other in self._store.runs), self.options.max_runs)
+        if is_followed:
+            self._check_viewers()
+        options = self.options.run
+        if beginning.grace != options.grace:
+            options = replace(options, grace=beginning.grace)
+        facts = RunFacts(new_token(), beginning.owner, beginning.source)
+        run = Run(facts, beginning.work, options, self._totals, here.clock)
+        self._store.add(run, beginning.key)
         here.add_run(run)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show, run, viewer, downstream)
-                tasks.start_soon(self._read, run)
-                with watching:
-                    await downstream.watch(viewer)
-        except BaseExceptionGroup as group:
-            raise _alone(group) from None
-        finally:
-            here.remove_run(run)
-            run.audience.leave(viewer)
-            if not run.began:
-                run.skip()
-                self._store.forget(run)
-        if downstream.failures:
-            raise downstream.failures[0]
+        here.start_soon(self._carry, run, is_followed)
+        if self.options.on_start is not None:
+            here.start_soon(self._tell_start, run, self.options.on_start)
+        return run
 
-    async def _read(self, run: Run) -> None:
-        """Reads the run, unless its client left while the request was resolved, or the run was ended meanwhile."""
-        for _ in range(_ROUNDS_TO_NOTICE):
-            await anyio.lowlevel.checkpoint()
-        if not run.audience.is_followed or run.is_over:
-            return run.skip()
+    async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:
+        """Starts a run without a viewer; returns once the upstream has answered, whatever it said."""
+        run = self.launch(beginning, is_followed=False)
+        run.audience.expect(*limits, self.options.viewer, self.here().clock)
         try:
-            await run.read()
+            await run.answered.wait()
+        finally:  # a caller that gives up leaves the run to its first viewer
+            run.audience.begin_grace(FIRST_VIEWER)
+        return run
+
+    async def _carry(self, run: Run, is_followed: bool) -> None:
+        """Reads the run, unless its client left while the request was resolved, or the run was ended meanwhile."""
+        here = self.here()
+        try:
+            if is_followed:
+                for _ in range(_ROUNDS_TO_NOTICE):
+                    await anyio.lowlevel.checkpoint()
+            if run.is_over or (is_followed and not run.audience.is_followed):
+                run.skip()
+            else:
+                await run.read()
+        except Exception as error:
+            run.done.failure = alone(error)
+            logger.exception("run %s...: a bug in the bridge ended it", run.token[:6])
         finally:
-            if run.started_nothing:
+            run.done.set()
+            here.remove_run(run)
+            if not run.began or run.started_nothing:
                 self._store.forget(run)
             else:
-                self._store.finish(run, anyio.current_time())
+                self._store.settle(run, here.clock.now())
+        if run.began and self.options.on_end is not None:
+            await self._tell(self.options.on_end, run.info, run.outcome())
+
+    async def _tell_start(self, run: Run, on_start: OnStart) -> None:
+        await run.answered.wait()
+        if run.refused is None:
+            await self._tell(on_start, run.info)
+
+    async def _tell(self, hook: Callable[..., object], *arguments: object) -> None:
+        """Calls a hook of the application's. What it raises is logged: the run goes on."""
+        try:
+            await call(hook, *arguments)
+        except Exception:
+            logger.exception("the hook %s failed", getattr(hook, "__name__", hook))
 
     # -- viewers
 
-    async def attach(self, run: Run, number: int, limits: Limits, request: Request, send: Send) -> None:
-        """Adds the request as a viewer from frame `number` on, of a run that another request hosts, or that is over.
+    async def host(self, beginning: Beginning, visit: Visit) -> None:
+        """Starts a run with the request as its first viewer, and returns when the run is done.
+
+        Servers wait for open requests when they stop, and so for the run.
 
         Raises:
-            HTTPException: there are too many viewers.
+            BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
-        viewer = self._view(run, limits, number)
+        run = self.launch(beginning, is_followed=True)
+        await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
+        await run.done.wait()
+        if run.done.failure is not None:
+            raise run.done.failure
+
+    async def attach(self, run: Run, number: int, visit: Visit, *, resumes: bool) -> None:
+        """Adds the request as a viewer from frame `number` on.
+
+        Args:
+            resumes: whether the viewer has seen a part of the run.
+
+        Raises:
+            BridgeUnavailable: there are too many viewers.
+        """
+        self._check_viewers()
+        viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
+        self._store.settle(run, anyio.current_time())
+        await self._serve(run, viewer, visit, resumes=resumes)
+
+    async def _serve(self, run: Run, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:
+        request, send, _, refuses_in_frames = visit
         try:
             async with anyio.create_task_group() as tasks:
-                downstream = Downstream(request.scope, request.receive, send, tasks.cancel_scope)
+                downstream = Downstream(
+                    request.scope,
+                    request.receive,
+                    send,
+                    tasks.cancel_scope,
+                    refuses_in_frames=refuses_in_frames,
+                    resumes=resumes,
+                )
                 tasks.start_soon(self._show, run, viewer, downstream)
                 await downstream.watch(viewer)
         finally:
-            run.audience.leave(viewer)  # `_show` does, but a task that is cancelled before its first step does nothing
+            self._leave(run, viewer)  # `_show` does, but a task that is cancelled before its first step does nothing
         if downstream.failures:
             raise downstream.failures[0]
 
-    def _view(self, run: Run, limits: Limits, number: int) -> Viewer:
-        if self._max_viewers is not None:
-            self._check("viewers", sum(other.audience.viewers for other in self._store.runs), self._max_viewers)
-        return run.audience.view(limits.policy, limits.rate, number, self._viewer_options, self.here().clock)
+    def _leave(self, run: Run, viewer: Viewer) -> None:
+        run.audience.leave(viewer)
+        if run.is_over:
+            self._store.settle(run, self.here().clock.now())
 
-    def _check(self, what: str, there_are: int, limit: int) -> None:
-        if there_are >= limit:
+    def _check_viewers(self) -> None:
+        self._check_limit("viewers", sum(run.audience.viewers for run in self._store.runs), self.options.max_viewers)
+
+    def _check_limit(self, what: str, there_are: int, limit: int | None) -> None:
+        if limit is not None and there_are >= limit:
             self._totals.requests_turned_away += 1
-            raise HTTPException(503, f"There are too many {what} here now.", {"Retry-After": _RETRY_AFTER})
+            message = f"There are too many {what} here now. Try again in a moment."
+            raise BridgeUnavailable(message, code="busy", retry_after=RETRY_AFTER_LIMIT)
 
     async def _show(self, run: Run, viewer: Viewer, downstream: Downstream) -> None:
         """Writes one viewer's response. All that is sent to the viewer comes from this task.
 
         What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream.failures`.
         """
-        here = self.here()
+        here, options = self.here(), self.options
         timer = here.clock.start(viewer)
         here.add_viewer(viewer, run)
         send = downstream.send
@@ -200,8 +297,9 @@ class Host:
 
         try:
             with viewer.scope:
-                if await begin(run, viewer, send, self._viewer_options.commit_after):
-                    await viewer.write(send_body, first_frames(run, viewer, self._run_options, self._viewer_options))
+                if await begin(run, viewer, downstream, options.run, options.viewer.commit_after):
+                    first = first_frames(run, options.run, options.viewer, resumes=downstream.resumes)
+                    await viewer.write(send_body, first)
             if viewer.scope.cancelled_caught:
                 viewer.end(Gone.STOPPED)
             await self._see_off(run, viewer, downstream)
@@ -212,7 +310,7 @@ class Host:
         finally:
             here.remove_viewer(viewer)
             timer.stop()
-            run.audience.leave(viewer)
+            self._leave(run, viewer)
             downstream.watching.cancel()
 
     async def _see_off(self, run: Run, viewer: Viewer, downstream: Downstream) -> None:
@@ -232,8 +330,15 @@ class Host:
                     await downstream.left.wait()
 
 
-def _alone(group: BaseException) -> BaseException:
-    """The only exception of a group, so that the application's own `except` can catch it; else the group."""
-    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
-        group = group.exceptions[0]
-    return group
+def stopping() -> BridgeUnavailable:
+    """What a request gets that comes while the server stops."""
+    cause = Cause.SERVER_STOPPED
+    return BridgeUnavailable(cause.message, code=cause.code, retry_after=RETRY_AFTER_STOP)
+
+
+def alone(error: Exception) -> BaseException:
+    """The only exception of a group, so that the application's own `except` can catch it; else the exception."""
+    found: BaseException = error
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found

@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ASGIApp", "AnyASGIApp", "Message", "Receive", "Scope", "Send", "body", "route_path", "send_json", "start"]
+__all__ = [
+    "ASGIApp",
+    "AnyASGIApp",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "body",
+    "href",
+    "route_path",
+    "send_json",
+    "start",
+]
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -35,8 +48,16 @@ async def send_json(send: Send, status: int, content: Any, headers: Headers = ()
     await send(body(payload, more=False))
 
 
+def href(scope: Scope, name: str) -> str:
+    """The path, as clients see it, of `name` below the path of this request."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    whole = path if path.startswith(root + "/") or path == root else root + path
+    return quote(whole.removesuffix("/")) + "/" + name
+
+
 def route_path(scope: Scope) -> str:
-    """The path below the mount, without slashes at its ends.
+    """The path below the mount, without a slash at its ends; empty for the mount itself.
 
     Starlette, FastAPI and hypercorn's dispatcher leave the mount's path in `path` and name it in `root_path`;
     Litestar takes it out of both.
@@ -46,5 +67,11 @@ def route_path(scope: Scope) -> str:
     # Behind a proxy that strips a prefix, `path` holds the mount alone and `root_path` holds prefix and mount.
     for prefix in (root, root.removeprefix(scope.get("app_root_path", "").rstrip("/"))):
         if prefix and (path == prefix or path.startswith(prefix + "/")):
-            return path[len(prefix) :].strip("/")
-    return path.strip("/")
+            return _trimmed(path[len(prefix) :])
+    return _trimmed(path)
+
+
+def _trimmed(path: str) -> str:
+    """Without one slash at each end. A second one belongs to another path: guards in front of us compare paths, too."""
+    path = path.removeprefix("/")
+    return path if path == "/" else path.removesuffix("/")

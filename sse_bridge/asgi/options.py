@@ -21,11 +21,11 @@ from ..wire.dialects import DIALECTS, Dialect
 
 __all__ = [
     "DEFAULT_REPLAY",
-    "Authorize",
     "ChoosePolicy",
     "ChooseRate",
     "DialectName",
     "Resolve",
+    "a_choice",
     "a_dialect",
     "a_function",
     "a_policy",
@@ -35,6 +35,7 @@ __all__ = [
     "a_source",
     "cancel_time",
     "flags",
+    "functions",
     "not_negative",
     "positive",
     "size",
@@ -49,7 +50,6 @@ _DAY: Final = 24 * 60 * 60
 
 DialectName: TypeAlias = Literal["typed", "named", "verbatim"]
 Resolve: TypeAlias = Callable[[Request], Source | Awaitable[Source]]
-Authorize: TypeAlias = Callable[[Request, str], bool | Awaitable[bool]]
 ChoosePolicy: TypeAlias = Callable[[Request], Policy | Awaitable[Policy]]
 ChooseRate: TypeAlias = Callable[[Request], TokenBucket | Awaitable[TokenBucket | None] | None]
 
@@ -63,6 +63,11 @@ def a_dialect(name: object) -> Dialect:
         what = repr(text) if is_a(name, str) else described(name)
         raise ConfigurationError(f"dialect must be one of {', '.join(get_args(DialectName))}, not {what}.")
     return DIALECTS[text]
+
+
+def a_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if not is_a(value, str) or value not in choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, not {shown(value)}.")
 
 
 def a_policy(policy: object) -> Policy:
@@ -111,6 +116,13 @@ def a_function(name: str, function: object, does: str, *, takes: int = 1) -> Non
     if not accepts(function, takes):
         arguments = "one argument" if takes == 1 else f"{takes} arguments"
         raise ConfigurationError(f"{must}: it is called with {arguments}, which this one does not take.")
+
+
+def functions(takes: int, **values: tuple[object, str]) -> None:
+    """Checks functions that may be left out, each with what it does."""
+    for name, (function, does) in values.items():
+        if function is not None:
+            a_function(name, function, does, takes=takes)
 
 
 def a_policy_or_function(policy: object) -> None:

@@ -1,67 +1,117 @@
-"""Refusing a request: an HTTP status and a JSON body. The only place where a run's ending gets a status."""
+"""Refusing a request: as an HTTP status with a JSON body, or as a frame for a page that cannot see statuses.
+
+This is the only place where a run's ending gets a status.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from ..errors import BridgeUnavailable, KeyConflict
 from ..relay.ending import Cause
 from ..relay.run import Refused
+from ..wire.dialects import Dialect
+from ..wire.ids import gone
 from . import messages
 from .messages import Send
 
-__all__ = ["RETRY_AFTER_STOP", "send_http_exception", "send_refusal", "stopping"]
+__all__ = ["RETRY_AFTER_STOP", "STREAM_HEADERS", "Refusal", "accepts", "send_refusal"]
 
+#: Headers of every event stream.
+STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),  # no copies, and no compression that would hold lines back
+    (b"x-accel-buffering", b"no"),  # nginx: pass on what arrives
+]
 #: Seconds after which the next process may be up when this one is stopped. Browsers are told the same.
 RETRY_AFTER_STOP: Final = 2.0
-
 #: 410: the run existed and is gone for good, which an `EventSource` takes as a reason to stop (WHATWG HTML 9.2.3).
-_STATUS_OF: Final = {Cause.CANCELLED: 410, Cause.ABANDONED: 410, Cause.SERVER_STOPPED: 503, Cause.BRIDGE_FAILED: 500}
+_STATUS_OF: Final = {
+    Cause.CANCELLED: 410,
+    Cause.ABANDONED: 410,
+    Cause.TIME_LIMIT: 410,
+    Cause.SERVER_STOPPED: 503,
+    Cause.BRIDGE_FAILED: 500,
+}
 
 
-def stopping() -> HTTPException:
-    """What a request gets that comes while the server stops."""
-    return HTTPException(503, Cause.SERVER_STOPPED.message, {"Retry-After": f"{RETRY_AFTER_STOP:.0f}"})
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request gets no stream."""
+
+    status: int
+    #: One word in snake_case, stable, for programs.
+    code: str
+    #: For people: a sentence, or whatever else the application raised.
+    message: object
+    #: The upstream's id of the failed request; `None` if it gave none.
+    request_id: str | None = None
+    #: Seconds after which trying again makes sense; `None` if unknown.
+    retry_after: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def of_run(cls, reason: Refused) -> Refusal:
+        """What a run's viewers get that has no stream."""
+        if isinstance(reason, Cause):
+            wait = RETRY_AFTER_STOP if reason is Cause.SERVER_STOPPED else None
+            return cls(_STATUS_OF[reason], reason.code, reason.message, retry_after=wait)
+        return cls(reason.status, reason.code, reason.message, reason.request_id, reason.retry_after)
+
+    @classmethod
+    def of_exception(cls, raised: HTTPException) -> Refusal:
+        """What the application raised: its status, its detail and its headers stay."""
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in (raised.headers or {}).items())
+        return cls(raised.status_code, _code_of(raised.status_code), raised.detail, headers=headers)
+
+    @classmethod
+    def of_limit(cls, raised: BridgeUnavailable) -> Refusal:
+        """What a request over a limit gets, or one that comes while the server stops."""
+        return cls(503, raised.code, str(raised), retry_after=raised.retry_after)
+
+    @classmethod
+    def of_key(cls, raised: KeyConflict) -> Refusal:
+        """What a request gets whose key stands for something else."""
+        return cls(422, "key_conflict", str(raised))
 
 
-async def send_refusal(send: Send, reason: Refused) -> None:
-    """Answers a request whose run has no stream."""
-    if isinstance(reason, Cause):
-        wait = RETRY_AFTER_STOP if reason is Cause.SERVER_STOPPED else None
-        await _send_error(send, _STATUS_OF[reason], reason.code, reason.message, retry_after=wait)
+def accepts(request: Request, kind: str) -> bool:
+    """Whether a request names a media type in `Accept`; `*/*` names none."""
+    return kind in request.headers.get("accept", "").lower()
+
+
+async def send_refusal(send: Send, refusal: Refusal, token: str, dialect: Dialect | None) -> None:
+    """Answers with a refusal.
+
+    Args:
+        token: names a run in the id of a frame, so that a browser that comes back is sent away.
+        dialect: spells the refusal as a frame; `None` answers with the status.
+    """
+    if dialect is None or not dialect.has_own_frames or refusal.status == 204:
+        await _send_status(send, refusal)
     else:
-        await _send_error(
-            send,
-            reason.status,
-            reason.code,
-            reason.message,
-            request_id=reason.request_id,
-            retry_after=reason.retry_after,
-        )
+        await send(messages.start(200, STREAM_HEADERS))
+        await send(messages.body(_frame_of(refusal, token, dialect), more=False))
 
 
-async def send_http_exception(send: Send, refused: HTTPException) -> None:
-    """Answers with what the bridge or the application raised."""
-    headers = [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
-    await _send_error(send, refused.status_code, _code_of(refused.status_code), str(refused.detail), headers=headers)
+def _frame_of(refusal: Refusal, token: str, dialect: Dialect) -> bytes:
+    if refusal.status == 503:  # passing: the browser is to ask again by itself
+        wait = RETRY_AFTER_STOP if refusal.retry_after is None else refusal.retry_after
+        return b"retry: %d\n" % math.ceil(1000 * wait)
+    body = {"code": refusal.code, "message": refusal.message, "status": refusal.status}
+    return gone(token, dialect.own_frame("error", {**body, "request_id": refusal.request_id}))
 
 
-async def _send_error(
-    send: Send,
-    status: int,
-    code: str,
-    message: str,
-    *,
-    request_id: str | None = None,
-    retry_after: float | None = None,
-    headers: messages.Headers = (),
-) -> None:
-    wait = [] if retry_after is None else [(b"retry-after", b"%d" % max(1, math.ceil(retry_after)))]
-    error = {"code": code, "message": message, "request_id": request_id}
-    await messages.send_json(send, status, {"error": error}, [*headers, *wait])
+async def _send_status(send: Send, refusal: Refusal) -> None:
+    wait = [] if refusal.retry_after is None else [(b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after)))]
+    error = {"code": refusal.code, "message": refusal.message, "request_id": refusal.request_id}
+    await messages.send_json(send, refusal.status, {"error": error}, [*refusal.headers, *wait])
 
 
 def _code_of(status: int) -> str:

@@ -1,43 +1,42 @@
-"""What a request asks for, and whether it may: the route, the place to resume from, the application's answers.
+"""What a request asks for, and whether it may: the route, the place to resume from, identity and keys.
 
-How runs and viewers are carried is `hosting`'s business.
+How runs and viewers are carried is `hosting`'s business; how a refusal looks is that of `refusals`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-import anyio.to_thread
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ..flow.pace import TokenBucket
-from ..flow.policy import Policy
+from ..errors import BridgeUnavailable, ConfigurationError, KeyConflict
 from ..relay.run import Run
-from ..upstream.base import Source, Upstream
-from ..wire.ids import is_token, read_place
-from . import messages, options, refusals
-from .hosting import Host, Limits
+from ..stores.memory import Key
+from ..upstream.base import Cancelled, Source, Upstream
+from ..wire.ids import Place, is_token, new_token, read_place
+from . import messages, options
+from .application import Application, call
+from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
-from .options import Authorize, ChoosePolicy, ChooseRate, Resolve
+from .refusals import Refusal, accepts, send_refusal
 
-__all__ = ["Application", "Requests"]
+__all__ = ["Requests", "Style"]
+
+#: How refusals go out: as HTTP statuses, for programs, or as frames, for pages.
+Style: TypeAlias = Literal["status", "frame"]
 
 _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
+#: Seconds that a `DELETE` waits for the command's end. Callers have timeouts; httpx's is five seconds.
+DELETE_WAIT: Final = 3.0
+#: Headers by which browsers mark a request that nobody has asked for yet.
+_SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """What the application decides. Functions may be sync or async; sync ones run in a thread."""
-
-    resolve: Resolve
-    authorize: Authorize | None
-    policy: Policy | ChoosePolicy
-    rate: TokenBucket | ChooseRate | None
-    allow_cross_site: bool
+_UNKNOWN: Final = Refusal(404, "run_unknown", "This run is unknown here. It may have ended some time ago.")
 
 
 class Requests:
@@ -47,25 +46,35 @@ class Requests:
         host: carries runs and viewers.
         application: what the application decides.
         upstream: what sources are opened with.
-        resumes: whether ids are on, so that viewers can come back to a run.
+        style: how refusals go out.
+        allow_cross_site: whether pages of other sites may start runs.
     """
 
-    def __init__(self, host: Host, application: Application, upstream: Upstream, *, resumes: bool) -> None:
+    def __init__(
+        self, host: Host, application: Application, upstream: Upstream, *, style: Style, allow_cross_site: bool
+    ) -> None:
         self._host = host
         self._application = application
         self._upstream = upstream
-        self._resumes = resumes
+        self._style = style
+        self._allow_cross_site = allow_cross_site
+        self._resumes = host.options.run.ids
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
         here = self._host.here()
         here.request_began()
+        request = Request(scope, receive)
         try:
             if here.stopping:
-                raise refusals.stopping()
-            await self._route(Request(scope, receive), send)
-        except HTTPException as refused:
-            await refusals.send_http_exception(send, refused)
+                raise stopping()
+            await self._route(request, send)
+        except HTTPException as raised:
+            await self._refuse(request, send, Refusal.of_exception(raised))
+        except BridgeUnavailable as raised:
+            await self._refuse(request, send, Refusal.of_limit(raised))
+        except KeyConflict as raised:
+            await self._refuse(request, send, Refusal.of_key(raised))
         finally:
             here.request_ended()
 
@@ -81,65 +90,155 @@ class Requests:
         else:
             raise HTTPException(405, f"Use {_ALLOWED[bool(token)]}.", {"Allow": _ALLOWED[bool(token)]})
 
-    # -- what can be asked for
+    # -- starting
 
     async def _start_or_resume(self, request: Request, send: Send) -> None:
         seen = _last_event_id(request)
-        if seen and self._resumes:  # a browser that has seen something never starts a command, whatever it has seen
-            return await self._resume(request, seen, send)
-        if not self._application.allow_cross_site and request.headers.get("sec-fetch-site") == "cross-site":
-            raise HTTPException(403, "Pages of other sites may not start a run here.")
-        key = request.headers.get("idempotency-key") or None if request.method == "POST" else None
+        place = read_place(seen) if self._resumes else None
+        if place is not None:  # a viewer that has seen a run never starts one, whatever has become of it
+            return await self._resume(request, place, send)
+        self._check_intent(request)
+        identity = await self._identity(request)
+        key = await self._key(request, identity)
         source = await self._resolve(request)
         limits = await self._limits(request)
-        run = None if key is None else self._host.started_with(key)
-        if run is not None:
-            return await self._attach(request, run, 1, send)
-        work = source.work(self._upstream, seen or None)
-        return await self._host.start(work, key, limits, request, send)
+        run = self._host.shared(key, source)
+        if run is None:
+            work = source.work(self._upstream, seen or None)
+            beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
+            if _wants_no_stream(request):
+                run = await self._host.launch_apart(beginning, limits)
+                return await self._tell_started(request, run, send)
+            return await self._host.host(beginning, self._visit(request, send, limits))
+        if not await self._may(request, run, identity):
+            return await self._refuse_unknown(request, run.token, send)
+        if _wants_no_stream(request):
+            await run.answered.wait()
+            return await self._tell_started(request, run, send)
+        return await self._attach(request, run, 1, send, limits)
 
-    async def _resume(self, request: Request, seen: str, send: Send) -> None:
+    def _check_intent(self, request: Request) -> None:
+        """Refuses to start a run by accident: for a prefetch, or for a page of another site.
+
+        Raises:
+            HTTPException: the request may not start a run.
+        """
+        for name in _SPECULATIVE:
+            purpose = request.headers.get(name, "").lower()
+            if any(word in purpose for word in ("prefetch", "prerender", "preview")):
+                raise HTTPException(503, "Runs are started by pages that are shown, not by a prefetch.")
+        if not self._allow_cross_site and _is_foreign(request):
+            raise HTTPException(
+                403,
+                "Pages of other sites may not start a run here. If a proxy changes the Host header, let it pass on the "
+                "browser's.",
+            )
+
+    async def _tell_started(self, request: Request, run: Run, send: Send) -> None:
+        if run.refused is not None:
+            return await self._refuse(request, send, Refusal.of_run(run.refused))
+        href = messages.href(request.scope, run.token)
+        headers = [(b"location", href.encode()), (b"sse-bridge-run", run.token.encode())]
+        return await messages.send_json(send, 201, {"run": run.token, "href": href}, headers)
+
+    # -- following
+
+    async def _resume(self, request: Request, place: Place, send: Send) -> None:
         """Continues behind the frame seen last. 204 stops an `EventSource` (WHATWG HTML 9.2.3)."""
-        place = read_place(seen)
-        run = None if place is None else self._host.find(place.token)
-        if run is None or place is None or place.number >= run.audience.log.next:
+        if place.number is None:  # it was told so before
             return await messages.send_json(send, 204, None)
-        return await self._attach(request, run, place.number + 1, send)
+        run = await self._permitted(request, place.token)
+        if run is None or place.number >= run.audience.log.next:
+            return await self._refuse_unknown(request, place.token, send)
+        return await self._attach(request, run, place.number + 1, send, await self._limits(request), resumes=True)
 
     async def _follow(self, request: Request, token: str, send: Send) -> None:
-        run = self._host.find(token)
-        if run is None:
-            if is_token(token):  # it was a run once: an `EventSource` is to stop asking
-                return await messages.send_json(send, 204, None)
+        if not is_token(token):
             raise HTTPException(404, "There is nothing at this path.")
         place = read_place(_last_event_id(request))
-        is_known = place is not None and place.token == token and place.number < run.audience.log.next
-        # From the beginning, a viewer is told how much of it is no longer kept.
-        return await self._attach(request, run, place.number + 1 if place is not None and is_known else 1, send)
-
-    async def _attach(self, request: Request, run: Run, number: int, send: Send) -> None:
-        await self._authorize(request, run)
-        if run.is_over and number == run.audience.log.next:  # it has seen the end
+        if place == (token, None):
             return await messages.send_json(send, 204, None)
-        return await self._host.attach(run, number, await self._limits(request), request, send)
+        run = await self._permitted(request, token)
+        if run is None:
+            return await self._refuse_unknown(request, token, send)
+        if accepts(request, "application/json") and not accepts(request, "text/event-stream"):
+            return await messages.send_json(send, 200, _state_of(run))
+        seen = place.number if place is not None and place.token == token else None
+        limits = await self._limits(request)
+        if seen is None or seen >= run.audience.log.next:
+            # From the beginning, a viewer is told how much of it is no longer kept.
+            return await self._attach(request, run, 1, send, limits)
+        return await self._attach(request, run, seen + 1, send, limits, resumes=True)
+
+    async def _attach(
+        self, request: Request, run: Run, number: int, send: Send, limits: Limits, *, resumes: bool = False
+    ) -> None:
+        if run.is_over and number == run.audience.log.next and run.refused is None:  # it has seen the end
+            return await messages.send_json(send, 204, None)
+        return await self._host.attach(run, number, self._visit(request, send, limits), resumes=resumes)
 
     async def _delete(self, request: Request, token: str, send: Send) -> None:
-        run = self._host.find(token)
+        run = await self._permitted(request, token)
         if run is None:
-            raise HTTPException(404, "There is no such run.")
-        await self._authorize(request, run)
+            return await self._refuse_unknown(request, token, send)
         run.cancel()
-        await messages.send_json(send, 204, None)
+        with anyio.move_on_after(DELETE_WAIT):
+            await run.done.wait()
+        if run.done.is_set and run.cancelled in (None, Cancelled.CONFIRMED):
+            return await messages.send_json(send, 204, None)
+        how_far = None if run.cancelled is None else run.cancelled.value
+        return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})
+
+    # -- refusing
+
+    def _visit(self, request: Request, send: Send, limits: Limits) -> Visit:
+        return Visit(request, send, limits, self._refuses_in_frames(request))
+
+    def _refuses_in_frames(self, request: Request) -> bool:
+        return self._style == "frame" and accepts(request, "text/event-stream")
+
+    async def _refuse(self, request: Request, send: Send, refusal: Refusal) -> None:
+        dialect = self._host.options.run.dialect if self._refuses_in_frames(request) else None
+        await send_refusal(send, refusal, new_token(), dialect)
+
+    async def _refuse_unknown(self, request: Request, token: str, send: Send) -> None:
+        """Says that there is no such run; of another identity's run it says the same.
+
+        A client that reads event streams gets a frame, so that a page can tell its reader.
+        """
+        dialect = self._host.options.run.dialect if accepts(request, "text/event-stream") else None
+        await send_refusal(send, _UNKNOWN, token if is_token(token) else new_token(), dialect)
 
     # -- what the application says
 
+    async def _permitted(self, request: Request, token: str) -> Run | None:
+        """The run of that name, if it is known and the request may follow and end it."""
+        run = self._host.find(token)
+        if run is None or not await self._may(request, run, await self._identity(request)):
+            return None
+        return run
+
+    async def _may(self, request: Request, run: Run, identity: str | None) -> bool:
+        if self._application.authorize is not None:
+            return bool(await self._ask(self._application.authorize, request, run.info))
+        owner = run.facts.owner
+        return self._application.identify is None or owner is None or owner == identity
+
+    async def _identity(self, request: Request) -> str | None:
+        if self._application.identify is None:
+            return None
+        return _text_or_none("identify", await self._ask(self._application.identify, request))
+
+    async def _key(self, request: Request, identity: str | None) -> Key | None:
+        header = request.headers.get("idempotency-key") or None if request.method == "POST" else None
+        if self._application.key is None:
+            word = header
+        else:
+            word = _text_or_none("key", await self._ask(self._application.key, request)) or None
+        return None if word is None else Key(identity, word, is_idempotency_key=word == header)
+
     async def _resolve(self, request: Request) -> Source:
         return options.a_source(await self._ask(self._application.resolve, request))
-
-    async def _authorize(self, request: Request, run: Run) -> None:
-        authorize = self._application.authorize
-        if authorize is not None and not await self._ask(authorize, request, run.token):
-            raise HTTPException(403, "This run is not yours to see.")
 
     async def _limits(self, request: Request) -> Limits:
         policy, rate = self._application.policy, self._application.rate
@@ -151,26 +250,80 @@ class Requests:
         """Calls a function of the application's. When the server stops, the wait for it ends.
 
         Raises:
-            HTTPException: the server is stopping.
+            BridgeUnavailable: the server is stopping.
         """
         here = self._host.here()
         answer = None
         with here.wait():
-            answer = await _call(function, *arguments)
+            answer = await call(function, *arguments)
         if here.stopping:
-            raise refusals.stopping()
+            raise stopping()
         return answer
 
 
-async def _call(function: Callable[..., object], *arguments: object) -> object:
-    """Calls an async function on the event loop, and a sync one in a thread."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        result = function(*arguments)
-    else:  # in a tuple, because trio lets no awaitable out of a thread
-        (result,) = await anyio.to_thread.run_sync(lambda: (function(*arguments),))
-    return await result if inspect.isawaitable(result) else result
+def _state_of(run: Run) -> dict[str, Any]:
+    outcome = run.outcome()
+    error = None if outcome.error is None else {"code": outcome.error, "message": outcome.message}
+    return {
+        "run": run.token,
+        "state": run.state,
+        "code": outcome.exit_code,
+        "error": error,
+        "started_at": run.info.started_at,
+        "ended_at": run.ended_at,
+        "frames": run.audience.log.next - 1,
+        "viewers": run.audience.viewers,
+    }
+
+
+def _wants_no_stream(request: Request) -> bool:
+    """Whether a `POST` asks for the run's address instead of its stream (`Prefer`: RFC 7240 4.1)."""
+    if request.method != "POST" or accepts(request, "text/event-stream"):
+        return False
+    preferences = {part.strip().lower() for part in request.headers.get("prefer", "").split(",")}
+    return "respond-async" in preferences or accepts(request, "application/json")
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a page of another site sends the request. Pages of sibling subdomains (`same-site`) are no strangers.
+
+    Browsers say so in `Sec-Fetch-Site`, but only over https and to loopback. Elsewhere `Origin` is held against `Host`.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site.lower() == "cross-site"
+    origin = request.headers.get("origin")
+    if origin is None:
+        return False
+    scheme, host = _origin(origin)
+    return host != request.headers.get("host", "").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+
+
+def _origin(text: str) -> tuple[str, str]:
+    """Scheme and host of an `Origin`. Of `null`, and of what is none, the host is one that no request has."""
+    try:
+        parts = urlsplit(text.lower())
+    except ValueError:
+        return "", "null"
+    return parts.scheme, parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, "")) or "null"
 
 
 def _last_event_id(request: Request) -> str:
-    """Browsers send it as UTF-8 (WHATWG HTML 9.2.4); Starlette reads headers as Latin-1."""
-    return request.headers.get("last-event-id", "").encode("latin-1").decode("utf-8", "replace")
+    """The id of the last event that the viewer saw: from the header, or from the query.
+
+    Browsers send the header as UTF-8 (WHATWG HTML 9.2.4), and Starlette reads headers as Latin-1. Polyfills that cannot
+    set it everywhere put it into the query, in several spellings.
+    """
+    header = request.headers.get("last-event-id", "").encode("latin-1").decode("utf-8", "replace")
+    if header:
+        return header
+    for name, value in request.query_params.multi_items():
+        if name.lower().replace("-", "").replace("_", "") == "lasteventid" and value:
+            return value
+    return ""
+
+
+def _text_or_none(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} must return a string or None, not {type(value).__name__}.")
+    return value

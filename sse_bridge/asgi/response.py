@@ -14,19 +14,13 @@ from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
 from ..relay.signal import Latch
 from ..relay.viewer import HEARTBEAT, Gone, Viewer
-from ..wire.events import Event, encode
-from ..wire.ids import event_id
+from ..wire.ids import FrameIds
 from . import messages
 from .messages import Receive, Scope, Send
-from .refusals import RETRY_AFTER_STOP, send_refusal
+from .refusals import RETRY_AFTER_STOP, STREAM_HEADERS, Refusal, send_refusal
 
 __all__ = ["Downstream", "begin", "farewell", "first_frames"]
 
-_STREAM_HEADERS: Final = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),  # no copies, and no compression that would hold lines back
-    (b"x-accel-buffering", b"no"),  # nginx: pass on what arrives
-]
 #: Milliseconds over which viewers are spread when they come back after a stop. They were all told at the same moment.
 _RECONNECT_SPREAD: Final = 5000
 
@@ -35,15 +29,28 @@ class Downstream:
     """A viewer's connection: its ASGI callables, and the news that its client has left.
 
     Args:
+        refuses_in_frames: whether a refusal goes out as a frame, since the client cannot see a status.
+        resumes: whether the viewer has seen a part of the run.
         watching: cancelled once the news is no longer needed.
     """
 
-    __slots__ = ("failures", "left", "receive", "scope", "send", "watching")
+    __slots__ = ("failures", "left", "receive", "refuses_in_frames", "resumes", "scope", "send", "watching")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, watching: anyio.CancelScope) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        watching: anyio.CancelScope,
+        *,
+        refuses_in_frames: bool,
+        resumes: bool,
+    ) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
+        self.refuses_in_frames = refuses_in_frames
+        self.resumes = resumes
         self.watching = watching
         #: Set once the client has left.
         self.left = Latch()
@@ -65,7 +72,7 @@ class Downstream:
         viewer.end(Gone.DISCONNECTED)
 
 
-async def begin(run: Run, viewer: Viewer, send: Send, commit_after: float) -> bool:
+async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOptions, commit_after: float) -> bool:
     """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
 
     Returns:
@@ -75,21 +82,30 @@ async def begin(run: Run, viewer: Viewer, send: Send, commit_after: float) -> bo
         await run.answered.wait()
     if run.refused is not None:
         await viewer.until_done()
-        await viewer.timed(send_refusal(send, run.refused))
+        dialect = options.dialect if downstream.refuses_in_frames else None
+        await viewer.timed(send_refusal(downstream.send, Refusal.of_run(run.refused), run.token, dialect))
         return False
-    await viewer.timed(send(messages.start(200, [*_STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])))
+    head = messages.start(200, [*STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])
+    await viewer.timed(downstream.send(head))
     return True
 
 
-def first_frames(run: Run, viewer: Viewer, of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:
+def first_frames(run: Run, of_run: RunOptions, of_viewer: ViewerOptions, *, resumes: bool) -> bytes:
     """What is sent at once, so that no proxy or server waits for a first byte.
 
-    Its id makes a browser that loses the connection before the first line come back with a `Last-Event-ID`. Without
-    one it would look like a new visitor and start the command again.
+    The `start` frame tells a page the run's name before the script has printed anything. Its id makes a browser that
+    loses the connection before the first line come back with a `Last-Event-ID`. Without one it would look like a new
+    visitor and start the command again.
+
+    Args:
+        resumes: whether the viewer has seen a part of the run; it knows the name then.
     """
-    seen = event_id(run.token, viewer.delivery.first - 1) if of_run.ids else None
-    retry = of_viewer.retry_ms if of_run.dialect.has_own_frames else None
-    return encode(Event(retry=retry, id=seen)) or HEARTBEAT
+    dialect = of_run.dialect
+    retry = b"" if of_viewer.retry_ms is None or not dialect.has_own_frames else b"retry: %d\n" % of_viewer.retry_ms
+    if resumes or not dialect.has_own_frames:
+        return retry or HEARTBEAT
+    start = dialect.own_frame("start", {"run": run.token})
+    return retry + FrameIds(run.token if of_run.ids else None).at(0, start)
 
 
 def farewell(of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:
@@ -97,4 +113,4 @@ def farewell(of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:
     if not of_run.dialect.has_own_frames:
         return b""
     retry = of_viewer.retry_ms or int(1000 * RETRY_AFTER_STOP)
-    return encode(Event(retry=retry + random.randrange(_RECONNECT_SPREAD)))
+    return b"retry: %d\n" % (retry + random.randrange(_RECONNECT_SPREAD))

@@ -6,7 +6,8 @@ pending, and goes. This room knows what is open and for how long. How a run or a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Any, Final, cast
@@ -47,6 +48,7 @@ class Open:
         self._runs: set[Run] = set()
         self._viewers: dict[Viewer, Run] = {}
         self._waits: set[anyio.CancelScope] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references
         self._listener = signals.Listener(self._call_soon, self.stop, self.let_go)
 
     def is_in(self, token: EventLoopToken) -> bool:
@@ -63,6 +65,20 @@ class Open:
         schedule = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
         schedule(function)
 
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Runs a function in a task of its own, which outlives the request that starts it.
+
+        The event loop cancels it when it ends. The function lets no exception out: on trio that would end the loop.
+        """
+        if self._token.backend_class.__name__ == "TrioBackend":
+            import trio
+
+            trio.lowlevel.spawn_system_task(function, *arguments)
+        else:
+            task = cast(asyncio.AbstractEventLoop, self._token.native_token).create_task(function(*arguments))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     # -- what is open
 
     def request_began(self) -> None:
@@ -72,16 +88,18 @@ class Open:
     def request_ended(self) -> None:
         """Counts the end of a request."""
         self._requests -= 1
-        if not self._requests:
-            self._emptied.notify()
+        self._emptied.notify()
 
     def add_run(self, run: Run) -> None:
         """Adds a run that this event loop hosts."""
         self._runs.add(run)
+        if self.stopping:
+            run.cancel(Cause.SERVER_STOPPED)
 
     def remove_run(self, run: Run) -> None:
-        """Removes a run. May be called again."""
+        """Removes a run."""
         self._runs.discard(run)
+        self._emptied.notify()
 
     def add_viewer(self, viewer: Viewer, run: Run) -> None:
         """Adds a viewer that is written to here."""
@@ -129,10 +147,10 @@ class Open:
             scope.cancel()
 
     async def shutdown(self, timeout: float) -> None:
-        """Stops, and returns when every request is over. After `timeout` seconds it lets go of what is left."""
+        """Stops, and returns when every request and run is over. After `timeout` seconds it lets go of what is left."""
         self.stop()
         with anyio.move_on_after(timeout):
-            while self._requests:
+            while self._requests or self._runs:
                 await self._emptied.wait()
             return
         self.let_go()

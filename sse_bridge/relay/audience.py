@@ -123,6 +123,24 @@ class Audience:
         self._room.notify()
         return viewer
 
+    def expect(self, policy: Policy, rate: TokenBucket | None, options: ViewerOptions, clock: Clock) -> None:
+        """Keeps a place for the first viewer of a run that starts without one, as if a viewer had just left.
+
+        It holds the run back as its policy allows, so that the first viewer gets the run from its beginning.
+        """
+        delivery = Delivery(self.log, self._options.dialect, self._ids, policy, rate, 1, clock.now())
+        self._absent = Viewer(delivery, self._room, options, clock)
+
+    def begin_grace(self, least: float) -> None:
+        """Begins the grace period of a run that has had no viewer yet.
+
+        Args:
+            least: seconds that the first viewer has to come, however short the grace period is.
+        """
+        if not self._viewers and self._feeder is not None:
+            grace = self._options.grace
+            self._feeder.deserted(inf if grace is None else self._clock.now() + max(grace, least))
+
     def leave(self, viewer: Viewer) -> None:
         """Forgets a viewer. May be called again.
 

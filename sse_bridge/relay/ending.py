@@ -25,6 +25,7 @@ class Cause(Enum):
     CANCELLED = ("cancelled", "The run was cancelled.")
     ABANDONED = ("abandoned", "The run was ended because its last viewer left.")
     SERVER_STOPPED = ("server_stopped", "The server is stopping.")
+    TIME_LIMIT = ("time_limit", "The run was ended because it took longer than the server allows.")
     BRIDGE_FAILED = ("bridge_failed", "The server failed while it followed the run.")
 
     def __init__(self, code: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from ..wire.dialects import Dialect
 
@@ -24,6 +25,8 @@ class RunOptions:
     grace: float | None
     #: Seconds that ending the work may take.
     cancel_timeout: float
+    #: Seconds that a run may take; infinity for no limit.
+    max_run_time: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,5 @@ class ViewerOptions:
     commit_after: float
     #: Milliseconds a browser waits before it reconnects; `None` leaves that to the browser.
     retry_ms: int | None
+    #: Seconds after which a response ends, so that the viewer comes back; infinity for no limit.
+    max_viewer_time: float = inf

@@ -18,9 +18,11 @@ from ..errors import UpstreamError
 from ..upstream.base import Cancelled, Work
 from ..wire.ids import FrameIds
 from ..wire.pipeline import Pipeline
+from ..wire.shapes import Exit
 from .audience import Audience
 from .clock import Clock, Timer
 from .ending import Cause, Ending
+from .info import Lifetime, Outcome, RunFacts, RunInfo, RunState
 from .options import RunOptions
 from .signal import Latch
 from .statistics import RunStatistics, Totals
@@ -38,12 +40,23 @@ END_AFTER_EXIT: Final = 1.0
 Refused: TypeAlias = UpstreamError | Cause
 
 
+class Done(Latch):
+    """Set once a run has left no work running, or has stopped waiting for its work to end."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The bug that ended the run; `None` if there was none.
+        self.failure: BaseException | None = None
+
+
 class Run:
     """An exec that is read once, into an audience.
 
     Args:
-        token: the run's public name.
-        work: the exec, not yet started.
+        facts: its name, its owner and its source.
+        work: the source's work, not yet started.
         options: the bridge's.
         totals: where everything is counted that outlives the run.
         clock: of the event loop that reads it.
@@ -53,7 +66,7 @@ class Run:
         "_clock",
         "_ending",
         "_flush_at",
-        "_name",
+        "_lifetime",
         "_pipeline",
         "_reading",
         "_timer",
@@ -63,13 +76,13 @@ class Run:
         "audience",
         "began",
         "done",
+        "facts",
         "refused",
-        "token",
     )
 
-    def __init__(self, token: str, work: Work, options: RunOptions, totals: Totals, clock: Clock) -> None:
-        ids = FrameIds(token if options.ids else None)
-        self.token = token
+    def __init__(self, facts: RunFacts, work: Work, options: RunOptions, totals: Totals, clock: Clock) -> None:
+        ids = FrameIds(facts.token if options.ids else None)
+        self.facts = facts
         self.audience = Audience(self, ids, options, totals, clock)
         #: It is being read, or was.
         self.began = False
@@ -77,9 +90,8 @@ class Run:
         self.answered = Latch()
         #: Why there is no stream; `None` if there is one, or no answer yet.
         self.refused: Refused | None = None
-        #: Set once the run has left no work running, or has stopped waiting for its work to end.
-        self.done = Latch()
-        self._name = token[:6]  # for logs: the whole token lets its holder follow and cancel the run
+        self.done = Done()
+        self._lifetime = Lifetime(clock.now(), options.max_run_time)
         self._work = work
         self._pipeline = Pipeline(options.dialect, work.shape, ids, options.max_frame_size)
         self._ending = Ending(work, options.cancel_timeout, self._name, totals)
@@ -88,7 +100,46 @@ class Run:
         self._timer: Timer | None = None  # while it is read
         self._flush_at = inf
         self._totals = totals
-        totals.runs_started += 1
+
+    @property
+    def token(self) -> str:
+        """The run's public name."""
+        return self.facts.token
+
+    @property
+    def _name(self) -> str:
+        """For logs: the whole token lets its holder follow and cancel the run."""
+        return self.facts.token[:6]
+
+    @property
+    def state(self) -> RunState:
+        """How far the run has come."""
+        return "ended" if self.is_over else "running" if self.answered.is_set else "starting"
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as it is now, for the application."""
+        return RunInfo(*self.facts, self._lifetime.started_at, self.state)
+
+    @property
+    def ended_at(self) -> float | None:
+        """Seconds since the epoch; `None` while the run goes on."""
+        return self._lifetime.ended_at
+
+    def outcome(self) -> Outcome:
+        """How the run ended; what is known so far while it goes on."""
+        ending, log = self._pipeline.ending, self.audience.log
+        body = {} if ending is None else ending.body
+        exited = isinstance(ending, Exit)
+        return Outcome(
+            exit_code=body.get("code") if exited else None,
+            error=None if exited else body.get("code"),
+            message=None if exited else body.get("message"),
+            duration=self._lifetime.duration,
+            lines=max(0, log.next - 1 - self._pipeline.finished),
+            bytes=log.size,
+            cancelled=self.cancelled,
+        )
 
     @property
     def is_over(self) -> bool:
@@ -121,6 +172,7 @@ class Run:
         bug in the bridge; it leaves this method, but only after the work was ended.
         """
         self.began = True
+        self._totals.runs_started += 1
         try:
             self._timer = self._clock.start(self)
             with self._reading:
@@ -175,7 +227,9 @@ class Run:
 
     def tick(self, now: float) -> float:
         """See `Clocked.tick`."""
-        return min(self._flush(now), self.audience.end_stalls(now))
+        if now >= self._lifetime.expires:
+            self.cancel(Cause.TIME_LIMIT)
+        return min(self._flush(now), self.audience.end_stalls(now), self._lifetime.expires)
 
     def _flush(self, now: float) -> float:
         if now >= self._flush_at:
@@ -247,5 +301,6 @@ class Run:
     def _end(self) -> None:
         """Ends the log."""
         self._pipeline.close()
+        self._lifetime.end(self._clock.now())
         self.audience.close()
         self._totals.add_run(self.statistics())

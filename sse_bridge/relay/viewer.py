@@ -17,8 +17,9 @@ from .signal import Latch, Signal
 
 __all__ = ["HEARTBEAT", "Gone", "Viewer"]
 
-#: What is sent in silence.
-HEARTBEAT: Final = comment("heartbeat")
+#: What is sent in silence: a comment line, without a blank line of its own. Some clients deliver an empty event for
+#: each block without data.
+HEARTBEAT: Final = comment("heartbeat")[:-1]
 #: Seconds for the last, empty body of a viewer whose end had to wait for its run.
 LAST_SEND: Final = 0.2
 
@@ -48,8 +49,10 @@ class Viewer:
 
     __slots__ = (
         "_done",
+        "_expires",
         "_heartbeat_due",
         "_hurry",
+        "_is_expired",
         "_last_words",
         "_now",
         "_options",
@@ -78,6 +81,8 @@ class Viewer:
         self._hurry = Signal()  # ends a wait for the pace, which news must not end
         self._sending_since: float | None = None
         self._heartbeat_due = False
+        self._expires = self.took_at + options.max_viewer_time
+        self._is_expired = False  # its time is up, and it is to come back
         self._last_words = b""
         self._done: Latch | None = None
 
@@ -112,6 +117,9 @@ class Viewer:
         delivery, now = self.delivery, self._now
         while True:
             time = now() if delivery.is_paced else 0.0
+            if self._is_expired:
+                await self._finish(send_body)
+                return
             if frames := delivery.take(time):
                 self.took.notify()
                 self.took_at = self._sending_since = now()  # `timed`, spelled out: saves a coroutine a line
@@ -170,8 +178,12 @@ class Viewer:
                 self.end(Gone.STALLED)
                 return inf
             return min(self._sending_since + send_timeout, now + heartbeat)
+        if now >= self._expires and not self._is_expired:
+            self._is_expired = True
+            self._rouse()
         if now >= self.took_at + heartbeat and not self._heartbeat_due:
             self._heartbeat_due = True
             self._rouse()
         silent_until = inf if self._heartbeat_due else self.took_at + heartbeat
-        return min(silent_until, now + heartbeat, now + send_timeout)
+        expires = inf if self._is_expired else self._expires
+        return min(silent_until, now + heartbeat, now + send_timeout, expires)

@@ -1,4 +1,4 @@
-"""The runs of this process, by token and by the idempotency key that started them.
+"""The runs of this process, by token and by the key that started them.
 
 The store runs on the calls it gets: each one forgets the runs that have expired, and a bound on bytes holds in between.
 Time comes in as an argument.
@@ -6,75 +6,110 @@ Time comes in as an argument.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
+from math import inf
 from typing import Final, NamedTuple
 
 from ..relay.run import Run
 
-__all__ = ["MemoryStore"]
+__all__ = ["DEFAULT_KEEP", "DEFAULT_KEEP_BYTES", "Key", "MemoryStore"]
 
-#: Seconds for which a finished run can be resumed. Its end may be lost with a connection, and a browser comes back
-#: `retry` ms after it, or once it has a network again.
-KEEP_FINISHED: Final = 60.0
-#: Bytes that all finished runs together may hold.
-MAX_FINISHED_BYTES: Final = 64 * 1024 * 1024
+#: Seconds. The end of a run may be lost with a connection, and a browser comes back `retry_ms` after it, or once it has
+#: a network again.
+DEFAULT_KEEP: Final = 60.0
+#: Bytes: eight runs that filled the default `replay`, or thousands that printed little.
+DEFAULT_KEEP_BYTES: Final = 64 * 1024 * 1024
 #: Bytes that a run holds besides its log. They bound the number of finished runs that printed little.
 RUN_SIZE: Final = 16 * 1024
 
 
-class _Finished(NamedTuple):
+class Key(NamedTuple):
+    """What makes requests share a run."""
+
+    #: The identity that sent the key: the same word of another identity is another key.
+    owner: str | None
+    word: str
+    #: Whether it stands for one exec, however often it comes. Otherwise a run that is over is started anew.
+    is_idempotency_key: bool
+
+
+class _Resting(NamedTuple):
+    """A run that is over and has no viewer."""
+
     expires: float
-    run: Run
-    size: int  # bytes it holds, counted when it finished
+    size: int
 
 
 class MemoryStore:
-    """The runs of one process."""
+    """The runs of one process.
 
-    def __init__(self) -> None:
+    Args:
+        keep: seconds that a run can be read after its end, and after its last viewer has left; `None` for no limit.
+        keep_bytes: bytes that all runs together may hold which are over and have no viewer; `None` for no limit. The
+            newest of them is always kept.
+    """
+
+    def __init__(self, keep: float | None = DEFAULT_KEEP, keep_bytes: int | None = DEFAULT_KEEP_BYTES) -> None:
+        self._keep = inf if keep is None else keep
+        self._keep_bytes = inf if keep_bytes is None else keep_bytes
         self._runs: dict[str, Run] = {}
-        self._tokens: dict[str, str] = {}  # by idempotency key
-        self._keys: dict[str, str] = {}  # by token
-        self._finished: deque[_Finished] = deque()
-        self._finished_bytes = 0
+        self._tokens: dict[tuple[str | None, str], str] = {}  # by owner and word of the key
+        self._keys: dict[str, Key] = {}  # by token
+        self._resting: dict[Run, _Resting] = {}  # in the order in which they expire
+        self._resting_bytes = 0
 
     @property
     def runs(self) -> Collection[Run]:
         """The runs that go on, and the finished ones that can still be resumed."""
         return self._runs.values()
 
-    def add(self, run: Run, key: str | None) -> None:
-        """Adds a run that begins. `key` is the idempotency key of the request that started it."""
+    def add(self, run: Run, key: Key | None) -> None:
+        """Adds a run that begins. Requests with the same `key` find it from now on."""
         self._runs[run.token] = run
         if key is not None:
-            self._tokens[key], self._keys[run.token] = run.token, key
+            self._tokens[key[:2]], self._keys[run.token] = run.token, key
 
     def get(self, token: str, now: float) -> Run | None:
         """The run with this token; `None` if it is unknown or has expired."""
         self._expire(now)
         return self._runs.get(token)
 
-    def started_with(self, key: str, now: float) -> Run | None:
-        """The run that a request with this idempotency key started; `None` if it is unknown or has expired."""
+    def started_with(self, key: Key, now: float) -> Run | None:
+        """The run to share by this key; `None` if there is none, or a new one is to be started."""
         self._expire(now)
-        token = self._tokens.get(key)
-        return None if token is None else self._runs.get(token)
+        run = self._runs.get(self._tokens.get(key[:2], ""))
+        if run is None or (run.is_over and not self._keys[run.token].is_idempotency_key):
+            return None
+        return run
 
-    def finish(self, run: Run, now: float) -> None:
-        """Marks a run as finished. It stays for `KEEP_FINISHED`, for viewers that missed its end."""
-        finished = _Finished(now + KEEP_FINISHED, run, run.audience.log.kept + RUN_SIZE)
-        self._finished.append(finished)
-        self._finished_bytes += finished.size
+    def settle(self, run: Run, now: float) -> None:
+        """Begins a run's time if it is over and has no viewer, and ends it if it has one again. May be called again."""
+        if run.token not in self._runs:
+            return
+        self._wake(run)
+        if run.is_over and not run.audience.viewers:
+            resting = _Resting(now + self._keep, run.audience.log.kept + RUN_SIZE)
+            self._resting[run] = resting
+            self._resting_bytes += resting.size
         self._expire(now)
 
     def forget(self, run: Run) -> None:
         """Removes a run. A request may use its key again."""
-        del self._runs[run.token]
-        self._tokens.pop(self._keys.pop(run.token, ""), None)
+        self._wake(run)
+        self._runs.pop(run.token, None)
+        key = self._keys.pop(run.token, None)
+        if key is not None and self._tokens.get(key[:2]) == run.token:  # unless a newer run has it
+            del self._tokens[key[:2]]
+
+    def _wake(self, run: Run) -> None:
+        resting = self._resting.pop(run, None)
+        if resting is not None:
+            self._resting_bytes -= resting.size
 
     def _expire(self, now: float) -> None:
-        while self._finished and (self._finished[0].expires <= now or self._finished_bytes > MAX_FINISHED_BYTES):
-            finished = self._finished.popleft()
-            self._finished_bytes -= finished.size
-            self.forget(finished.run)
+        while self._resting:
+            run, resting = next(iter(self._resting.items()))
+            is_too_much = self._resting_bytes > self._keep_bytes and len(self._resting) > 1
+            if now < resting.expires and not is_too_much:
+                return
+            self.forget(run)

@@ -42,6 +42,15 @@ class Dialect(Protocol):
         """
         ...
 
+    def own_frame(self, kind: str, body: Body) -> bytes:
+        """A frame of the bridge's own, without id and blank line; empty if `has_own_frames` is false.
+
+        Args:
+            kind: such as `start` or `error`.
+            body: what it says, as JSON; no key is called `type`.
+        """
+        ...
+
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
         """The notice to one viewer that it misses frames; empty if `has_own_frames` is false.
 
@@ -74,6 +83,9 @@ class _Lines(ABC):
 
     def mapper(self, shape: Shape, *, numbered: bool) -> Mapper:
         return LineMapper(self, shape)
+
+    def own_frame(self, kind: str, body: Body) -> bytes:
+        return self.render(kind, body)
 
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
         body = {"dropped": dropped} if size is None else {"dropped": dropped, "bytes": size}
@@ -116,6 +128,9 @@ class _Verbatim:
 
     def mapper(self, shape: Shape, *, numbered: bool) -> Mapper:
         return VerbatimMapper(shape, numbered=numbered)
+
+    def own_frame(self, kind: str, body: Body) -> bytes:
+        return b""
 
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
         return b""

@@ -18,6 +18,7 @@ __all__ = [
     "Parts",
     "Place",
     "event_id",
+    "gone",
     "is_token",
     "new_token",
     "read_place",
@@ -30,8 +31,10 @@ ID_LINE: Final = rb"(?:id: [^\n]*\n)?"
 #: Random bytes in a run's token: 96 bits, 16 characters.
 _TOKEN_BYTES: Final = 12
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16}")
-_EVENT_ID: Final = re.compile(r"([A-Za-z0-9_-]{16})\.([0-9]{1,18})")
+_EVENT_ID: Final = re.compile(r"([A-Za-z0-9_-]{16})\.(?:(gone)|([0-9]{1,18})|.*)", re.DOTALL)
 _ANY_ID_LINE: Final = re.compile(rb"^id(?::[^\n]*)?\n", re.MULTILINE)
+#: Frames that no run has.
+_BEYOND: Final = 10**18
 #: Numbers whose last digits share a table.
 _TABLE_SIZE: Final = 1000
 
@@ -41,8 +44,8 @@ class Place(NamedTuple):
 
     #: The run.
     token: str
-    #: The frame that the viewer saw last; 0 before the first.
-    number: int
+    #: The frame that the viewer saw last; 0 before the first. `None` if the viewer was told that there is no such run.
+    number: int | None
 
 
 def new_token() -> str:
@@ -60,10 +63,24 @@ def event_id(token: str, number: int) -> str:
     return f"{token}.{number}"
 
 
+def gone(token: str, frame: bytes) -> bytes:
+    """A frame that tells a viewer why it cannot follow a run. A browser comes back with its id once.
+
+    Args:
+        frame: its lines, without id and blank line.
+    """
+    return b"id: %b.gone\n%b\n\n" % (token.encode(), frame)
+
+
 def read_place(event_id: str) -> Place | None:
-    """Reads an event id; `None` if it has another form."""
+    """Reads an event id; `None` if it has another form.
+
+    An id of ours that was garbled behind its token is a place that no run reaches.
+    """
     match = _EVENT_ID.fullmatch(event_id)
-    return None if match is None else Place(match[1], int(match[2]))
+    if match is None:
+        return None
+    return Place(match[1], None if match[2] else int(match[3] or _BEYOND))
 
 
 def without_ids(frames: bytes) -> bytes:

@@ -8,8 +8,8 @@ The contract of every mapper, stated once:
   it over as it is.
 * After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return zero frames.
 * `gap` and `fail` say what only the bridge can know, in dialects that have frames of their own.
-* `exited` tells whether the frames so far say that the work itself has ended. `close` frees what is held back and
-  keeps `exited` and `finished`; it is the last call.
+* `ending` is what the frames so far say of the end: an `Exit`, which means that the work itself has ended, a
+  `Failure`, or `None`. `close` frees what is held back and keeps `ending` and `finished`; it is the last call.
 
 What an object means is the business of `shapes`; how a frame is spelled comes from a dialect. Numbering comes
 afterwards.
@@ -48,7 +48,7 @@ class Mapper(Protocol):
     finished: bool
 
     @property
-    def exited(self) -> bool: ...
+    def ending(self) -> Exit | Failure | None: ...
 
     def map(self, frames: bytes) -> Parts: ...
     def flush(self) -> Parts: ...
@@ -76,7 +76,7 @@ class LineMapper:
         "_held",
         "_render",
         "_shape",
-        "exited",
+        "ending",
         "finished",
         "heads",
         "unfinished",
@@ -86,7 +86,7 @@ class LineMapper:
         self.heads = spelling.heads
         self.unfinished = 0
         self.finished = False
-        self.exited = False
+        self.ending: Exit | Failure | None = None
         self._all_heads = spelling.heads
         self._render = spelling.render
         self._shape = shape
@@ -115,7 +115,7 @@ class LineMapper:
 
     def fail(self, code: str, message: str) -> Parts:
         """The terminal frame of a run that ended before an exit was seen."""
-        return _parts([] if self.finished else self._end("error", {"code": code, "message": message}))
+        return _parts([] if self.finished else self._end("error", Failure({"code": code, "message": message})))
 
     def close(self) -> None:
         """Forgets unfinished lines."""
@@ -130,10 +130,9 @@ class LineMapper:
         if isinstance(meaning, Output):
             return self._piece(meaning) if meaning.is_piece else self._lines(meaning)
         if isinstance(meaning, Exit):
-            self.exited = True
-            return self._end("exit", meaning.body)
+            return self._end("exit", meaning)
         if isinstance(meaning, Failure):
-            return self._end("error", meaning.body)
+            return self._end("error", meaning)
         return [self._render(meaning.kind, meaning.body)]
 
     def _lines(self, output: Output) -> list[bytes]:
@@ -164,9 +163,10 @@ class LineMapper:
         head = self._all_heads[UPSTREAM_HEADS[stream.encode()]]
         return first + [head + text + b'"}' for text in write_json(lines[1:])[2:-2].split(b'","')]
 
-    def _end(self, kind: str, body: Body) -> list[bytes]:
+    def _end(self, kind: str, ending: Exit | Failure) -> list[bytes]:
         self.finished = True
-        return [*self._take_held(), self._render(kind, body)]
+        self.ending = ending
+        return [*self._take_held(), self._render(kind, ending.body)]
 
     def _take_held(self, *streams: str) -> list[bytes]:
         """The beginnings of lines, of some streams or of all, marked `partial`."""
@@ -189,7 +189,7 @@ class VerbatimMapper:
         numbered: whether the frames will get ids.
     """
 
-    __slots__ = ("_exited", "_last", "_numbered", "_shape")
+    __slots__ = ("_ending", "_last", "_numbered", "_shape")
 
     heads = _NO_HEADS
     unfinished = 0
@@ -199,12 +199,12 @@ class VerbatimMapper:
         self._shape = shape
         self._numbered = numbered
         self._last = b""  # from the last frame that carries data on, or a little earlier
-        self._exited = False
+        self._ending: Exit | Failure | None = None
 
     @property
-    def exited(self) -> bool:
-        """Whether the last frame that carries data tells of an exit. Costs a parse until `close`."""
-        return self._exited or self._ends_in_exit()
+    def ending(self) -> Exit | Failure | None:
+        """What the last frame that carries data says of the end. Costs a parse until `close`."""
+        return self._ending or self._last_ending()
 
     def map(self, frames: bytes) -> Parts:
         """Maps whole frames. In a large chunk, counting them by their beginning saves a look for extra blank lines."""
@@ -225,19 +225,21 @@ class VerbatimMapper:
         return _parts([])
 
     def fail(self, code: str, message: str) -> Parts:
+        self._ending = self.ending or Failure({"code": code, "message": message})
         return _parts([])
 
     def close(self) -> None:
-        """Settles `exited` and forgets the frames that it was read from."""
-        self._exited = self.exited
+        """Settles `ending` and forgets the frames that it was read from."""
+        self._ending = self.ending
         self._last = b""
 
-    def _ends_in_exit(self) -> bool:
+    def _last_ending(self) -> Exit | Failure | None:
         for frame in reversed(split(self._last)):
             event = parse_frame(frame)
             if event.data is not None:
-                return isinstance(read(event, self._shape), Exit)
-        return False
+                meaning = read(event, self._shape)
+                return meaning if isinstance(meaning, Exit | Failure) else None
+        return None
 
 
 def _from_last_data(frames: bytes) -> bytes:

@@ -12,7 +12,7 @@ from .dialects import Dialect
 from .frames import Discard, FrameSplitter
 from .ids import FrameIds, Parts
 from .plain import map_plain
-from .shapes import Shape
+from .shapes import Exit, Failure, Shape
 
 __all__ = ["Pipeline"]
 
@@ -46,9 +46,14 @@ class Pipeline:
         self.discards: Sequence[Discard] = ()
 
     @property
+    def ending(self) -> Exit | Failure | None:
+        """How the run ended, as far as its frames tell; `None` if it goes on, or its frames do not tell."""
+        return self._mapper.ending
+
+    @property
     def exited(self) -> bool:
         """Whether the frames so far say that the work itself has ended."""
-        return self._mapper.exited
+        return isinstance(self._mapper.ending, Exit)
 
     @property
     def discarded_frames(self) -> int:

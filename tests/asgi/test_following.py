@@ -7,6 +7,7 @@ from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from sse_bridge import RunInfo
 from tests.support.asgi import lines
 from tests.support.site import site
 from tests.support.work import ScriptedWork, exit_frame, stdout
@@ -75,11 +76,11 @@ async def test_authorize_decides_on_following_and_cancelling(anyio_backend: str,
     """It is asked on every way to an existing run. Whether a run may start is for `resolve` to say."""
     asked = []
 
-    def allows(request: Request, run: str) -> bool:
-        asked.append(run)
+    def allows(request: Request, run: RunInfo) -> bool:
+        asked.append(run.token)
         return request.headers.get("x-user") == "ada"
 
-    async def allows_later(request: Request, run: str) -> bool:
+    async def allows_later(request: Request, run: RunInfo) -> bool:
         return allows(request, run)
 
     work = ScriptedWork()
@@ -95,7 +96,8 @@ async def test_authorize_decides_on_following_and_cancelling(anyio_backend: str,
             await it.answer("DELETE", f"/{run}"),
             await it.answer("POST", idempotency_key="k"),
         ]
-        assert [page.status for page in refused] == [403] * 4
+        assert [page.status for page in refused] == [404] * 4
+        assert {page.error["code"] for page in refused} == {"run_unknown"}
         assert asked == [run] * 4
         other = it.open(path=f"/{run}", x_user="ada")
         await other.until(lambda: other.events)
@@ -108,7 +110,7 @@ async def test_authorize_decides_on_following_and_cancelling(anyio_backend: str,
 async def test_authorize_may_raise_its_own_answer(anyio_backend: str) -> None:
     """404 hides that there is a run."""
 
-    def allows(request: Request, run: str) -> bool:
+    def allows(request: Request, run: RunInfo) -> bool:
         raise HTTPException(404, "No.")
 
     work = ScriptedWork()

@@ -162,24 +162,26 @@ async def test_a_refusal_that_hangs_ends_the_viewer_after_send_timeout() -> None
 
 
 async def test_a_server_that_cancels_the_request_gets_the_work_ended() -> None:
-    """hypercorn cancels requests when it stops."""
+    """The run has a task of its own, so its grace period begins as if the viewer had left."""
     work, page = ScriptedWork(), Page()
 
     async def resolve(request: Request) -> ScriptedWork:
         return work
 
-    bridge = SSEBridge(None, resolve)
+    bridge = SSEBridge(None, resolve, grace=5)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bridge, page.scope, page.receive, page.send)
         await page.until(lambda: page.content)
         tasks.cancel_scope.cancel()
+    assert work.cancels == 0
+    await anyio.sleep(5.1)
 
     assert work.cancels == 1
     assert work.closed.is_set()
 
 
-async def test_followers_are_told_when_the_hosting_request_is_cancelled() -> None:
-    """The run ends for them with an error, and their responses are complete."""
+async def test_followers_keep_the_run_when_the_request_that_started_it_is_cancelled() -> None:
+    """daphne cancels a request ten seconds after its client has left."""
     work, host = ScriptedWork(), Page()
     async with site(work) as it:
         async with anyio.create_task_group() as server:
@@ -188,40 +190,12 @@ async def test_followers_are_told_when_the_hosting_request_is_cancelled() -> Non
             other = it.open(path=f"/{host.headers['sse-bridge-run']}")
             await other.until(lambda: other.content)
             server.cancel_scope.cancel()
-        await other.until(lambda: other.ended)
-
-    assert [said["code"] for said in other.objects] == ["bridge_failed"]
-    assert work.cancels == 1
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks in random order
-async def test_followers_are_told_when_the_hosting_request_is_cancelled_before_the_run_begins() -> None:
-    """The run is ended unread and forgotten."""
-    work = ScriptedWork()
-
-    async def resolve(request: Request) -> ScriptedWork:
-        return work
-
-    async with site(resolve=resolve) as it:
-        host, hosting = Page("POST", headers={"Idempotency-Key": "k"}), anyio.CancelScope()
-
-        async def visit_until_cancelled() -> None:
-            with hosting:
-                await it.bridge(host.scope, host.receive, host.send)
-
-        it.tasks.start_soon(visit_until_cancelled)
-        other = it.open("POST", idempotency_key="k")
-        while it.bridge.statistics().viewers < 2:
-            await anyio.lowlevel.checkpoint()
-        hosting.cancel()
-        await other.until(lambda: other.ended)
-        assert it.bridge.statistics().runs == ()
-        work.feed(exit_frame())
+        work.feed(stdout("a"), exit_frame())
         work.finish()
-        again = await it.answer("POST", idempotency_key="k")
+        await other.until(lambda: other.ended)
 
-    assert other.error["code"] == "cancelled"
-    assert again.status == 200
+    assert [said["type"] for said in other.objects] == ["stdout", "exit"]
+    assert work.cancels == 0
 
 
 # -- something fails that should not
@@ -245,13 +219,13 @@ class Odd(Page):
     """A page behind a middleware with a bug."""
 
     async def send(self, message: Any) -> None:
-        if message.get("body", b"").endswith(b"}\n\n"):
+        if b'"line"' in message.get("body", b""):
             raise ZeroDivisionError("a middleware's bug")
         await super().send(message)
 
 
 async def test_a_bug_behind_the_first_viewer_leaves_the_run_to_the_others() -> None:
-    """The exception gets out of its request once the run that the request hosts is over."""
+    """The exception gets out of its own request, although that request started the run."""
     work = ScriptedWork()
     outcome: list[BaseException] = []
     async with site(work) as it:
@@ -269,12 +243,11 @@ async def test_a_bug_behind_the_first_viewer_leaves_the_run_to_the_others() -> N
         await other.until(lambda: other.content)
         work.feed(stdout("a"))
         await other.until(lambda: other.events)
-        assert not outcome
+        assert len(outcome) == 1
         work.feed(exit_frame())
         work.finish()
 
     assert lines(other) == ["a", "exit"]
-    assert len(outcome) == 1
     assert work.cancels == 0
 
 

@@ -1,18 +1,28 @@
-"""Refusals: which HTTP status a run gets that has no stream, and what its body says."""
+"""Refusals: which HTTP status a run gets that has no stream, what its body says, and how it looks as a frame."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import anyio
 import pytest
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from sse_bridge import SSEBridge, UpstreamRefused
-from sse_bridge.asgi import hosting, refusals
+from sse_bridge.asgi import hosting
+from sse_bridge.asgi.refusals import Refusal, send_refusal
 from sse_bridge.relay.ending import Cause
+from sse_bridge.wire.dialects import DIALECTS, NAMED, TYPED, VERBATIM
 from tests.support.asgi import Page
+from tests.support.site import site
 from tests.support.work import ScriptedWork
 
 pytestmark = pytest.mark.anyio
+
+TOKEN = "t" * 16
+BROWSER = {"accept": "text/event-stream"}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +30,7 @@ pytestmark = pytest.mark.anyio
     [
         (Cause.CANCELLED, 410, None),
         (Cause.ABANDONED, 410, None),
+        (Cause.TIME_LIMIT, 410, None),
         (Cause.SERVER_STOPPED, 503, "2"),
         (Cause.BRIDGE_FAILED, 500, None),
     ],
@@ -29,7 +40,7 @@ async def test_each_cause_in_the_bridge_has_a_status_of_its_own(
 ) -> None:
     """The upstream is not to blame, so none of them is a 502."""
     page = Page()
-    await refusals.send_refusal(page.send, cause)
+    await send_refusal(page.send, Refusal.of_run(cause), TOKEN, None)
 
     assert (page.status, page.headers.get("retry-after")) == (status, retry_after)
     assert page.error == {"code": cause.code, "message": cause.message, "request_id": None}
@@ -39,7 +50,7 @@ async def test_an_upstreams_refusal_carries_its_own_status(anyio_backend: str) -
     """With its request id, and the wait rounded up to whole seconds, at least one."""
     page = Page()
     error = UpstreamRefused("Busy.", code="busy", status=503, retry_after=0.2, request_id="req_1")
-    await refusals.send_refusal(page.send, error)
+    await send_refusal(page.send, Refusal.of_run(error), TOKEN, None)
 
     assert (page.status, page.headers["retry-after"]) == (503, "1")
     assert page.error == {"code": "busy", "message": "Busy.", "request_id": "req_1"}
@@ -49,7 +60,7 @@ async def test_a_run_that_is_deleted_before_the_answer_is_gone(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """410 stops an `EventSource`, and says that the bridge ended the run."""
-    monkeypatch.setattr(hosting, "new_token", lambda: "t" * 16)
+    monkeypatch.setattr(hosting, "new_token", lambda: TOKEN)
     work = ScriptedWork(answers=False)
     bridge = SSEBridge(None, lambda request: work, commit_after=None)
     page = Page()
@@ -57,7 +68,7 @@ async def test_a_run_that_is_deleted_before_the_answer_is_gone(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bridge, page.scope, page.receive, page.send)
             await work.started.wait()
-            delete = Page("DELETE", "/" + "t" * 16)
+            delete = Page("DELETE", f"/{TOKEN}")
             await bridge(delete.scope, delete.receive, delete.send)
 
     assert delete.status == 204
@@ -65,11 +76,85 @@ async def test_a_run_that_is_deleted_before_the_answer_is_gone(
     assert work.cancels == 1
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (418, "im_a_teapot"), (499, "http_499")])
-async def test_an_applications_refusal_keeps_its_status(anyio_backend: str, status: int, code: str) -> None:
-    """Also a status that no table knows."""
+@pytest.mark.parametrize(
+    ("status", "code", "detail"),
+    [
+        (404, "not_found", "No."),
+        (418, "im_a_teapot", {"reason": "tea", "cups": 2}),
+        (499, "http_499", ["a", "list"]),
+    ],
+)
+async def test_an_applications_refusal_keeps_its_status_and_detail(
+    anyio_backend: str, status: int, code: str, detail: Any
+) -> None:
+    """Also a status that no table knows, and a detail that is no text."""
     page = Page()
-    await refusals.send_http_exception(page.send, HTTPException(status, "No.", headers={"X-Why": "because"}))
+    raised = HTTPException(status, detail, headers={"X-Why": "because"})
+    await send_refusal(page.send, Refusal.of_exception(raised), TOKEN, None)
 
     assert (page.status, page.headers["x-why"]) == (status, "because")
-    assert page.error == {"code": code, "message": "No.", "request_id": None}
+    assert page.error == {"code": code, "message": detail, "request_id": None}
+
+
+@pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])
+async def test_a_refusal_as_a_frame_tells_the_status_and_sends_the_browser_away(
+    anyio_backend: str, dialect: Any
+) -> None:
+    """The id of the frame is one that gets 204 the next time."""
+    page = Page()
+    await send_refusal(page.send, Refusal(404, "not_found", "No.", "req_1"), TOKEN, dialect)
+
+    (event,) = page.events
+    assert (page.status, page.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert event.id == f"{TOKEN}.gone"
+    said = json.loads(event.data or "")
+    assert said.pop("type", event.type) == "error"
+    assert said == {"code": "not_found", "message": "No.", "status": 404, "request_id": "req_1"}
+    assert page.ended
+
+
+async def test_a_passing_refusal_as_a_frame_only_says_when_to_come_back(anyio_backend: str) -> None:
+    """503: the browser asks again by itself, without a place, and so starts anew."""
+    page = Page()
+    await send_refusal(page.send, Refusal(503, "busy", "Busy.", retry_after=2.5), TOKEN, TYPED)
+
+    assert (page.status, page.content) == (200, b"retry: 2500\n")
+    assert page.ended
+
+
+@pytest.mark.parametrize(("status", "dialect"), [(204, TYPED), (404, VERBATIM)])
+async def test_some_refusals_stay_statuses(anyio_backend: str, status: int, dialect: Any) -> None:
+    """204 stops an `EventSource` already, and `verbatim` has no frames of the bridge's."""
+    page = Page()
+    await send_refusal(page.send, Refusal(status, "over", "Over."), TOKEN, dialect)
+
+    assert page.status == status
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - {"verbatim"}))
+async def test_every_kind_of_refusal_reaches_a_page_as_a_frame(anyio_backend: str, dialect: str) -> None:
+    """What the application raises, what the upstream says, and an unknown run. Programs get statuses all the same."""
+
+    async def resolve(request: Request) -> ScriptedWork:
+        if "login" not in request.headers:
+            raise HTTPException(401, "Log in first.")
+        return ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404))
+
+    async with site(resolve=resolve, refusals="frame", dialect=dialect) as it:
+        pages = [
+            await it.answer(**BROWSER),
+            await it.answer(login="1", **BROWSER),
+            await it.answer(path=f"/{TOKEN}", **BROWSER),
+        ]
+        program = await it.answer()
+        again = [await it.answer(seen=page.events[0].id, **BROWSER) for page in pages]
+
+    said = [json.loads(page.events[0].data or "") for page in pages]
+    assert [(one["status"], one["code"]) for one in said] == [
+        (401, "unauthorized"),
+        (404, "not_found"),
+        (404, "run_unknown"),
+    ]
+    assert [page.status for page in pages] == [200] * 3
+    assert [page.status for page in again] == [204] * 3
+    assert program.status == 401

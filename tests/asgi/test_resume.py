@@ -42,7 +42,7 @@ async def test_a_viewer_comes_back_to_where_it_was() -> None:
     assert lines(second) == ["b", "c", "d", "exit"]
     assert ids(second) == [2, 3, 4, 5]
     assert second.headers["sse-bridge-run"] == run
-    assert second.content.startswith(f"retry: 2000\nid: {run}.1\n\n".encode())
+    assert second.content.startswith(f"retry: 2000\nid: {run}.2\n".encode())
     assert it.starts == 1
     assert work.cancels == 0
 
@@ -83,19 +83,26 @@ async def test_an_end_that_was_lost_is_delivered_again() -> None:
 
 
 async def test_a_run_that_has_expired_is_not_started_again() -> None:
-    """A viewer that comes back to it gets 204. `DELETE` gets 404."""
+    """A program gets 404. A browser gets a frame that says so, and 204 when it comes back with the id of that frame."""
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
-    async with site(work, within=100) as it:
+    async with site(work, within=300) as it:
         first = await it.answer()
         run = first.headers["sse-bridge-run"]
         await anyio.sleep(59)
         assert (await it.answer(seen=f"{run}.0")).status == 200
-        await anyio.sleep(1)
+        await anyio.sleep(59)  # from the last viewer's leaving
+        assert (await it.answer(seen=f"{run}.0")).status == 200
+        await anyio.sleep(60)
 
-        assert (await it.answer(seen=f"{run}.0")).status == 204
-        assert (await it.answer(path=f"/{run}")).status == 204
+        for path, seen in (("/", f"{run}.0"), (f"/{run}", None)):
+            program = await it.answer(path=path, seen=seen)
+            browser = await it.answer(path=path, seen=seen, accept="text/event-stream")
+            assert (program.status, program.error["code"]) == (404, "run_unknown")
+            assert (browser.status, browser.objects[0]["code"]) == (200, "run_unknown")
+            assert [event.id for event in browser.events] == [f"{run}.gone"]
+            assert (await it.answer(path=path, seen=f"{run}.gone")).status == 204
         assert (await it.answer("DELETE", f"/{run}")).status == 404
     assert it.starts == 1
 
@@ -119,12 +126,12 @@ async def test_a_viewer_that_comes_back_too_late_is_told() -> None:
 
 @pytest.mark.parametrize(
     "seen",
-    ["RUN.2", "RUN.999999999999999999", "RUN.", "RUN.-1", "RUN.1x", "RUN", "xxxxxxxxxxxxxxxx.1", "ümlaut", "." * 3000,
-     "RUN.0000000000000000001", "RUN .0", "RUN.0 ", "' OR 1=1 --", "RUN.٣"],
+    ["RUN.2", "RUN.999999999999999999", "RUN.", "RUN.-1", "RUN.1x", "xxxxxxxxxxxxxxxx.1", "RUN.0000000000000000001",
+     "RUN.0 ", "RUN.٣"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_forged_id_gets_204(seen: str, method: str) -> None:
-    """Ids that are garbled, foreign or ahead of the run are all answered alike."""
+async def test_a_place_that_does_not_exist_starts_nothing(seen: str, method: str) -> None:
+    """Ids that are garbled, of another run or ahead of the run are all answered as an unknown run is."""
     work = ScriptedWork()
     async with site(work) as it:
         first = it.open()
@@ -134,21 +141,36 @@ async def test_a_forged_id_gets_204(seen: str, method: str) -> None:
         work.feed(exit_frame())
         work.finish()
 
-    assert (forged.status, forged.content) == (204, b"")
+    assert (forged.status, forged.error["code"]) == (404, "run_unknown")
     assert it.starts == 1
     assert lines(first) == ["a", "exit"]
 
 
-async def test_an_id_that_is_not_utf_8_gets_204() -> None:
+async def test_an_id_that_is_not_utf_8_is_no_place() -> None:
     """Browsers send UTF-8, but any client may send any bytes."""
-    async with site() as it:
+    work = ScriptedWork()
+    work.feed(exit_frame())
+    work.finish()
+    async with site(work) as it:
         page = Page()
         page.scope["headers"] = [(b"last-event-id", b"\xff\xfe.1")]
         it.visit(page)
         await page.until(lambda: page.ended)
 
-    assert page.status == 204
-    assert it.starts == 0
+    assert lines(page) == ["exit"]
+
+
+@pytest.mark.parametrize("seen", ["7", "ümlaut", "." * 3000, "' OR 1=1 --", "abc.1"])
+async def test_an_id_of_another_form_is_no_place(seen: str) -> None:
+    """The page had its events from elsewhere before."""
+    work = ScriptedWork()
+    work.feed(exit_frame())
+    work.finish()
+    async with site(work) as it:
+        page = await it.answer(seen=seen)
+
+    assert lines(page) == ["exit"]
+    assert it.starts == 1
 
 
 @pytest.mark.parametrize("seen", [0, 3])
@@ -171,4 +193,4 @@ async def test_a_viewer_is_told_what_is_no_longer_kept(seen: int) -> None:
     assert gap["type"] == "gap"
     assert seen + gap["dropped"] + len(rest) == 21
     assert ids(late) == list(range(seen + gap["dropped"], 22))
-    assert late.content.startswith(f"retry: 2000\nid: {run}.{seen}\n\nid: {run}.{seen + gap['dropped']}\n".encode())
+    assert late.content.startswith(b"retry: 2000\nid: ")

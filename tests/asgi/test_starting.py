@@ -36,7 +36,7 @@ async def test_a_run_from_start_to_exit() -> None:
     run = page.headers["sse-bridge-run"]
     assert page.status == 200
     assert page.content.decode() == (
-        f"retry: 2000\nid: {run}.0\n\n"
+        f'retry: 2000\nid: {run}.0\ndata: {{"type":"start","run":"{run}"}}\n\n'
         f'id: {run}.1\ndata: {{"type":"stdout","line":"Starting data pipeline..."}}\n\n'
         f'id: {run}.2\ndata: {{"type":"stdout","line":"batch 1"}}\n\n'
         f'id: {run}.3\ndata: {{"type":"exit","code":0}}\n\n'
@@ -112,7 +112,7 @@ async def test_verbatim_adds_only_comments() -> None:
     async with visiting(work, dialect="verbatim") as page:
         pass
 
-    assert page.content == b": heartbeat\n\nretry: 5\nid: 7\ndata: x\n\n"
+    assert page.content == b": heartbeat\nretry: 5\nid: 7\ndata: x\n\n"
 
 
 async def test_heartbeats_go_out_in_silence() -> None:
@@ -123,12 +123,12 @@ async def test_heartbeats_go_out_in_silence() -> None:
         times = []
         for number in range(1, 4):
             before = anyio.current_time()
-            await page.until(lambda: page.content.count(b": heartbeat\n\n") == number, 20)  # noqa: B023
+            await page.until(lambda: page.content.count(b": heartbeat\n") == number, 20)  # noqa: B023
             times.append(anyio.current_time() - before)
         work.feed(stdout("a"))
         await page.until(lambda: page.events)
         before = anyio.current_time()
-        await page.until(lambda: page.sent[-1]["body"] == b": heartbeat\n\n", 20)
+        await page.until(lambda: page.sent[-1]["body"] == b": heartbeat\n", 20)
         times.append(anyio.current_time() - before)
         page.leave()
 

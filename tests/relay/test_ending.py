@@ -115,5 +115,11 @@ async def test_letting_go_does_not_wait_for_the_work(
 
 def test_each_cause_has_a_code_and_a_sentence() -> None:
     """Codes are stable words for programs; messages are whole sentences for people."""
-    assert [cause.code for cause in Cause] == ["cancelled", "abandoned", "server_stopped", "bridge_failed"]
+    assert [cause.code for cause in Cause] == [
+        "cancelled",
+        "abandoned",
+        "server_stopped",
+        "time_limit",
+        "bridge_failed",
+    ]
     assert all(cause.message.endswith(".") for cause in Cause)

@@ -16,6 +16,10 @@ from sse_bridge.wire.events import Event
 from sse_bridge.wire.frames import FrameSplitter
 
 
+def is_start(event: Event) -> bool:
+    return event.type == "start" or (event.data or "").startswith('{"type":"start",')
+
+
 class Page:
     """One request. Hand `page.scope, page.receive, page.send` to the application.
 
@@ -100,9 +104,14 @@ class Page:
         return len(self.sent) > 1 and not self.sent[-1]["more_body"]
 
     @property
-    def events(self) -> list[Event]:
-        """The events that an `EventSource` would have dispatched so far."""
+    def dispatched(self) -> list[Event]:
+        """What an `EventSource` would have dispatched so far."""
         return [event for event in events.parse(FrameSplitter(None).feed(self.content)) if event.data is not None]
+
+    @property
+    def events(self) -> list[Event]:
+        """The same without `start`, which comes before anything that the run says."""
+        return [event for event in self.dispatched if not is_start(event)]
 
     @property
     def objects(self) -> list[dict[str, Any]]:

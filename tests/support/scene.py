@@ -13,6 +13,7 @@ from anyio import wait_all_tasks_blocked
 
 from sse_bridge.flow.policy import Block, Policy
 from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.info import RunFacts
 from sse_bridge.relay.options import RunOptions, ViewerOptions
 from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
@@ -50,7 +51,7 @@ class Scene:
         self.totals = Totals()
         self.clock: Clock = HandClock() if by_hand else Clock()
         run_options = RunOptions(dialect=DIALECTS[dialect], **{**defaults, **options})
-        self.run = Run("tokentokentokent", work, run_options, self.totals, self.clock)
+        self.run = Run(RunFacts("tokentokentokent", None, work), work, run_options, self.totals, self.clock)
         self.audience = self.run.audience
         self.viewer = self.view(policy or Block(high_water))
 

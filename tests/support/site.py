@@ -96,6 +96,6 @@ def never(request: Request) -> ScriptedWork:
 
 def retry_of(page: Page) -> int:
     """The milliseconds after which the page was told to come back, when its stream ended."""
-    found = re.search(rb"\n\nretry: (\d+)\n\n\Z", page.content)
+    found = re.search(rb"\n\nretry: (\d+)\n\Z", page.content)
     assert found is not None, page.content
     return int(found[1])

@@ -22,11 +22,15 @@ class ScriptedWork:
         refusal: raised instead of opening the stream.
         answers: whether the upstream answers at once; otherwise the test calls `answer`.
         outcome: what `cancel` returns; a value other than a `Cancelled` makes it hang.
+        command: works with the same one are equal, as sources are compared by value.
     """
 
     shape = EXEC
 
-    def __init__(self, *, refusal: Exception | None = None, answers: bool = True, outcome: object = None) -> None:
+    def __init__(
+        self, *, refusal: Exception | None = None, answers: bool = True, outcome: object = None, command: str = "ls"
+    ) -> None:
+        self.command = command
         self.may_run = False
         self.started = anyio.Event()
         self.closed = anyio.Event()
@@ -43,6 +47,11 @@ class ScriptedWork:
         self._outcome = outcome or Cancelled.CONFIRMED
         self._items: deque[bytes | Exception | None] = deque()
         self._more = Signal()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ScriptedWork) and self.command == other.command
+
+    __hash__ = None  # type: ignore[assignment]
 
     # the script
 

@@ -21,6 +21,7 @@ from sse_bridge import (
     Block,
     BridgeError,
     BridgeStatistics,
+    BridgeUnavailable,
     Cancelled,
     CancelStatistics,
     Coalesce,
@@ -28,13 +29,17 @@ from sse_bridge import (
     Drop,
     EventStream,
     HTTPUpstream,
+    KeyConflict,
     Miosa,
+    Outcome,
     Policy,
+    RunInfo,
     RunStatistics,
     SandboxExec,
     Source,
     SSEBridge,
     SSEBridgeMiddleware,
+    StartedRun,
     Stream,
     TokenBucket,
     Upstream,
@@ -86,8 +91,29 @@ def rate_for(request: Request) -> TokenBucket | None:
     return TokenBucket(1000, burst=50)
 
 
-async def may(request: Request, run: str) -> bool:
-    return run.isalnum()
+def who(request: Request) -> str | None:
+    return request.headers.get("x-user")
+
+
+async def may(request: Request, run: RunInfo) -> bool:
+    return run.owner == who(request) or run.started_at > 0 or run.state == "ended"
+
+
+async def key_of(request: Request) -> str | None:
+    return request.query_params.get("key")
+
+
+def on_start(run: RunInfo) -> None:
+    assert run.token
+    assert run.source
+
+
+async def on_end(run: RunInfo, outcome: Outcome) -> None:
+    seconds: float = outcome.duration
+    code: int | None = outcome.exit_code
+    said: tuple[str | None, str | None] = (outcome.error, outcome.message)
+    counts: tuple[int, int, Cancelled | None] = (outcome.lines, outcome.bytes, outcome.cancelled)
+    assert [run.owner, seconds, code, said, counts]
 
 
 bridge = SSEBridge(
@@ -105,7 +131,16 @@ bridge = SSEBridge(
     commit_after=None,
     cancel_timeout=1.5,
     ids=True,
+    identify=who,
     authorize=may,
+    key=key_of,
+    refusals="frame",
+    keep=None,
+    keep_bytes=None,
+    max_run_time=3600,
+    max_viewer_time=None,
+    on_start=on_start,
+    on_end=on_end,
     allow_cross_site=True,
     max_viewers=10,
     max_runs=10,
@@ -132,6 +167,11 @@ async def operate() -> tuple[int, float]:
     viewers: tuple[ViewerStatistics, ...] = runs[0].viewers
     cancels: CancelStatistics = statistics.cancels
     plain: dict[str, object] = asdict(statistics)
+    run: StartedRun = await bridge.start(sources[0], owner="ann", key="build-42", grace=None)
+    outcome: Outcome = await run.wait()
+    ended: Cancelled | None = await run.cancel()
+    assert run.info.token == run.token
+    assert outcome.cancelled is ended
     await bridge.shutdown()
     assert plain["cancels"]
     return viewers[0].frames_pending + cancels.confirmed, runs[0].bytes_kept
@@ -144,6 +184,10 @@ def handle(error: BridgeError) -> float | None:
             return error.retry_after if status == 503 else None
         case UpstreamError():
             return 0.0 if error.started_nothing else None
+        case BridgeUnavailable():
+            return error.retry_after
+        case KeyConflict():
+            return None
         case ConfigurationError():
             value_error: ValueError = error
             raise value_error
@@ -176,6 +220,7 @@ SSEBridge(miosa, resolve, policy="drop")  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, policy=Drop)  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, rate=1000)  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, grace="10")  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, refusals="frames")  # type: ignore[arg-type]
 SSEBridge(miosa, resolve, hartbeat=1)  # type: ignore[call-arg]
 SSEBridge(miosa, resolve, cancel_timeout=None)  # type: ignore[arg-type]
 SSEBridge(miosa, sources[0])  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def same(dialect: Dialect, upstream: list[bytes], *, whole: bool) -> None:
     assert mapped == canonical(mapped)
     assert seen(mapped) == seen(expected)
     assert fast.next == len(seen(expected)) + 1
-    assert (fast.finished, fast.exited, fast.unfinished) == (oracle.finished, oracle.exited, oracle.unfinished)
+    assert (fast.finished, fast.ending, fast.unfinished) == (oracle.finished, oracle.ending, oracle.unfinished)
     assert seen(fast.flush()) == seen(unnumbered([oracle.flush()]))
 
 

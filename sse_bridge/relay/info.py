@@ -1,0 +1,96 @@
+"""What an application is told about a run: while it goes on, and when it has ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import inf
+from typing import Literal, NamedTuple, TypeAlias
+
+from ..upstream.base import Cancelled, Source
+
+__all__ = ["Lifetime", "Outcome", "RunFacts", "RunInfo", "RunState"]
+
+#: `starting` until the upstream has answered, `ended` once the terminal frame is out.
+RunState: TypeAlias = Literal["starting", "running", "ended"]
+
+
+class RunFacts(NamedTuple):
+    """What is settled about a run before it begins."""
+
+    #: The run's public name.
+    token: str
+    #: The identity that starts it; `None` for an anonymous one.
+    owner: str | None
+    #: What it reads.
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run at one moment, for the application's eyes. `repr` leaves the token out."""
+
+    #: The run's public name. It lets its holder follow and end the run, unless the bridge knows identities.
+    token: str
+    #: The identity that started it; `None` for an anonymous one.
+    owner: str | None
+    #: What it reads: the source that `resolve` returned, or that `start` was given.
+    source: Source
+    #: Seconds since the epoch.
+    started_at: float
+    state: RunState
+
+    def __repr__(self) -> str:
+        return f"RunInfo({self.token[:6]}..., owner={self.owner!r}, source={self.source!r}, state={self.state!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    #: The command's exit code. `None` if it was not seen to exit, or the platform named none.
+    exit_code: int | None
+    #: The code of the `error` frame; `None` after an exit.
+    error: str | None
+    #: The message of the `error` frame; `None` after an exit.
+    message: str | None
+    #: Seconds from start to end.
+    duration: float
+    #: Frames before the terminal one. One frame is one line, except in `verbatim`.
+    lines: int
+    #: Bytes of all frames, as the dialect spells them.
+    bytes: int
+    #: How far ending the work got; `None` if the work ended by itself.
+    cancelled: Cancelled | None
+
+
+class Lifetime:
+    """When a run began, when it ended, and how long it may take.
+
+    Args:
+        now: seconds, on the clock of all later calls.
+        limit: seconds; infinity for no limit.
+    """
+
+    __slots__ = ("_began", "_ended", "ended_at", "expires", "started_at")
+
+    def __init__(self, now: float, limit: float = inf) -> None:
+        #: Seconds since the epoch.
+        self.started_at = time.time()
+        #: Seconds since the epoch; `None` while it goes on.
+        self.ended_at: float | None = None
+        #: When it has to end, on the clock.
+        self.expires = now + limit
+        self._began = now
+        self._ended = now
+
+    def end(self, now: float) -> None:
+        """The run has ended."""
+        self.ended_at = time.time()
+        self.expires = inf
+        self._ended = now
+
+    @property
+    def duration(self) -> float:
+        """Seconds from its beginning to its end."""
+        return self._ended - self._began
