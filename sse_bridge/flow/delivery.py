@@ -71,6 +71,7 @@ class Delivery:
         "_first",
         "_ids",
         "_is_plain",
+        "_lifted",
         "_log",
         "_merged",
         "_merges",
@@ -97,7 +98,10 @@ class Delivery:
         self._dialect = dialect
         self._ids = ids
         self._merges = policy.merges
-        buckets = [bucket for bucket in (rate, _bucket(policy)) if bucket is not None]
+        own = [] if policy.max_rate is None else [_bucket(policy.max_rate)]
+        buckets = own if rate is None else [*own, rate]
+        # While the run waits for the viewer, `max_rate` would slow the script, so its bucket is not asked.
+        self._lifted = 0 if policy.may_lose else len(own)
         self._pace = Pace(buckets, now) if buckets else None
         #: Whether time matters. Otherwise `now` may be anything.
         self.is_paced = self._pace is not None
@@ -148,12 +152,16 @@ class Delivery:
         cursor = self.cursor
         if self._is_plain:
             return cursor.take(BATCH)
-        most = None if self._pace is None else self._pace.available(now)
+        most = None if self._pace is None else self._pace.available(now, self._lifted if self._is_behind else 0)
         if most == 0:
             return b""
         gap = cursor.gap()
         notice = b"" if gap is None else self._dialect.missed(self._ids, gap.frames, gap.size, gap.last)
         return notice + (cursor.take(BATCH) if most is None and not self._merges else self._take_some(most))
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.cursor.pending > self.policy.high_water
 
     def _take_some(self, most: int | None) -> bytes:
         cursor = self.cursor
@@ -193,6 +201,6 @@ class Delivery:
         )
 
 
-def _bucket(policy: Policy) -> TokenBucket | None:
+def _bucket(max_rate: float) -> TokenBucket:
     """A bucket that spreads events evenly over the second, instead of allowing them all in its first moment."""
-    return None if policy.max_rate is None else TokenBucket(policy.max_rate, burst=1)
+    return TokenBucket(max_rate, burst=1)

@@ -16,6 +16,8 @@ __all__ = ["Pace", "TokenBucket"]
 _SECONDS_PER_WAKE_UP: Final = 0.05
 #: A token that lacks this little counts as whole. Clocks round, and a wait that ends a little early would spin.
 _MISSING_SHARE: Final = 1e-3
+#: Frames that may go out where no bucket is asked.
+_UNLIMITED: Final = 2.0**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,21 @@ class Pace:
         self._tokens = [float(bucket.capacity) for bucket in buckets]
         self._filled_at = now
 
-    def available(self, now: float) -> int:
-        """Frames that may go out now."""
+    def available(self, now: float, skipped: int = 0) -> int:
+        """Frames that may go out now.
+
+        Args:
+            skipped: how many buckets at the beginning of the list are not asked this time.
+        """
         passed = max(0.0, now - self._filled_at)
         self._filled_at = now
         for index, bucket in enumerate(self._buckets):
             self._tokens[index] = min(bucket.capacity, self._tokens[index] + passed * bucket.rate)
-        return int(min(self._tokens) + _MISSING_SHARE)
+        return int(min(self._tokens[skipped:], default=_UNLIMITED) + _MISSING_SHARE)
 
     def spend(self, frames: int) -> None:
-        """Takes the tokens of `frames` frames that went out."""
-        self._tokens = [tokens - frames for tokens in self._tokens]
+        """Takes the tokens of `frames` frames that went out. A bucket that was skipped may have had fewer."""
+        self._tokens = [max(0.0, tokens - frames) for tokens in self._tokens]
 
     def ready_at(self, now: float) -> float:
         """When to call `available` again after it returned 0."""

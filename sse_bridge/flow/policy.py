@@ -93,6 +93,7 @@ class Coalesce:
         high_water: bytes waiting to be handed to `send`, measured before merging. The frames of one chunk may exceed
             it.
         max_rate: the most events a second; `None` for unlimited. Any frame but a plain line is an event of its own.
+            While the run waits for the viewer, the limit is lifted.
         beyond: what happens to a viewer that is more than `high_water` behind. `"block"`: the run waits for it, as
             under `Block`. `"drop"`: the run reads on, and the viewer loses its oldest frames, as under `Drop`.
         stall_timeout: seconds that a viewer may hold the run up, as under `Block`. Irrelevant with `"drop"`.

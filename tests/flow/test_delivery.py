@@ -274,7 +274,7 @@ def test_up_to_a_size_of_the_log_it_is_certain_that_a_viewer_does_not_hold_the_r
 class Stepwise:
     """A policy that the library lacks: the run goes on only once the viewer has every frame."""
 
-    high_water: int = 10
+    high_water: int = 1000
     may_lose: bool = False
     merges: bool = True
     max_rate: float | None = 2.0
@@ -289,7 +289,7 @@ def test_a_delivery_asks_its_policy() -> None:
     source = Source()
     delivery = source.view(cast("Policy", Stepwise()))
     assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(False)) == (5.5, True, False)
-    assert delivery.calm_until == 10
+    assert delivery.calm_until == 1000
     source.print("a", "b")
     source.print("x" * 10_000)
 
@@ -346,6 +346,49 @@ def test_coalesce_sends_at_most_so_many_events_a_second() -> None:
     assert 20 <= len(page.events) <= 21
     assert page.events[0] == 0.0
     assert page.dropped == 0
+
+
+def alternate(source: Source, lines: int) -> None:
+    """Lines that cannot be merged."""
+    for number in range(lines):
+        source.print(str(number), kind=("stdout", "stderr")[number % 2])
+
+
+def test_a_viewer_that_holds_the_run_may_get_more_events_than_its_max_rate() -> None:
+    """Lines that cannot be merged would otherwise slow the script to `max_rate` lines a second."""
+    source = Source()
+    page = Page(source, source.view(Coalesce(high_water=2000, max_rate=10)))
+    alternate(source, 200)
+    assert page.delivery.holds(False)
+    assert page.read(0.0)
+    assert len(page.events) == 200
+    alternate(source, 4)  # it is below its mark again
+    events = len(page.events)
+    assert not page.read(0.05)
+    assert page.read(0.1)
+    assert len(page.events) == events + 1
+
+
+def test_a_viewer_that_may_lose_lines_keeps_to_its_max_rate() -> None:
+    """It holds no run, however far behind it is."""
+    source = Source()
+    page = Page(source, source.view(Coalesce(high_water=2000, max_rate=10, beyond="drop")))
+    alternate(source, 200)
+
+    for now in (0.0, 0.0, 0.1):
+        page.read(now)
+    assert page.events == [0.0, 0.1]
+
+
+def test_a_viewer_that_holds_the_run_keeps_to_its_rate() -> None:
+    """The application's own limit is meant to slow the script."""
+    source = Source()
+    page = Page(source, source.view(Coalesce(high_water=2000, max_rate=10), TokenBucket(20, burst=3)))
+    alternate(source, 200)
+
+    for now in (0.0, 0.0, 0.05):
+        page.read(now)
+    assert page.events == [0.0, 0.0, 0.0, 0.05]
 
 
 def test_without_a_rate_coalesce_merges_what_is_there() -> None:

@@ -29,3 +29,12 @@ def test_only_verbatim_leaves_the_upstreams_frames_alone() -> None:
         (True, True),
         (False, False),
     ]
+
+
+def test_the_bridge_has_frames_of_its_own_except_in_verbatim() -> None:
+    """They are spelled as the dialect spells any frame."""
+    body = {"run": "r"}
+
+    assert DIALECTS["typed"].own_frame("start", body) == b'data: {"type":"start","run":"r"}'
+    assert DIALECTS["named"].own_frame("start", body) == b'event: start\ndata: {"run":"r"}'
+    assert DIALECTS["verbatim"].own_frame("start", body) == b""
