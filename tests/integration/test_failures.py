@@ -18,6 +18,7 @@ import uvicorn
 from sse_bridge import EventStream, Miosa, SandboxExec, SSEBridge
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
+from tests.support.asgi import is_start
 from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
@@ -227,4 +228,4 @@ def test_any_event_stream_can_be_followed_with_its_own_headers(caplog: pytest.Lo
 
 def objects(response: httpx.Response) -> list[dict[str, Any]]:
     parsed = events.parse(FrameSplitter(None).feed(response.content))
-    return [json.loads(event.data) for event in parsed if event.data is not None]
+    return [json.loads(event.data) for event in parsed if event.data is not None and not is_start(event)]

@@ -40,6 +40,10 @@ POLICIES = {
 }
 
 
+#: What a response holds besides the run's frames.
+NOT_OF_THE_RUN = re.compile(rb'^(?:retry: \d+\n|: heartbeat\n|id: \S+\.0\ndata: \{"type":"start".*\n\n)', re.MULTILINE)
+
+
 @dataclass
 class Client:
     """A browser that follows one run over several connections.
@@ -75,7 +79,8 @@ class Client:
         if token := re.search(rb"(?i)sse-bridge-run: (\S+)", head):
             self.run = token[1].decode()
         body = unchunked(body)
-        self.frames += body[: body.rfind(b"\n\n") + 2].partition(b"\n\n")[2].replace(b": heartbeat\n\n", b"")
+        whole, blank_line, _ = body.rpartition(b"\n\n")
+        self.frames += NOT_OF_THE_RUN.sub(b"", whole + blank_line)
 
     async def read_to_the_end(self, longest: float = inf) -> None:
         """Reconnects after each disconnection, behind the last frame it saw, until the run is over."""

@@ -42,7 +42,7 @@ def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stac
     """Even with a wrapped `receive` and a compressing `send`. Heartbeats are off: the leaving itself must be heard."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
     work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
-    bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=None)
+    bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=None, allow_cross_site=True)
     app = Starlette(routes=[Mount("/run-sse", bridge)], middleware=STACKS[stack])
     with serve(app) as served:
         with httpx.stream("GET", served.url + "/run-sse/", headers={"Origin": "http://x"}) as response:

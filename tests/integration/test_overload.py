@@ -16,6 +16,7 @@ import pytest
 
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
+from tests.support.asgi import is_start
 from tests.support.bridge_process import BridgeProcess, bridge_process
 from tests.support.sandboxes import KEY, LocalSandbox, running
 from tests.support.waiting import eventually
@@ -34,7 +35,6 @@ class RawViewer:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self.socket.connect(("127.0.0.1", port))
         self.socket.settimeout(30)
-        # HTTP/1.0: no chunked encoding, so that what arrives is the stream itself.
         query = f"?policy={policy}" if policy else ""
         self.socket.sendall(f"GET /run-sse{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
@@ -45,13 +45,17 @@ class RawViewer:
         self.socket.close()
 
     def events(self) -> Iterator[events.Event]:
-        """The events that an `EventSource` would dispatch, until the connection ends."""
+        """The events that an `EventSource` would dispatch, without `start`, until the connection ends.
+
+        The sizes of HTTP's chunks stand on lines of their own, which a parser ignores.
+        """
         splitter, head = FrameSplitter(None), b""
         while b"\r\n\r\n" not in head:
             head += self.socket.recv(4096)
         chunk = head.partition(b"\r\n\r\n")[2] or b"\n"
         while chunk:
-            yield from (event for event in events.parse(splitter.feed(chunk)) if event.data is not None)
+            parsed = events.parse(splitter.feed(chunk))
+            yield from (event for event in parsed if event.data is not None and not is_start(event))
             chunk = self.socket.recv(MIB)
 
 

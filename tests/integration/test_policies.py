@@ -68,4 +68,5 @@ def test_the_tutorials_page_shows_the_scripts_output(browser: Browser, sandbox: 
     numbers = [int(event_id.rpartition(".")[2]) for event_id in seen]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 2021
-    assert (len(numbers) == 2021) != isinstance(policy, Coalesce)
+    assert numbers[0] == 0  # `start`
+    assert (len(numbers) == 2022) != isinstance(policy, Coalesce)

@@ -94,7 +94,7 @@ class Viewer:
         assert not self._thread.is_alive()
         assert self.error is None
         assert b'"code":"server_stopped"' in self.content
-        retry = re.search(rb"\n\nretry: (\d+)\n\n\Z", self.content)
+        retry = re.search(rb"\n\nretry: (\d+)\n\Z", self.content)
         assert retry is not None, self.content[-200:]
         assert 2000 <= int(retry[1]) < 7000
 

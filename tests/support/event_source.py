@@ -9,6 +9,7 @@ import httpx
 from sse_bridge.wire import events
 from sse_bridge.wire.events import Event
 from sse_bridge.wire.frames import FrameSplitter
+from tests.support.asgi import is_start
 
 
 class EventSource:
@@ -20,7 +21,10 @@ class EventSource:
         self.connections = 0
 
     def events(self) -> Iterator[Event]:
-        """The events, until a status other than 200 (204 means that the stream is over), or until the caller stops."""
+        """The events but `start`, until a status other than 200, or until the caller stops.
+
+        204 means that the stream is over.
+        """
         with httpx.Client(timeout=30) as client:
             while True:
                 self.connections += 1
@@ -39,5 +43,5 @@ class EventSource:
             for event in events.parse(splitter.feed(chunk)):
                 if event.id is not None:
                     self.last_event_id = event.id
-                if event.data is not None:
+                if event.data is not None and not is_start(event):
                     yield event
