@@ -5,6 +5,7 @@ How runs and viewers are carried is `hosting`'s business; how a refusal looks is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ __all__ = ["Requests", "Style"]
 
 #: How refusals go out: as HTTP statuses, for programs, or as frames, for pages.
 Style: TypeAlias = Literal["status", "frame"]
+
+logger: Final = logging.getLogger("sse_bridge")
 
 _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
 #: Seconds that a `DELETE` waits for the command's end. Callers have timeouts; httpx's is five seconds.
@@ -59,6 +62,7 @@ class Requests:
         self._style = style
         self._allow_cross_site = allow_cross_site
         self._resumes = host.options.run.ids
+        self._has_warned = False
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
@@ -147,6 +151,8 @@ class Requests:
         """Continues behind the frame seen last. 204 stops an `EventSource` (WHATWG HTML 9.2.3)."""
         if place.number is None:  # it was told so before
             return await messages.send_json(send, 204, None)
+        if self._host.find(place.token) is None:
+            self._warn_of_workers(place.token)
         run = await self._permitted(request, place.token)
         if run is None or place.number >= run.audience.log.next:
             return await self._refuse_unknown(request, place.token, send)
@@ -188,6 +194,17 @@ class Requests:
             return await messages.send_json(send, 204, None)
         how_far = None if run.cancelled is None else run.cancelled.value
         return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})
+
+    def _warn_of_workers(self, token: str) -> None:
+        """Says once why viewers may come back to runs that are unknown."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "run %s...: a viewer came back to it, and this process does not know it. It has expired (see keep=), "
+                "or another worker has it: then send each viewer back to the worker that it came from. This is said "
+                "once.",
+                token[:6],
+            )
 
     # -- refusing
 

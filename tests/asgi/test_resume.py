@@ -194,3 +194,16 @@ async def test_a_viewer_is_told_what_is_no_longer_kept(seen: int) -> None:
     assert seen + gap["dropped"] + len(rest) == 21
     assert ids(late) == list(range(seen + gap["dropped"], 22))
     assert late.content.startswith(b"retry: 2000\nid: ")
+
+
+async def test_an_operator_is_told_once_that_viewers_come_back_to_unknown_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With several workers this is a matter of routing, which the page cannot know."""
+    async with site() as it:
+        for number in range(3):
+            await it.answer(seen=f"{str(number) * 16}.1")
+
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "run 000000..." in warning.message
+    assert "another worker" in warning.message
