@@ -61,8 +61,8 @@ class SSEBridge:
         cancel_timeout: seconds that ending the exec may take, a day (86,400) at most.
         ids: whether frames carry `id:` lines. `None` means yes, except for `verbatim`. Without ids a run cannot be
             resumed: a browser that reconnects starts a new one.
-        identify: takes the request and says who is asking: a string, or `None` for an anonymous client; sync or async.
-            An identity owns the runs that it starts, and its keys are its own. Only the owner may follow and end a
+        identify: takes the request and names its sender: a string, or `None` for an anonymous one; sync or async. An
+            empty string is anonymous, too. An identity owns the runs that it starts, and its keys are its own. Only the owner may follow and end a
             run, unless `authorize` decides otherwise. Without `identify`, every request that knows a run's token may,
             and the token cannot be guessed.
         authorize: takes the request and a `RunInfo`, and says whether the request may follow and end that run; sync

@@ -113,13 +113,14 @@ class Host:
 
     async def shutdown(self) -> None:
         """Ends every stream and exec in this event loop. See `SSEBridge.shutdown`."""
-        await self.here(listen=False).shutdown(STOP_OVERHEAD + self.options.run.cancel_timeout)
+        await self.here(listen=False).shutdown()
 
     def here(self, listen: bool = True) -> Open:
         """What is open in the running event loop. A bridge may see one loop after another."""
         token = anyio.lowlevel.current_token()
         if self._open is None or not self._open.is_in(token):
-            self._open = Open(token, lambda: farewell(self.options.run, self.options.viewer))
+            bound = STOP_OVERHEAD + self.options.run.cancel_timeout
+            self._open = Open(token, lambda: farewell(self.options.run, self.options.viewer), bound)
             if listen:
                 self._open.listen()
         return self._open
@@ -176,6 +177,7 @@ class Host:
     async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:
         """Starts a run without a viewer; returns once the upstream has answered, whatever it said."""
         run = self.launch(beginning, is_followed=False)
+        self.here().set_apart(run)
         run.audience.expect(*limits, self.options.viewer, self.here().clock)
         try:
             await run.answered.wait()
@@ -230,8 +232,11 @@ class Host:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
         run = self.launch(beginning, is_followed=True)
-        await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
-        await run.done.wait()
+        try:
+            await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
+            await run.done.wait()
+        finally:  # a server may end the request before the run is done, or a bug behind the viewer does
+            self.here().set_apart(run)
         if run.done.failure is not None:
             raise run.done.failure
 

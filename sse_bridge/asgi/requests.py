@@ -39,6 +39,10 @@ DELETE_WAIT: Final = 3.0
 _SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
+_FOREIGN: Final = (
+    "Pages of other sites may not start a run here. If a proxy changes the Host header, let it pass on the browser's."
+)
+_NOT_SHOWN: Final = Refusal(503, "not_shown", "Runs are started by pages that are shown, not by a prefetch.")
 _UNKNOWN: Final = Refusal(404, "run_unknown", "This run is unknown here. It may have ended some time ago.")
 
 
@@ -98,10 +102,14 @@ class Requests:
 
     async def _start_or_resume(self, request: Request, send: Send) -> None:
         seen = _last_event_id(request)
-        place = read_place(seen) if self._resumes else None
-        if place is not None:  # a viewer that has seen a run never starts one, whatever has become of it
+        place = read_place(seen)
+        if place is not None and (self._resumes or place.number is None):
+            # A viewer that has seen a run never starts one, whatever has become of it.
             return await self._resume(request, place, send)
-        self._check_intent(request)
+        if _is_speculative(request):
+            return await send_refusal(send, _NOT_SHOWN, new_token(), None)
+        if not self._allow_cross_site and _is_foreign(request):
+            raise HTTPException(403, _FOREIGN)
         identity = await self._identity(request)
         key = await self._key(request, identity)
         source = await self._resolve(request)
@@ -115,28 +123,11 @@ class Requests:
                 return await self._tell_started(request, run, send)
             return await self._host.host(beginning, self._visit(request, send, limits))
         if not await self._may(request, run, identity):
-            return await self._refuse_unknown(request, run.token, send)
+            return await self._refuse_unknown(request, new_token(), send)
         if _wants_no_stream(request):
             await run.answered.wait()
             return await self._tell_started(request, run, send)
         return await self._attach(request, run, 1, send, limits)
-
-    def _check_intent(self, request: Request) -> None:
-        """Refuses to start a run by accident: for a prefetch, or for a page of another site.
-
-        Raises:
-            HTTPException: the request may not start a run.
-        """
-        for name in _SPECULATIVE:
-            purpose = request.headers.get(name, "").lower()
-            if any(word in purpose for word in ("prefetch", "prerender", "preview")):
-                raise HTTPException(503, "Runs are started by pages that are shown, not by a prefetch.")
-        if not self._allow_cross_site and _is_foreign(request):
-            raise HTTPException(
-                403,
-                "Pages of other sites may not start a run here. If a proxy changes the Host header, let it pass on the "
-                "browser's.",
-            )
 
     async def _tell_started(self, request: Request, run: Run, send: Send) -> None:
         if run.refused is not None:
@@ -244,7 +235,7 @@ class Requests:
     async def _identity(self, request: Request) -> str | None:
         if self._application.identify is None:
             return None
-        return _text_or_none("identify", await self._ask(self._application.identify, request))
+        return _text_or_none("identify", await self._ask(self._application.identify, request)) or None
 
     async def _key(self, request: Request, identity: str | None) -> Key | None:
         header = request.headers.get("idempotency-key") or None if request.method == "POST" else None
@@ -295,10 +286,17 @@ def _state_of(run: Run) -> dict[str, Any]:
 
 def _wants_no_stream(request: Request) -> bool:
     """Whether a `POST` asks for the run's address instead of its stream (`Prefer`: RFC 7240 4.1)."""
-    if request.method != "POST" or accepts(request, "text/event-stream"):
+    if request.method != "POST":
         return False
     preferences = {part.strip().lower() for part in request.headers.get("prefer", "").split(",")}
-    return "respond-async" in preferences or accepts(request, "application/json")
+    wants_json = accepts(request, "application/json") and not accepts(request, "text/event-stream")
+    return "respond-async" in preferences or wants_json
+
+
+def _is_speculative(request: Request) -> bool:
+    """Whether a browser sends the request before its user has asked for it. It is told so by a status in any case."""
+    purposes = [request.headers.get(name, "").lower() for name in _SPECULATIVE]
+    return any(word in purpose for purpose in purposes for word in ("prefetch", "prerender", "preview"))
 
 
 def _is_foreign(request: Request) -> bool:

@@ -33,6 +33,8 @@ class Listener:
         stop: scheduled on each signal.
         hurry: scheduled instead when Ctrl-C follows a first signal. A second SIGTERM only schedules `stop` again:
             supervisors forward signals that a terminal or a service manager has already sent to every process.
+        hold: returns whether the server has to hear of the signal later. Then it calls its argument, once, when the
+            server may hear of it.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class Listener:
         call_soon: Callable[[Callable[[], None]], object],
         stop: Callable[[], None],
         hurry: Callable[[], None],
+        hold: Callable[[Callable[[], None]], bool],
     ) -> None:
         self._call_soon = call_soon
         self._stop = stop
         self._hurry = hurry
+        self.hold: Final = hold
         self._has_heard = False
 
     def hear(self, number: int) -> None:
@@ -55,16 +59,36 @@ class Listener:
 
 
 class _Handler:
-    """Tells all listeners, then calls the handler that it replaced."""
+    """Tells all listeners, then calls the handler that it replaced.
+
+    A server ends its process once its requests are over. Listeners with work that no request waits for hold the signal
+    back from it. A second Ctrl-C goes through at once; a second SIGTERM waits with the first.
+    """
 
     def __init__(self, found: Callable[[int, FrameType | None], Any]) -> None:
         self.listeners: WeakSet[Listener] = WeakSet()
         self._found = found
+        self._holding = 0
+        self._has_passed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        for listener in self.listeners:
+        for listener in list(self.listeners):
             listener.hear(number)
-        self._found(number, frame)
+        if not self._holding:
+            # Counted first, since a listener may call back at once.
+            self._holding = 1
+            self._holding += sum(listener.hold(partial(self._release, number)) for listener in list(self.listeners))
+            self._release(number)
+        elif number == signal.SIGINT:
+            self._has_passed = True
+            self._found(number, frame)
+
+    def _release(self, number: int) -> None:
+        self._holding -= 1
+        if not self._holding and not self._has_passed:
+            self._found(number, None)
+        if not self._holding:
+            self._has_passed = False
 
 
 def listen(listener: Listener) -> None:

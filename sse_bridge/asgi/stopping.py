@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any, Final, cast
 
@@ -34,22 +34,25 @@ class Open:
     Args:
         token: the event loop.
         farewell: returns what a viewer is sent with its end.
+        bound: seconds that a stop waits for runs to end.
     """
 
-    def __init__(self, token: EventLoopToken, farewell: Callable[[], bytes]) -> None:
+    def __init__(self, token: EventLoopToken, farewell: Callable[[], bytes], bound: float) -> None:
         #: Whether the bridge is stopping; it takes no new request then.
         self.stopping = False
         self.clock = Clock()
         self._token = token
         self._farewell = farewell
+        self._bound = bound
         self._deadline = inf
         self._requests = 0
         self._emptied = Signal()
         self._runs: set[Run] = set()
+        self._apart: set[Run] = set()  # those that no request waits for
         self._viewers: dict[Viewer, Run] = {}
         self._waits: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references
-        self._listener = signals.Listener(self._call_soon, self.stop, self.let_go)
+        self._listener = signals.Listener(self._call_soon, self.stop, self.let_go, self._hold)
 
     def is_in(self, token: EventLoopToken) -> bool:
         """Whether `token` stands for this event loop."""
@@ -70,14 +73,15 @@ class Open:
 
         The event loop cancels it when it ends. The function lets no exception out: on trio that would end the loop.
         """
-        if self._token.backend_class.__name__ == "TrioBackend":
+        native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
+        if hasattr(native, "create_task"):
+            task = native.create_task(function(*arguments))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
             import trio
 
             trio.lowlevel.spawn_system_task(function, *arguments)
-        else:
-            task = cast(asyncio.AbstractEventLoop, self._token.native_token).create_task(function(*arguments))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
 
     # -- what is open
 
@@ -96,9 +100,15 @@ class Open:
         if self.stopping:
             run.cancel(Cause.SERVER_STOPPED)
 
+    def set_apart(self, run: Run) -> None:
+        """Notes that no request waits for the end of a run. The server would not wait for it either."""
+        if run in self._runs:
+            self._apart.add(run)
+
     def remove_run(self, run: Run) -> None:
         """Removes a run."""
         self._runs.discard(run)
+        self._apart.discard(run)
         self._emptied.notify()
 
     def add_viewer(self, viewer: Viewer, run: Run) -> None:
@@ -123,6 +133,23 @@ class Open:
 
     # -- the end
 
+    def _hold(self, release: Callable[[], None]) -> bool:
+        """Keeps a signal from the server until the runs have ended that it would not wait for. See `Listener`."""
+        if not self._apart:
+            return False
+        with suppress(RuntimeError):  # the event loop is closed
+            self._call_soon(lambda: self.start_soon(self._release, release))
+            return True
+        return False
+
+    async def _release(self, release: Callable[[], None]) -> None:
+        try:
+            with anyio.move_on_after(self._bound):
+                while self._apart:
+                    await self._emptied.wait()
+        finally:
+            release()
+
     def stop(self) -> None:
         """Ends all runs, tells all viewers, and takes nothing new. Never waits: a callback of the loop may call it."""
         if self.stopping:
@@ -146,10 +173,10 @@ class Open:
         for scope in self._waits:
             scope.cancel()
 
-    async def shutdown(self, timeout: float) -> None:
-        """Stops, and returns when every request and run is over. After `timeout` seconds it lets go of what is left."""
+    async def shutdown(self) -> None:
+        """Stops, and returns when every request and run is over. After its bound it lets go of what is left."""
         self.stop()
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(self._bound):
             while self._requests or self._runs:
                 await self._emptied.wait()
             return

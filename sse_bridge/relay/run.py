@@ -1,8 +1,7 @@
 """One exec being relayed: an upstream is read into an audience, from its start to every end it can have.
 
-A run does not know HTTP, on either side. The tasks that carry it are children of the request that hosts it: servers
-cancel a request's own task natively, through every shield and more than once, so all cleaning up happens in child
-tasks.
+A run does not know HTTP, on either side. A task of its own carries it: servers cancel a request's task natively, through
+every shield and more than once, and a run outlives the request that started it.
 """
 
 from __future__ import annotations

@@ -42,8 +42,17 @@ class Ear:
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object] = lambda function: function()) -> None:
         self.told: list[str] = []
-        self.listener = Listener(call_soon, partial(self.told.append, "stop"), partial(self.told.append, "hurry"))
+        #: Whether it holds signals back, and what lets them through.
+        self.holds = False
+        self.releases: list[Callable[[], None]] = []
+        stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
+        self.listener = Listener(call_soon, stop, hurry, self.hold)
         listen(self.listener)
+
+    def hold(self, release: Callable[[], None]) -> bool:
+        if self.holds:
+            self.releases.append(release)
+        return self.holds
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -154,3 +163,58 @@ def test_an_event_loops_own_handler_stays(backend: str) -> None:
 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is sigterm
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_listener_may_keep_a_signal_from_the_server_for_a_while(number: signal.Signals) -> None:
+    """The server would end the process while work goes on that no request waits for."""
+    server, first, second, idle = Server(), Ear(), Ear(), Ear()
+    first.holds = second.holds = True
+
+    signal.raise_signal(number)
+    assert first.told == second.told == idle.told == ["stop"]
+    assert server.heard == []
+    first.releases[0]()
+    assert server.heard == []
+    second.releases[0]()
+    assert server.heard == [number]
+
+
+def test_a_second_ctrl_c_reaches_the_server_at_once() -> None:
+    """It comes once: the listener that held the first one back changes nothing when it is done."""
+    server, ear = Server(), Ear()
+    ear.holds = True
+
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    assert server.heard == [signal.SIGINT]
+    assert ear.told == ["stop", "hurry"]
+    ear.releases[0]()
+    assert server.heard == [signal.SIGINT]
+
+
+def test_a_second_sigterm_waits_with_the_first() -> None:
+    """Supervisors send a SIGTERM to workers that had one already."""
+    server, ear = Server(), Ear()
+    ear.holds = True
+
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert server.heard == []
+    ear.releases[0]()
+    assert server.heard == [signal.SIGTERM]
+
+
+def test_a_listener_may_let_a_signal_through_while_it_is_asked() -> None:
+    """Its work may have ended in between."""
+    server, ear = Server(), Ear()
+    ear.holds = True
+    ear.releases = Immediately()
+
+    signal.raise_signal(signal.SIGTERM)
+    assert server.heard == [signal.SIGTERM]
+
+
+class Immediately(list[Callable[[], None]]):
+    def append(self, release: Callable[[], None]) -> None:
+        release()

@@ -161,6 +161,35 @@ async def test_a_signal_stops_the_bridge(handlers: list[int]) -> None:
     assert handlers == [signal.SIGTERM]
 
 
+async def test_a_signal_waits_for_a_run_that_no_request_waits_for(handlers: list[int]) -> None:
+    """Without an open request the server would end its process, and leave the command behind."""
+    work = SlowToEnd()
+    async with site(work) as it:
+        answer = await it.answer("POST", prefer="respond-async")
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(1)
+        assert handlers == []
+        work.let_end.set()
+        await anyio.sleep(0.1)
+
+    assert answer.status == 201
+    assert work.cancels == 1
+    assert handlers == [signal.SIGTERM]
+
+
+async def test_a_signal_waits_for_such_a_run_for_a_bounded_time(handlers: list[int]) -> None:
+    """Two seconds beyond `cancel_timeout`, as a shutdown does."""
+    work = ScriptedWork(outcome="hangs")
+    async with site(work, cancel_timeout=3.0) as it:
+        await it.answer("POST", prefer="respond-async")
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(3.9)
+        assert handlers == []
+        await anyio.sleep(1.2)
+
+    assert handlers == [signal.SIGTERM]
+
+
 async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pytest.LogCaptureFixture) -> None:
     """The bridge stops waiting for work that is being ended, for a stalled viewer, and for the application."""
     work = ScriptedWork(outcome="hangs")

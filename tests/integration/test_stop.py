@@ -260,3 +260,26 @@ def test_a_second_ctrl_c_stops_uvicorn_at_once(
         assert "not seen to end" in process.log.read_text()
         assert "Exception in ASGI" not in process.log.read_text()
         assert "Exception in ASGI" not in process.log.read_text()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_stops_while_runs_go_on_that_no_request_waits_for(
+    server: str,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    mark: str,
+    code_without_streams: Callable[[str, signal.Signals], int],
+) -> None:
+    """A `POST` started it and has its answer. The command is gone when the process is."""
+    with server_process(server, tmp_path, **settings) as process:
+        answer = httpx.post(f"{process.url}/run-sse/?run=idle", headers={"Accept": "application/json"}, timeout=30)
+        assert answer.status_code == 201
+        eventually(lambda: running(mark))
+        process.tell(signal.SIGTERM)
+        seconds = process.seconds_until_gone(time.monotonic())
+        left = running(mark)
+
+    assert seconds < STOP_BOUND
+    assert not left
+    assert process.process.returncode == code_without_streams(server, signal.SIGTERM)
+    assert_clean(process.log.read_text())
