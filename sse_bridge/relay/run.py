@@ -1,7 +1,7 @@
 """One exec being relayed: an upstream is read into an audience, from its start to every end it can have.
 
-A run does not know HTTP, on either side. A task of its own carries it: servers cancel a request's task natively, through
-every shield and more than once, and a run outlives the request that started it.
+A run does not know HTTP, on either side. A task of its own carries it: servers cancel a request's task natively,
+through every shield and more than once, and a run outlives the request that started it.
 """
 
 from __future__ import annotations
