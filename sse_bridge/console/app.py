@@ -31,6 +31,8 @@ _HERE: Final = Path(__file__).parent
 #: Seconds for which a script runs on after its last tab has gone. A browser reconnects after two, but handles the
 #: events it has received first: under `Block`, megabytes of lines on a slow machine took it more than three more.
 _GRACE: Final = 15.0
+#: Scripts that run at once, all on the machine that serves the demo.
+_MAX_RUNS: Final = 8
 #: Seconds for each call that sets the sandbox up.
 _SETUP_TIMEOUT: Final = 30.0
 #: Files of this folder that are copied into the sandbox.
@@ -86,8 +88,9 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
     async def rate(request: Request) -> TokenBucket | None:
         return _choice(request, "rate", _RATES)
 
+    bridge = SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE, max_runs=_MAX_RUNS, refusals="frame")
     app = Starlette(routes=[Route("/", page)], lifespan=lifespan)
-    return SSEBridgeMiddleware(app, "/run-sse", SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE))
+    return SSEBridgeMiddleware(app, "/run-sse", bridge)
 
 
 def _choice(request: Request, name: str, choices: Mapping[str, T]) -> T:

@@ -15,11 +15,11 @@ from typing import cast
 import httpx
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from sse_bridge.console.app import create_app
 from tests.support.browser import chromium
-from tests.support.sandboxes import local_sandbox, running
+from tests.support.sandboxes import KEY, local_sandbox, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
@@ -126,6 +126,58 @@ def test_the_page_runs_shows_and_stops(demo: Demo, page: Page) -> None:
     assert rows(page)[-4][1] == "Pipeline finished."
     assert page.is_enabled("#run")
     assert page.is_disabled("#stop")
+
+
+def test_stop_reaches_a_run_whose_name_is_still_to_come(page: Page) -> None:
+    """Stop may be pressed before the platform has answered. The page ends the run once `start` has named it."""
+    with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
+        page.goto(served.url)
+        with page.expect_request_finished(lambda request: request.method == "DELETE"):
+            page.evaluate("document.getElementById('run').click(); document.getElementById('stop').click()")
+            assert page.inner_text("#state .badge") == "stopped"
+
+        assert not [process for process in running("pipeline.py") if os.getpid() in _ancestors(process)]
+        assert page.is_enabled("#run")
+
+
+# -- refusals
+
+
+def test_a_refusal_is_shown_with_its_status(page: Page) -> None:
+    """The sandbox is gone: the page says so, and lets the reader try again."""
+    with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
+        page.goto(served.url)
+        with httpx.Client(base_url=f"{sandbox.url}/api/v1", headers={"Authorization": f"Bearer {KEY}"}) as platform:
+            for each in platform.get("/sandboxes").json()["data"]:
+                platform.delete(f"/sandboxes/{each['id']}").raise_for_status()
+        page.click("#run")
+        page.wait_for_selector("#state[data-state=error]")
+
+        assert page.inner_text("#state .badge") == "refused"
+        assert figures(page) == {"Lines": 0}
+        assert page.inner_text("#message") == "The sandbox or stream does not exist. (404)"
+        assert page.is_enabled("#run")
+
+
+def test_a_busy_server_is_asked_again(demo: Demo, page: Page) -> None:
+    """The page says that it waits. The browser asks by itself, and the run begins."""
+    busy = iter([True])
+
+    def answer(route: Route) -> None:
+        if next(busy, False):
+            route.fulfill(content_type="text/event-stream", body="retry: 700\n")
+        else:
+            route.continue_()
+
+    page.route("**/run-sse?*", answer)
+    page.goto(demo[0])
+    page.click("#run")
+    page.get_by_text("The server is busy.").wait_for()
+    assert page.inner_text("#state .badge") == "waiting"
+    page.get_by_text("Batch 1/10").wait_for()
+    assert page.inner_text("#state .badge") == "running"
+    page.click("#stop")
+    eventually(lambda: not scripts(demo[1]))
 
 
 # -- policies
@@ -274,7 +326,8 @@ def test_a_reload_comes_back_to_the_run_and_its_address_ends_with_it(demo: Demo,
     page.get_by_text("Another tab stopped it.").wait_for()
     assert rows(page)[0] == (1, "Starting data pipeline...")
     page.goto(f"{demo[0]}/#run={'A' * 16}")
-    page.get_by_text("The run is over, or no longer known.").wait_for()
+    page.get_by_text("This run is unknown here.").wait_for()
+    assert page.inner_text("#state .badge") == "over"
     assert rows(page) == []
     assert page.is_enabled("#run")
 
