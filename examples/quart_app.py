@@ -24,8 +24,10 @@ async def page() -> str:
       const source = new EventSource("/run-sse");
       source.onmessage = ({ data }) => {
         const message = JSON.parse(data);
-        output.append(message.line ?? `[${message.type} ${message.code}]`, "\\n");
-        if (message.type === "exit" || message.type === "error") source.close();
+        const isOver = message.type === "exit" || message.type === "error";
+        if (message.line !== undefined) output.append(message.line, "\\n");
+        if (isOver) output.append(`[${message.type} ${message.code}]`, "\\n");
+        if (isOver) source.close();
       };
     </script>"""
 

@@ -3,7 +3,7 @@
     export MIOSA_API_KEY=... SANDBOX_ID=...          # or MIOSA_BASE_URL for a local sandbox
     uvicorn examples.starlette_app:app
 
-A page connects with `new EventSource("/run-sse")`.
+A page connects with `new EventSource("/run-sse/")`.
 """
 
 import os

@@ -7,18 +7,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
+from tests.support.browser import chromium
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import serve
 
 ROOT = Path(__file__).parents[2]
+BATCHES = ["processing batch 1", "processing batch 2", "processing batch 3"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +40,7 @@ def environment(sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-@pytest.mark.parametrize("name", ["starlette_app", "fastapi_app", "quart_app"])
+@pytest.mark.parametrize("name", ["starlette_app", "fastapi_app", "mounts_twice", "quart_app"])
 @pytest.mark.parametrize(("path", "root_path"), [("/run-sse", ""), ("/run-sse/", ""), ("/run-sse/", "/behind/a/proxy")])
 def test_an_application_with_the_bridge_in_it(name: str, path: str, root_path: str) -> None:
     """With and without a trailing slash, and behind a proxy that adds a path."""
@@ -38,22 +49,121 @@ def test_an_application_with_the_bridge_in_it(name: str, path: str, root_path: s
         response = httpx.get(served.url + path, follow_redirects=True, cookies={"user": "ada"}, timeout=20)
 
     assert response.status_code == 200
-    assert [body.get("line") or body["code"] for body in objects(response)] == [
-        "processing batch 1",
-        "processing batch 2",
-        "processing batch 3",
-        0,
-    ]
+    start, *lines, end = objects(response)
+    assert start == {"type": "start", "run": response.headers["sse-bridge-run"]}
+    assert [line["line"] for line in lines] == BATCHES
+    assert end == {"type": "exit", "code": 0}
 
 
-def test_the_fastapi_example_refuses_strangers() -> None:
-    """A request without the cookie gets 401 before a command runs."""
+@pytest.mark.parametrize("name", ["fastapi_app", "fastapi_start", "mounts_twice", "quart_app"])
+def test_the_page_of_an_application(browser: Browser, name: str) -> None:
+    """It shows each line once, and the exit."""
+    app = importlib.import_module(f"examples.{name}").app
+    with serve(app) as served, browser.new_context() as context:
+        context.add_cookies([{"name": "user", "value": "ada", "url": served.url}])
+        page = context.new_page()
+        page.goto(served.url)
+        if name == "fastapi_start":
+            page.click("button")
+        page.get_by_text("[exit 0]").wait_for()
+
+        assert page.inner_text("pre").splitlines() == [*BATCHES, "[exit 0]"]
+
+
+# -- FastAPI, with a login
+
+
+def test_the_fastapi_example_refuses_strangers(browser: Browser) -> None:
+    """A request without the cookie gets 401 before a command runs. Its page shows why."""
     app = importlib.import_module("examples.fastapi_app").app
     with serve(app) as served:
-        response = httpx.get(served.url + "/run-sse", follow_redirects=True)
+        response = httpx.get(served.url + "/run-sse/")
+        page = browser.new_page()
+        page.goto(served.url)
+        page.get_by_text("[Log in first.]").wait_for()
+        page.close()
 
     assert response.status_code == 401
     assert response.json()["error"] == {"code": "unauthorized", "message": "Log in first.", "request_id": None}
+
+
+def test_users_of_the_fastapi_example_follow_and_end_only_their_own_runs() -> None:
+    """Another user, and a request without a login, are told that there is no such run."""
+    app = importlib.import_module("examples.fastapi_app").app
+    with serve(app) as served, stream(served.url + "/run-sse/", "ada") as response:
+        run = f"{served.url}/run-sse/{response.headers['sse-bridge-run']}"
+        for cookies in ({"user": "bob"}, {}):
+            assert httpx.get(run, cookies=cookies).status_code == 404
+            assert httpx.delete(run, cookies=cookies).status_code == 404
+        response.read()
+        ended = httpx.get(run, cookies={"user": "ada"}, headers={"Accept": "application/json"}).json()
+
+    assert (ended["state"], ended["code"]) == ("ended", 0)
+
+
+# -- FastAPI, with an endpoint that starts runs
+
+
+def test_an_endpoint_starts_a_run_that_its_user_follows() -> None:
+    """The endpoint's model and dependency have their say first, and `Location` leads to the run."""
+    app = importlib.import_module("examples.fastapi_start").app
+    with serve(app) as served:
+
+        def post(batches: int, cookies: dict[str, str]) -> httpx.Response:
+            return httpx.post(served.url + "/builds", json={"batches": batches}, cookies=cookies)
+
+        assert post(3, {}).status_code == 401
+        assert post(11, {"user": "ada"}).status_code == 422
+        started = post(2, {"user": "ada"})
+        assert started.status_code == 201
+        run = served.url + started.headers["location"]
+        assert httpx.get(run, cookies={"user": "bob"}).status_code == 404
+        followed = httpx.get(run, cookies={"user": "ada"}, timeout=20)
+
+    start, *lines, end = objects(followed)
+    assert start == {"type": "start", **started.json()}
+    assert [line["line"] for line in lines] == BATCHES[:2]
+    assert end == {"type": "exit", "code": 0}
+
+
+def test_an_endpoint_passes_on_what_the_platform_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a status of its own: no stream has begun."""
+    monkeypatch.setenv("SANDBOX_ID", "sbx_unknown")
+    app = importlib.import_module("examples.fastapi_start").app
+    with serve(app) as served:
+        refused = httpx.post(served.url + "/builds", json={"batches": 1}, cookies={"user": "ada"})
+
+    assert refused.status_code == 404
+    assert "does not exist" in refused.json()["detail"]
+
+
+def test_only_the_endpoint_starts_runs() -> None:
+    """A request to the bridge itself is refused."""
+    app = importlib.import_module("examples.fastapi_start").app
+    with serve(app) as served:
+        assert httpx.get(served.url + "/run-sse/", cookies={"user": "ada"}).status_code == 404
+
+
+# -- a component that mounts twice
+
+
+def test_a_component_that_mounts_twice_starts_one_command(browser: Browser) -> None:
+    """It opens, closes and opens its stream within thirty milliseconds."""
+    example = importlib.import_module("examples.mounts_twice")
+    before = example.bridge.statistics().runs_started
+    asked: list[str] = []
+    with serve(example.app) as served:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url) if "/run-sse/" in request.url else None)
+        page.goto(served.url)
+        page.get_by_text("[exit 0]").wait_for()
+        page.close()
+
+    assert len(asked) == 2
+    assert example.bridge.statistics().runs_started == before + 1
+
+
+# -- the real platform
 
 
 def test_the_script_for_the_real_platform_works_with_the_local_sandbox() -> None:
@@ -76,3 +186,7 @@ def test_the_script_for_the_real_platform_works_with_the_local_sandbox() -> None
 def objects(response: httpx.Response) -> list[dict[str, Any]]:
     parsed = events.parse(FrameSplitter(None).feed(response.content))
     return [json.loads(event.data) for event in parsed if event.data is not None]
+
+
+def stream(url: str, user: str) -> AbstractContextManager[httpx.Response]:
+    return httpx.stream("GET", url, cookies={"user": user}, timeout=20)
