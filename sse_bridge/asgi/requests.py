@@ -220,11 +220,14 @@ class Requests:
     # -- what the application says
 
     async def _permitted(self, request: Request, token: str) -> Run | None:
-        """The run of that name, if it is known and the request may follow and end it."""
+        """The run of that name, if it is known and the request may follow and end it.
+
+        `identify` is asked first, even where there is no such run: a refusal of its own must not tell that there is
+        one.
+        """
+        identity = await self._identity(request)
         run = self._host.find(token)
-        if run is None or not await self._may(request, run, await self._identity(request)):
-            return None
-        return run
+        return run if run is not None and await self._may(request, run, identity) else None
 
     async def _may(self, request: Request, run: Run, identity: str | None) -> bool:
         if self._application.authorize is not None:
