@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,11 +49,17 @@ async def send_json(send: Send, status: int, content: Any, headers: Headers = ()
 
 
 def href(scope: Scope, name: str) -> str:
-    """The path, as clients see it, of `name` below the path of this request."""
-    path: str = scope["path"]
-    root = scope.get("root_path", "").rstrip("/")
-    whole = path if path.startswith(root + "/") or path == root else root + path
-    return quote(whole.removesuffix("/")) + "/" + name
+    """The path, as clients see it, of `name` below the mount. The request is one for the mount itself.
+
+    `root_path` is the mount, with the prefix that a proxy has stripped. A host that takes the mount out of `path`
+    without naming it there, as Litestar does, leaves it in `raw_path`.
+    """
+    root: str = scope.get("root_path", "").rstrip("/")
+    if not scope["path"].strip("/"):
+        asked = unquote((scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")).rstrip("/")
+        if not root.endswith(asked):
+            root = asked if asked.startswith(root + "/") else root + asked
+    return quote(root) + "/" + name
 
 
 def route_path(scope: Scope) -> str:
