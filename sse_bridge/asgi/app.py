@@ -198,11 +198,16 @@ class SSEBridge:
                 bridge's own `grace`.
 
         Raises:
+            ConfigurationError: an argument is of the wrong kind or out of range.
             UpstreamError: the upstream refused.
             KeyConflict: the key stands for a run with another source.
             BridgeUnavailable: the bridge is at a limit, or its server stops.
         """
-        started_with = None if key is None else Key(owner, key, is_idempotency_key=True)
+        options.a_source(source, "start must get")
+        options.a_text_or_none(owner=owner, key=key)
+        if grace != "bridge":
+            options.not_negative(grace=grace)
+        started_with = Key(owner, key, is_idempotency_key=True) if key else None
         run = self._host.shared(started_with, source)
         if run is None:
             seconds = self._host.options.run.grace if grace == "bridge" else grace

@@ -33,6 +33,7 @@ __all__ = [
     "a_rate",
     "a_rate_or_function",
     "a_source",
+    "a_text_or_none",
     "cancel_time",
     "flags",
     "functions",
@@ -89,12 +90,18 @@ def a_rate(rate: object) -> TokenBucket | None:
     return rate
 
 
-def a_source(source: object) -> Source:
+def a_source(source: object, must: str = "resolve must return") -> Source:
     if is_a(source, type) or not (offers(source, "work") or offers(source, "__getattr__")):
         raise ConfigurationError(
-            f"resolve must return a source, such as SandboxExec(...), not {described(source)}.{_call_of(source)}"
+            f"{must} a source, such as SandboxExec(...), not {described(source)}.{_call_of(source)}"
         )
     return cast(Source, source)
+
+
+def a_text_or_none(**values: object) -> None:
+    for name, value in values.items():
+        if value is not None and not is_a(value, str):
+            raise ConfigurationError(f"{name} must be a string or None, not {shown(value)}.")
 
 
 def flags(**values: object) -> None:
