@@ -291,7 +291,7 @@ def _wants_no_stream(request: Request) -> bool:
     """Whether a `POST` asks for the run's address instead of its stream (`Prefer`: RFC 7240 4.1)."""
     if request.method != "POST":
         return False
-    preferences = {part.strip().lower() for part in request.headers.get("prefer", "").split(",")}
+    preferences = {part.strip().lower() for part in ",".join(request.headers.getlist("prefer")).split(",")}
     wants_json = accepts(request, "application/json") and not accepts(request, "text/event-stream")
     return "respond-async" in preferences or wants_json
 
