@@ -1,0 +1,546 @@
+"""Runs that are started without a viewer: by `SSEBridge.start`, and by a `POST` that asks for an address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import Mount
+
+from sse_bridge import Block, Drop, SSEBridge, SSEBridgeMiddleware
+from sse_bridge.errors import BridgeUnavailable, ConfigurationError, KeyConflict, UpstreamRefused
+from sse_bridge.upstream.base import Cancelled
+from tests.support.asgi import Page, lines
+from tests.support.site import Site, never, site
+from tests.support.virtual_time import virtual
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return virtual(request.param)
+
+
+def finished(*texts: str, **options: Any) -> ScriptedWork:
+    work = ScriptedWork(**options)
+    work.feed(stdout(*texts), exit_frame())
+    work.finish()
+    return work
+
+
+async def follow(it: Site, token: str) -> Page:
+    page = it.open(path=f"/{token}")
+    await page.until(lambda: page.content)
+    return page
+
+
+# -- `start`
+
+
+async def test_a_run_is_started_without_a_request_and_followed_by_its_token() -> None:
+    """The outcome says how it ended."""
+    work = ScriptedWork()
+    async with site() as it:
+        run = await it.bridge.start(work)
+        assert work.started.is_set()
+        assert (run.info.state, run.info.source, run.info.owner) == ("running", work, None)
+        page = await follow(it, run.token)
+        work.feed(stdout("a"), exit_frame(3))
+        work.finish()
+        outcome = await run.wait()
+
+    assert lines(page) == ["a", "exit"]
+    assert (outcome.exit_code, outcome.error, outcome.lines, outcome.cancelled) == (3, None, 1, None)
+    assert run.info.state == "ended"
+    assert run.token not in repr(run)
+    assert repr(run).startswith(f"StartedRun(RunInfo({run.token[:6]}...")
+
+
+async def test_it_returns_once_the_upstream_has_answered() -> None:
+    """Until then the run is starting."""
+    work, runs = ScriptedWork(answers=False), []
+    async with site() as it:
+
+        async def start() -> None:
+            runs.append(await it.bridge.start(work))
+
+        it.tasks.start_soon(start)
+        await wait_all_tasks_blocked()
+        assert work.started.is_set()
+        assert not runs
+        work.answer()
+        await wait_all_tasks_blocked()
+        assert [run.info.state for run in runs] == ["running"]
+        await it.bridge.shutdown()
+
+
+async def test_a_refusal_of_the_upstream_is_raised_and_frees_the_key() -> None:
+    """The same key may be used again at once."""
+    refusal = UpstreamRefused("Busy.", code="busy", status=503)
+    async with site() as it:
+        for _ in range(2):
+            with pytest.raises(UpstreamRefused) as raised:
+                await it.bridge.start(ScriptedWork(refusal=refusal), key="k")
+            assert raised.value is refusal
+        run = await it.bridge.start(finished(), key="k")
+        assert (await run.wait()).exit_code == 0
+
+
+async def test_a_key_is_joined_with_the_same_source_and_refused_with_another() -> None:
+    """The work starts once, and a run that is over is joined as well while it is kept."""
+    works = [ScriptedWork(), ScriptedWork()]
+    async with site() as it:
+        runs = [await it.bridge.start(work, owner="ann", key="k") for work in works]
+        with pytest.raises(KeyConflict):
+            await it.bridge.start(ScriptedWork(command="rm"), owner="ann", key="k")
+        other = await it.bridge.start(finished(command="rm"), owner="bob", key="k")
+        works[0].feed(exit_frame())
+        works[0].finish()
+        await runs[0].wait()
+        runs.append(await it.bridge.start(ScriptedWork(), owner="ann", key="k"))
+
+    assert len({run.token for run in runs}) == 1
+    assert other.token != runs[0].token
+    assert not works[1].started.is_set()
+
+
+async def test_two_starts_with_one_key_wait_for_the_same_answer() -> None:
+    """Both get the run, or both get the refusal."""
+    for refusal in (None, UpstreamRefused("No.", code="not_found", status=404)):
+        work = ScriptedWork(answers=False, refusal=refusal)
+        ends: list[object] = []
+
+        async def start(bridge: SSEBridge, work: ScriptedWork, ends: list[object]) -> None:
+            try:
+                ends.append((await bridge.start(work, key="k")).token)
+            except UpstreamRefused as error:
+                ends.append(error)
+
+        async with site() as it:
+            for one in (work, ScriptedWork()):
+                it.tasks.start_soon(start, it.bridge, one, ends)
+            await wait_all_tasks_blocked()
+            work.answer()
+            await wait_all_tasks_blocked()
+            assert len(ends) == 2
+            assert ends[0] == ends[1]
+            await it.bridge.shutdown()
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [("bridge", 20), (0, 10), (3, 10), (30, 30), (None, None)])
+async def test_the_first_viewer_has_time_to_come(grace: Any, seconds: float | None) -> None:
+    """The work goes on for ten seconds, or for `grace` if that is longer; without limit if it is `None`."""
+    work = ScriptedWork()
+    async with site(grace=20, within=1000) as it:
+        run = await it.bridge.start(work, grace=grace)
+        await anyio.sleep((seconds or 900) - 0.1)
+        assert it.bridge.statistics().runs
+        await anyio.sleep(0.2)
+        assert (run.info.state == "ended") is (seconds is not None)
+        assert work.cancels == (seconds is not None)
+        await it.bridge.shutdown()
+        assert (await run.wait()).error == ("server_stopped" if seconds is None else "abandoned")
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(0, 0), (3, 3), ("bridge", 5)])
+async def test_after_its_first_viewer_only_the_grace_period_counts(grace: Any, seconds: float) -> None:
+    """The ten seconds are for the first viewer alone."""
+    work = ScriptedWork()
+    async with site(grace=5, within=100) as it:
+        run = await it.bridge.start(work, grace=grace)
+        await anyio.sleep(8)
+        page = await follow(it, run.token)
+        await anyio.sleep(20)
+        assert run.info.state == "running"
+        page.leave()
+        before = anyio.current_time()
+        await run.wait()
+        assert anyio.current_time() == pytest.approx(before + seconds, abs=0.1)
+
+
+async def test_the_first_viewer_gets_the_run_from_its_beginning() -> None:
+    """Under `Block` the script waits for it, once it is `high_water` bytes ahead, even if nothing is kept."""
+    texts = [f"line {number}" for number in range(5000)]
+    work = ScriptedWork()
+    work.feed(*map(stdout, texts), exit_frame())
+    work.finish()
+    async with site(policy=Block(1000), replay=0) as it:
+        run = await it.bridge.start(work)
+        await wait_all_tasks_blocked()
+        assert work.unread > 4900
+        page = await follow(it, run.token)
+        await page.until(lambda: page.ended)
+
+    assert lines(page) == [*texts, "exit"]
+
+
+async def test_without_a_grace_period_the_script_waits_as_long_as_the_policy_says() -> None:
+    """Then it runs on, and its first viewer is told how much it missed."""
+    work = ScriptedWork()
+    work.feed(*map(stdout, "x" * 500))
+    async with site(policy=Block(1000, stall_timeout=5), replay=2000, grace=None, within=100) as it:
+        run = await it.bridge.start(work)
+        await anyio.sleep(4.9)
+        assert work.unread
+        await anyio.sleep(0.2)
+        assert not work.unread
+        page = await follow(it, run.token)
+        await page.until(lambda: page.objects)
+        assert page.objects[0]["type"] == "gap"
+        await it.bridge.shutdown()
+
+
+async def test_a_policy_that_drops_lets_the_script_run() -> None:
+    """There is a viewer to wait for only where the policy waits."""
+    work = ScriptedWork()
+    work.feed(*map(stdout, "x" * 500))
+    async with site(policy=Drop(1000), replay=0) as it:
+        await it.bridge.start(work)
+        await wait_all_tasks_blocked()
+        assert not work.unread
+        await it.bridge.shutdown()
+
+
+async def test_limits_and_stops_are_raised() -> None:
+    """Nothing is started then, and `runs_started` counts only what was."""
+    work = ScriptedWork()
+    async with site(max_runs=1) as it:
+        await it.bridge.start(ScriptedWork())
+        for _ in range(3):
+            with pytest.raises(BridgeUnavailable) as full:
+                await it.bridge.start(work)
+            assert (await it.answer()).status == 503
+        counted = it.bridge.statistics()
+        await it.bridge.shutdown()
+        with pytest.raises(BridgeUnavailable) as stopped:
+            await it.bridge.start(work)
+
+    assert (full.value.code, stopped.value.code) == ("busy", "server_stopped")
+    assert full.value.retry_after is not None
+    assert (counted.runs_started, counted.requests_turned_away, len(counted.runs)) == (1, 6, 1)
+    assert not work.started.is_set()
+
+
+async def test_a_stop_ends_it_and_waits_for_its_work() -> None:
+    """The caller that still waits for the upstream's answer is told, too."""
+    work, unanswered, told = SlowToEnd(), ScriptedWork(answers=False), []
+    async with site() as it:
+
+        async def start() -> None:
+            with pytest.raises(BridgeUnavailable) as raised:
+                await it.bridge.start(unanswered)
+            told.append(raised.value.code)
+
+        run = await it.bridge.start(work)
+        it.tasks.start_soon(start)
+        await wait_all_tasks_blocked()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.bridge.shutdown)
+            await wait_all_tasks_blocked()
+            assert it.bridge.statistics().runs == ()
+            assert tasks.cancel_scope.cancel_called is False
+            work.let_end.set()
+        assert (await run.wait()).error == "server_stopped"
+
+    assert told == ["server_stopped"]
+    assert (work.cancels, unanswered.cancels) == (1, 1)
+
+
+@pytest.mark.parametrize("outcome", list(Cancelled))
+async def test_cancel_says_how_far_it_got(outcome: Cancelled) -> None:
+    """After a run's own end it says `None`. It may be called again."""
+    work = ScriptedWork(outcome=outcome)
+    async with site() as it:
+        run = await it.bridge.start(work)
+        page = await follow(it, run.token)
+        assert [await run.cancel(), await run.cancel()] == [outcome, outcome]
+        assert (await run.wait()).cancelled is outcome
+        over = await it.bridge.start(finished())
+        await over.wait()
+        assert await over.cancel() is None
+
+    assert page.objects[-1]["code"] == "cancelled"
+    assert work.cancels == 1
+
+
+@pytest.mark.parametrize("rounds", [*range(20), 60])
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_caller_that_gives_up_leaves_no_run_behind(rounds: int, answers: bool) -> None:
+    """The run waits for its first viewer, and is ended when none comes."""
+    work = ScriptedWork(answers=answers)
+    async with site(grace=0, keep=0, within=100) as it:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.bridge.start, work)
+            for _ in range(rounds):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        await anyio.sleep(10.1)
+        assert it.bridge.statistics().runs == ()
+        assert work.cancels == work.started.is_set()
+
+
+async def test_an_ended_run_can_be_read_from_its_beginning() -> None:
+    """A script may be over before its first viewer comes."""
+    async with site() as it:
+        run = await it.bridge.start(finished("a"))
+        await run.wait()
+        page = await it.answer(path=f"/{run.token}")
+
+    assert lines(page) == ["a", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "ls"}, r"source, such as SandboxExec\(...\), not a str"),
+        ({"source": ScriptedWork}, r"source, such as SandboxExec"),
+        ({"owner": 7}, "owner must be a string or None, not 7"),
+        ({"key": b"k"}, "key must be a string or None, not a bytes object"),
+        ({"grace": "10"}, "grace must be"),
+        ({"grace": -1}, "grace must be zero or more, or None"),
+        ({"grace": float("nan")}, "grace must be"),
+    ],
+)
+async def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
+    """An owner that is a number would equal no identity, and the run would belong to nobody."""
+    with pytest.raises(ConfigurationError, match=message):
+        await SSEBridge(None, never).start(**{"source": ScriptedWork(), **options})
+
+
+async def test_an_empty_key_is_none() -> None:
+    """As in a request's header."""
+    async with site() as it:
+        tokens = {(await it.bridge.start(finished(), key="")).token for _ in range(2)}
+
+    assert len(tokens) == 2
+
+
+# -- a `POST` that asks for an address
+
+
+Mounted = Callable[[SSEBridge], Any]
+
+
+def in_a_mount(bridge: SSEBridge) -> Any:
+    return Starlette(routes=[Mount("/a b", bridge)])
+
+
+def in_two_mounts(bridge: SSEBridge) -> Any:
+    return Starlette(routes=[Mount("/a b", routes=[Mount("/run-sse", bridge)])])
+
+
+def in_middleware(bridge: SSEBridge) -> Any:
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError(scope["path"])
+
+    return SSEBridgeMiddleware(other, "/run-sse", bridge)
+
+
+def alone(bridge: SSEBridge) -> Any:
+    return bridge
+
+
+def stripped(bridge: SSEBridge) -> Any:
+    """As a dispatcher that takes its prefix out of `path`, and leaves no trace of it but in `raw_path`."""
+
+    async def dispatch(scope: Any, receive: Any, send: Any) -> None:
+        await bridge({**scope, "path": scope["path"].removeprefix("/run-sse") or "/"}, receive, send)
+
+    return dispatch
+
+
+#: How the bridge is mounted, and what path and root path the server gives, and the mount as clients see it.
+HOSTS: dict[str, tuple[Mounted, str, str, str]] = {
+    "alone": (alone, "", "", ""),
+    "mount": (in_a_mount, "/a b", "", "/a%20b"),
+    "mount behind a proxy that strips": (in_a_mount, "/a b", "/api", "/api/a%20b"),
+    "mount in a mount below a root path": (in_two_mounts, "/api/a b/run-sse", "/api", "/api/a%20b/run-sse"),
+    "middleware": (in_middleware, "/run-sse", "", "/run-sse"),
+    "middleware below a root path": (in_middleware, "/api/run-sse", "/api", "/api/run-sse"),
+    "middleware behind a proxy that strips": (in_middleware, "/run-sse", "/api", "/api/run-sse"),
+    "path stripped": (stripped, "/run-sse", "", "/run-sse"),
+    "path stripped below a root path": (stripped, "/run-sse", "/api", "/api/run-sse"),
+    "only a root path": (alone, "", "/run-sse", "/run-sse"),
+}
+
+
+@pytest.mark.parametrize("host", list(HOSTS))
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("headers", [{"Accept": "application/json"}, {"Prefer": "respond-async, wait=5"}])
+async def test_the_location_can_be_followed(host: str, slash: str, headers: dict[str, str]) -> None:
+    """It is the mount as clients see it, and the run's token. A client sends it back as it is."""
+    mounted, path, root_path, expected = HOSTS[host]
+    if mounted in (in_a_mount, in_two_mounts):
+        slash = "/"  # Starlette redirects the path without one
+    async with site(finished("a")) as it:
+        app = mounted(it.bridge)
+
+        async def answer(page: Page) -> Page:
+            page.scope["raw_path"] = page.scope["path"].replace(" ", "%20").encode()
+            with anyio.fail_after(5):
+                await app(page.scope, page.receive, page.send)
+            return page
+
+        made = await answer(Page("POST", (path + slash) or "/", root_path=root_path, headers=headers))
+        body = json.loads(made.content)
+        token = made.headers["sse-bridge-run"]
+        assert made.status == 201
+        assert made.headers["location"] == body["href"] == f"{expected}/{token}"
+        assert body["run"] == token
+        page = await answer(Page("GET", f"{path}/{token}", root_path=root_path))
+        assert lines(page) == ["a", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {"Accept": "application/json"}, 200),
+        ("GET", {"Prefer": "respond-async"}, 200),
+        ("POST", {}, 200),
+        ("POST", {"Accept": "*/*"}, 200),
+        ("POST", {"Accept": "text/event-stream"}, 200),
+        ("POST", {"Accept": "application/json, text/event-stream"}, 200),
+        ("POST", {"Accept": "Application/JSON"}, 201),
+        ("POST", {"Accept": "*/*", "Prefer": "Respond-Async"}, 201),
+        ("POST", {"Prefer": "return=minimal; x=1, respond-async"}, 201),
+    ],
+)
+async def test_who_gets_an_address_instead_of_the_stream(method: str, headers: dict[str, str], status: int) -> None:
+    """A `POST` that prefers JSON or says `respond-async`, and that cannot read a stream."""
+    async with site(finished()) as it:
+        page = await it.answer(method, **headers)
+
+    assert page.status == status
+
+
+async def test_prefer_may_be_sent_in_several_headers() -> None:
+    """RFC 7240 2 allows it."""
+    async with site(finished()) as it:
+        page = Page("POST")
+        page.scope["headers"] += [(b"prefer", b"wait=5"), (b"prefer", b"respond-async")]
+        it.visit(page)
+        await page.until(lambda: page.ended)
+
+    assert page.status == 201
+
+
+async def refuses(request: Request) -> ScriptedWork:
+    raise HTTPException(403, "No.")
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal", "status", "code"),
+    [
+        ({}, UpstreamRefused("No.", code="not_found", status=404), 404, "not_found"),
+        ({}, UpstreamRefused("No.", code="busy", status=503, retry_after=7), 503, "busy"),
+        ({"resolve": refuses}, None, 403, "forbidden"),
+        ({"max_runs": 1}, None, 503, "busy"),
+    ],
+)
+@pytest.mark.parametrize("refusals", ["status", "frame"])
+async def test_refusals_keep_their_status(
+    options: dict[str, Any], refusal: UpstreamRefused | None, status: int, code: str, refusals: Any
+) -> None:
+    """A program asked, so none is a frame."""
+    async with site(ScriptedWork(refusal=refusal), refusals=refusals, **options) as it:
+        if "max_runs" in options:
+            await it.bridge.start(ScriptedWork())
+        page = await it.answer("POST", accept="application/json")
+        await it.bridge.shutdown()
+
+    assert (page.status, page.error["code"]) == (status, code)
+    assert page.headers.get("retry-after") == {503: "7" if refusal else "5"}.get(status)
+
+
+async def test_a_repeated_key_gives_the_same_address() -> None:
+    """Whether the first request asked for the stream or for the address; another source is a conflict."""
+    async with site(*(finished("a") for _ in range(3)), ScriptedWork(command="rm")) as it:
+        stream = it.open("POST", idempotency_key="k")
+        await stream.until(lambda: stream.content)
+        made = [await it.answer("POST", idempotency_key="k", prefer="respond-async") for _ in range(2)]
+        conflict = await it.answer("POST", idempotency_key="k", prefer="respond-async")
+
+    assert [page.status for page in made] == [201, 201]
+    assert {page.headers["sse-bridge-run"] for page in (stream, *made)} == {stream.headers["sse-bridge-run"]}
+    assert (conflict.status, conflict.error["code"]) == (422, "key_conflict")
+    assert it.bridge.statistics().runs_started == 1
+
+
+# -- event loops that end
+
+
+def run_with(backend: str, main: Callable[[], Awaitable[object]]) -> None:
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 5, 50])
+@pytest.mark.parametrize("how", ["start", "GET", "201"])
+def test_an_event_loop_that_ends_ends_its_runs(backend: str, rounds: int, how: str) -> None:
+    """Their work is ended, no task is left, and the bridge serves the next event loop with all its room."""
+    work = ScriptedWork()
+    made: list[SSEBridge] = []
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    async def main() -> None:
+        bridge = SSEBridge(None, resolve, max_runs=1)
+        made.append(bridge)
+        page = Page("GET" if how == "GET" else "POST", headers={"Prefer": "respond-async"})
+        async with anyio.create_task_group() as tasks:
+            if how == "start":
+                tasks.start_soon(bridge.start, work)
+            else:
+                tasks.start_soon(bridge, page.scope, page.receive, page.send)
+            for _ in range(rounds):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    async def again() -> None:
+        run = await made[0].start(finished())
+        assert (await run.wait()).exit_code == 0
+
+    run_with(backend, main)
+    assert work.cancels == work.started.is_set()
+    assert work.closed.is_set() == work.started.is_set()
+    run_with(backend, again)
+    assert made[0].statistics().runs == ()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_starting_request_that_is_cancelled_natively_leaves_its_run_to_the_grace_period(times: int) -> None:
+    """daphne does so after ten seconds, and `asyncio.wait_for` may do so while the first cancellation unwinds."""
+    for rounds in range(60):
+        work = ScriptedWork(answers=rounds % 2 == 0)
+
+        async def resolve(request: Request, work: ScriptedWork = work) -> ScriptedWork:
+            return work
+
+        async def main(resolve: Any = resolve, rounds: int = rounds, work: ScriptedWork = work) -> None:
+            bridge, page = SSEBridge(None, resolve, grace=0, keep=0), Page()
+            request = asyncio.ensure_future(bridge(page.scope, page.receive, page.send))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            for _ in range(times):
+                request.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            with anyio.fail_after(5):
+                while bridge.statistics().runs:  # noqa: ASYNC110 (there is no event for it)
+                    await asyncio.sleep(0.001)
+                await bridge.shutdown()
+            assert work.cancels == work.started.is_set()
+
+        asyncio.run(main())
