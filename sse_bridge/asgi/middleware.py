@@ -35,6 +35,7 @@ class SSEBridgeMiddleware:
             below = route_path(scope)
             if below == self._path or below.startswith(self._path + "/"):
                 root = scope.get("root_path", "").rstrip("/")
-                inner = {**scope, "path": f"{root}/{below}", "root_path": f"{root}/{self._path}"}
+                ending = "/" if scope["path"].endswith("/") else ""  # a second one makes another path of it
+                inner = {**scope, "path": f"{root}/{below}{ending}", "root_path": f"{root}/{self._path}"}
                 return await self._bridge(inner, receive, send)
         return await self._app(scope, receive, send)
