@@ -317,13 +317,13 @@ def _is_foreign(request: Request) -> bool:
     return host != request.headers.get("host", "").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
 
 
-def _origin(text: str) -> tuple[str, str]:
-    """Scheme and host of an `Origin`. Of `null`, and of what is none, the host is one that no request has."""
+def _origin(text: str) -> tuple[str, str | None]:
+    """Scheme and host of an `Origin`. The host is `None` for `null` and for what is no origin."""
     try:
         parts = urlsplit(text.lower())
     except ValueError:
-        return "", "null"
-    return parts.scheme, parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, "")) or "null"
+        return "", None
+    return parts.scheme, parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, "")) or None
 
 
 def _last_event_id(request: Request) -> str:
