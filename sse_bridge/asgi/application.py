@@ -36,10 +36,14 @@ class Application:
     rate: TokenBucket | ChooseRate | None
 
 
-async def call(function: Callable[..., object], *arguments: object) -> object:
-    """Calls an async function on the event loop, and a sync one in a thread."""
+async def call(function: Callable[..., object], *arguments: object, may_abandon: bool = False) -> object:
+    """Calls an async function on the event loop, and a sync one in a thread.
+
+    Args:
+        may_abandon: whether a cancelled call leaves its thread to itself. Otherwise the call returns with the thread.
+    """
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         result = function(*arguments)
     else:  # in a tuple, because trio lets no awaitable out of a thread
-        (result,) = await anyio.to_thread.run_sync(lambda: (function(*arguments),))
+        (result,) = await anyio.to_thread.run_sync(lambda: (function(*arguments),), abandon_on_cancel=may_abandon)
     return await result if inspect.isawaitable(result) else result

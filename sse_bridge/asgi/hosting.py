@@ -34,7 +34,7 @@ from .messages import Send
 from .refusals import RETRY_AFTER_STOP
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets, with_own_addresses
-from .stopping import Open
+from .stopping import PATIENCE, Open
 
 __all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
 
@@ -170,8 +170,8 @@ class Host:
         self._store.add(run, beginning.key)
         here.add_run(run)
         here.start_soon(self._carry, run, is_followed)
-        if self.options.on_start is not None:
-            here.start_soon(self._tell_start, run, self.options.on_start)
+        if self.options.on_start is not None or self.options.on_end is not None:
+            here.start_soon(self._report, run)
         return run
 
     async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:
@@ -206,18 +206,29 @@ class Host:
                 self._store.forget(run)
             else:
                 self._store.settle(run, here.clock.now())
-        if run.began and self.options.on_end is not None:
-            await self._tell(self.options.on_end, run.info, run.outcome())
 
-    async def _tell_start(self, run: Run, on_start: OnStart) -> None:
-        await run.answered.wait()
-        if run.refused is None:
-            await self._tell(on_start, run.info)
+    async def _report(self, run: Run) -> None:
+        """Tells the application of the run's start, and then of its end. The run waits for neither.
+
+        A stop waits for it as for a request, so that the last word reaches the application's database.
+        """
+        here, on_start, on_end = self.here(), self.options.on_start, self.options.on_end
+        here.request_began()
+        try:
+            await run.answered.wait()
+            if on_start is not None and run.refused is None:
+                await self._tell(on_start, run.info)
+            await run.done.wait()
+            if on_end is not None and run.began:
+                await self._tell(on_end, run.info, run.outcome())
+        finally:
+            here.request_ended()
 
     async def _tell(self, hook: Callable[..., object], *arguments: object) -> None:
         """Calls a hook of the application's. What it raises is logged: the run goes on."""
         try:
-            await call(hook, *arguments)
+            with self.here().wait(PATIENCE):
+                await call(hook, *arguments, may_abandon=True)
         except Exception:
             logger.exception("the hook %s failed", getattr(hook, "__name__", hook))
 

@@ -122,9 +122,13 @@ class Open:
         del self._viewers[viewer]
 
     @contextmanager
-    def wait(self) -> Iterator[None]:
-        """Bounds a wait inside it: when the bridge stops, the wait gets the time that viewers get, and is cancelled."""
-        with anyio.CancelScope(deadline=self._deadline) as scope:
+    def wait(self, least: float = -inf) -> Iterator[None]:
+        """Bounds a wait inside it: when the bridge stops, the wait gets the time that viewers get, and is cancelled.
+
+        Args:
+            least: seconds that a wait gets which begins during the stop.
+        """
+        with anyio.CancelScope(deadline=max(self._deadline, self.clock.now() + least)) as scope:
             self._waits.add(scope)
             try:
                 yield
