@@ -1,0 +1,199 @@
+"""How long runs are kept, and how long runs and viewers may take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from tests.support.asgi import ids, lines
+from tests.support.site import Site, site
+from tests.support.virtual_time import virtual
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return virtual(request.param)
+
+
+def finished(*texts: str) -> ScriptedWork:
+    work = ScriptedWork()
+    work.feed(stdout(*texts), exit_frame())
+    work.finish()
+    return work
+
+
+async def is_kept(it: Site, token: str) -> bool:
+    """Asks for the state, which is no visit."""
+    return (await it.answer(path=f"/{token}", accept="application/json")).status == 200
+
+
+async def over(it: Site, work: ScriptedWork) -> str:
+    run = await it.bridge.start(work)
+    await run.wait()
+    return run.token
+
+
+# -- `keep`
+
+
+@pytest.mark.parametrize(("keep", "seconds"), [(60.0, 60), (5, 5), (0, 0)])
+async def test_a_run_is_kept_after_its_end(keep: float, seconds: float) -> None:
+    """Its time counts from the end, and asking for the state does not prolong it."""
+    async with site(keep=keep, within=1000) as it:
+        run = await over(it, finished())
+        if seconds:
+            await anyio.sleep(seconds - 0.1)
+            assert await is_kept(it, run)
+            await anyio.sleep(0.2)
+        assert not await is_kept(it, run)
+
+
+async def test_without_a_limit_a_run_is_kept() -> None:
+    """`None` switches the limit off."""
+    async with site(keep=None, within=10**7) as it:
+        run = await over(it, finished("a"))
+        await anyio.sleep(10**6)
+        assert lines(await it.answer(path=f"/{run}")) == ["a", "exit"]
+
+
+async def test_the_time_counts_from_the_last_viewers_leaving() -> None:
+    """A slow viewer that is cut off finds the rest, however long ago the run ended. Coming back begins it anew."""
+    work = ScriptedWork()
+    async with site(work, keep=10, send_timeout=100, within=1000) as it:
+        page, run = await it.started()
+        page.stall()
+        work.feed(stdout("a"), exit_frame())
+        work.finish()
+        await anyio.sleep(50)
+        page.resume()
+        page.leave()
+        await wait_all_tasks_blocked()
+        await anyio.sleep(9)
+        assert lines(await it.answer(seen=f"{run}.0")) == ["a", "exit"]
+        await anyio.sleep(9)
+        assert await is_kept(it, run)
+        await anyio.sleep(1.1)
+        assert not await is_kept(it, run)
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 10**5])
+async def test_beyond_keep_bytes_the_oldest_runs_are_forgotten(keep_bytes: int) -> None:
+    """The newest run is always kept, however large it is. A run with a viewer is never forgotten."""
+    text = "x" * 60_000
+    async with site(keep_bytes=keep_bytes) as it:
+        watched = it.open()
+        await watched.until(lambda: watched.content)
+        runs = [await over(it, finished(text)) for _ in range(3)]
+        assert [await is_kept(it, run) for run in runs] == [False, False, True]
+        assert await is_kept(it, watched.headers["sse-bridge-run"])
+        await it.bridge.shutdown()
+
+
+async def test_small_runs_count_too() -> None:
+    """A run holds more than its frames, so thousands of silent runs do not pile up."""
+    async with site(keep_bytes=10**6) as it:
+        runs = [await over(it, finished()) for _ in range(100)]
+        kept = [await is_kept(it, run) for run in runs]
+
+    assert kept == sorted(kept)
+    assert 20 < sum(kept) < 90
+
+
+# -- `max_run_time`
+
+
+async def test_a_run_that_takes_too_long_is_ended_with_its_command() -> None:
+    """Its viewers are told why. What it printed stays."""
+    work = ScriptedWork()
+    async with site(work, max_run_time=30, grace=None, within=100) as it:
+        page, _ = await it.started()
+        work.feed(stdout("a"))
+        await anyio.sleep(29.9)
+        assert not page.ended
+        await anyio.sleep(0.2)
+        assert page.ended
+
+    assert lines(page) == ["a", "error"]
+    assert page.objects[-1]["code"] == "time_limit"
+    assert work.cancels == 1
+
+
+async def test_the_time_of_a_run_counts_while_the_upstream_is_silent() -> None:
+    """An upstream that never answers has no more time than another one. The viewer gets 410."""
+    work = ScriptedWork(answers=False)
+    async with site(work, max_run_time=5, commit_after=None) as it:
+        before = anyio.current_time()
+        page = await it.answer()
+        assert anyio.current_time() == pytest.approx(before + 5, abs=0.1)
+
+    assert (page.status, page.error["code"]) == (410, "time_limit")
+    assert work.cancels == 1
+
+
+# -- `max_viewer_time`
+
+
+async def test_a_viewer_whose_time_is_up_comes_back_and_misses_nothing() -> None:
+    """Its response ends, and the run goes on. The next response continues behind the last frame."""
+    work = ScriptedWork()
+    got: list[Any] = []
+    numbers: list[int] = []
+    times: list[float] = []
+
+    async def browse(it: Site) -> None:
+        seen = None
+        while True:
+            page, began = it.open(seen=seen), anyio.current_time()
+            await page.until(lambda: page.ended, 100)  # noqa: B023
+            if page.status == 204:
+                return
+            times.append(anyio.current_time() - began)
+            got.extend(lines(page))
+            numbers.extend(ids(page))
+            seen = page.dispatched[-1].id if page.dispatched else seen
+
+    async with site(work, max_viewer_time=10, grace=5, within=1000) as it:
+        it.tasks.start_soon(browse, it)
+        for number in range(100):
+            await anyio.sleep(0.7)
+            work.feed(stdout(str(number)))
+        work.feed(exit_frame())
+        work.finish()
+
+    assert got == [*map(str, range(100)), "exit"]
+    assert numbers == list(range(1, 102))
+    assert len(times) == 8
+    assert times[:-1] == pytest.approx([10] * 7, abs=0.1)
+    assert work.cancels == 0
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+async def test_a_viewer_that_does_not_read_has_no_more_time(stalls: bool) -> None:
+    """Under load, too: the time is up between two frames."""
+    work = ScriptedWork()
+    async with site(work, max_viewer_time=5, grace=0, within=100, send_timeout=2) as it:
+        page, _ = await it.started()
+        if stalls:
+            page.stall()
+        for _ in range(100):
+            work.feed(stdout("a"))
+            await anyio.sleep(0.1)
+
+    assert page.ended is not stalls
+    assert work.cancels == 1
+
+
+async def test_the_limits_are_off_by_default() -> None:
+    """A day is no limit."""
+    work = ScriptedWork()
+    async with site(work, heartbeat=None, within=10**6) as it:
+        page, _ = await it.started()
+        await anyio.sleep(24 * 3600)
+        assert not page.ended
+        page.leave()
