@@ -1,0 +1,89 @@
+"""Event loops that end, or cancel natively, while runs start and go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from starlette.requests import Request
+
+from sse_bridge import SSEBridge
+from tests.support.asgi import Page
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+
+def finished(*texts: str, **options: Any) -> ScriptedWork:
+    work = ScriptedWork(**options)
+    work.feed(stdout(*texts), exit_frame())
+    work.finish()
+    return work
+
+
+def run_with(backend: str, main: Callable[[], Awaitable[object]]) -> None:
+    anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 5, 50])
+@pytest.mark.parametrize("how", ["start", "GET", "201"])
+def test_an_event_loop_that_ends_ends_its_runs(backend: str, rounds: int, how: str) -> None:
+    """Their work is ended, no task is left, and the bridge serves the next event loop with all its room."""
+    work = ScriptedWork()
+    made: list[SSEBridge] = []
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    async def main() -> None:
+        bridge = SSEBridge(None, resolve, max_runs=1)
+        made.append(bridge)
+        page = Page("GET" if how == "GET" else "POST", headers={"Prefer": "respond-async"})
+        async with anyio.create_task_group() as tasks:
+            if how == "start":
+                tasks.start_soon(bridge.start, work)
+            else:
+                tasks.start_soon(bridge, page.scope, page.receive, page.send)
+            for _ in range(rounds):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    async def again() -> None:
+        run = await made[0].start(finished())
+        assert (await run.wait()).exit_code == 0
+
+    run_with(backend, main)
+    assert work.cancels == work.started.is_set()
+    assert work.closed.is_set() == work.started.is_set()
+    run_with(backend, again)
+    assert made[0].statistics().runs == ()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_starting_request_that_is_cancelled_natively_leaves_its_run_to_the_grace_period(times: int) -> None:
+    """daphne does so after ten seconds, and `asyncio.wait_for` may do so while the first cancellation unwinds."""
+    for rounds in range(60):
+        work = ScriptedWork(answers=rounds % 2 == 0)
+
+        async def resolve(request: Request, work: ScriptedWork = work) -> ScriptedWork:
+            return work
+
+        async def main(resolve: Any = resolve, rounds: int = rounds, work: ScriptedWork = work) -> None:
+            bridge, page = SSEBridge(None, resolve, grace=0, keep=0), Page()
+            request = asyncio.ensure_future(bridge(page.scope, page.receive, page.send))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            for _ in range(times):
+                request.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            with anyio.fail_after(5):
+                while bridge.statistics().runs:  # noqa: ASYNC110 (there is no event for it)
+                    await asyncio.sleep(0.001)
+                await bridge.shutdown()
+            assert work.cancels == work.started.is_set()
+
+        asyncio.run(main())
