@@ -62,9 +62,9 @@ class SSEBridge:
         ids: whether frames carry `id:` lines. `None` means yes, except for `verbatim`. Without ids a run cannot be
             resumed: a browser that reconnects starts a new one.
         identify: takes the request and names its sender: a string, or `None` for an anonymous one; sync or async. An
-            empty string is anonymous, too. An identity owns the runs that it starts, and its keys are its own. Only
-            the owner may follow and end a run, unless `authorize` decides otherwise. Without `identify`, every request
-            that knows a run's token may, and the token cannot be guessed.
+            identity owns the runs that it starts, and its keys are its own. Only the owner may follow and end a run,
+            unless `authorize` decides otherwise. Without `identify`, every request that knows a run's token may, and
+            the token cannot be guessed.
         authorize: takes the request and a `RunInfo`, and says whether the request may follow and end that run; sync
             or async. It replaces the comparison with the owner. A request that may not gets the same answer as for
             a run that does not exist.

@@ -238,7 +238,7 @@ class Requests:
     async def _identity(self, request: Request) -> str | None:
         if self._application.identify is None:
             return None
-        return _text_or_none("identify", await self._ask(self._application.identify, request)) or None
+        return _text_or_none("identify", await self._ask(self._application.identify, request))
 
     async def _key(self, request: Request, identity: str | None) -> Key | None:
         header = request.headers.get("idempotency-key") or None if request.method == "POST" else None
