@@ -245,9 +245,9 @@ class Host:
         run = self.launch(beginning, is_followed=True)
         try:
             await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
-            await run.done.wait()
-        finally:  # a server may end the request before the run is done, or a bug behind the viewer does
+        finally:  # granian waits for no request whose client has left, and daphne cancels it
             self.here().set_apart(run)
+        await run.done.wait()
         if run.done.failure is not None:
             raise run.done.failure
 

@@ -263,18 +263,24 @@ def test_a_second_ctrl_c_stops_uvicorn_at_once(
 
 
 @pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("how", ["started apart", "left by its viewer"])
 def test_a_server_stops_while_runs_go_on_that_no_request_waits_for(
     server: str,
+    how: str,
     tmp_path: Path,
     settings: dict[str, Any],
     mark: str,
     code_without_streams: Callable[[str, signal.Signals], int],
 ) -> None:
-    """A `POST` started it and has its answer. The command is gone when the process is."""
+    """The command is gone when the process is, although its viewer has left, or never came."""
     with server_process(server, tmp_path, **settings) as process:
-        answer = httpx.post(f"{process.url}/run-sse/?run=idle", headers={"Accept": "application/json"}, timeout=30)
-        assert answer.status_code == 201
-        eventually(lambda: running(mark))
+        url = f"{process.url}/run-sse/?run=idle"
+        if how == "started apart":
+            assert httpx.post(url, headers={"Accept": "application/json"}, timeout=30).status_code == 201
+            eventually(lambda: running(mark))
+        else:
+            with httpx.stream("GET", url):
+                eventually(lambda: running(mark))
         process.tell(signal.SIGTERM)
         seconds = process.seconds_until_gone(time.monotonic())
         left = running(mark)
