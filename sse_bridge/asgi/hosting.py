@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 import anyio
@@ -169,7 +170,7 @@ class Host:
         run = Run(facts, beginning.work, options, self._totals, here.clock)
         self._store.add(run, beginning.key)
         here.add_run(run)
-        here.start_soon(self._carry, run, is_followed)
+        here.start_soon(self._carry, run, is_followed, finally_call=partial(self._drop, run))
         if self.options.on_start is not None or self.options.on_end is not None:
             here.start_soon(self._report, run)
         return run
@@ -206,6 +207,12 @@ class Host:
                 self._store.forget(run)
             else:
                 self._store.settle(run, here.clock.now())
+
+    def _drop(self, run: Run) -> None:
+        """Forgets a run that was not carried, because the event loop ended at the moment of its start."""
+        if not run.done.is_set:
+            run.skip()
+            self._store.forget(run)
 
     async def _report(self, run: Run) -> None:
         """Tells the application of the run's start, and then of its end. The run waits for neither.

@@ -68,16 +68,27 @@ class Open:
         schedule = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
         schedule(function)
 
-    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+    def start_soon(
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *arguments: object,
+        finally_call: Callable[[], None] | None = None,
+    ) -> None:
         """Runs a function in a task of its own, which outlives the request that starts it.
 
         The event loop cancels it when it ends. The function lets no exception out: on trio that would end the loop.
+
+        Args:
+            finally_call: is called after the function, and instead of it if asyncio cancels the task before its first
+                step. On trio every task takes its first step.
         """
         native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
         if hasattr(native, "create_task"):
             task = native.create_task(function(*arguments))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if finally_call is not None:
+                task.add_done_callback(lambda _: finally_call())
         else:
             import trio
 

@@ -61,6 +61,35 @@ def test_an_event_loop_that_ends_ends_its_runs(backend: str, rounds: int, how: s
     assert made[0].statistics().runs == ()
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 2, 10, 45])
+@pytest.mark.parametrize("how", ["start", "201"])
+def test_an_event_loop_that_ends_during_a_start_leaves_room_for_the_next(rounds: int, how: str) -> None:
+    """`asyncio.run` cancels tasks that have not taken their first step: the run counts no more all the same."""
+    work = ScriptedWork()
+    made: list[SSEBridge] = []
+    left: list[object] = []
+
+    async def resolve(request: Request) -> ScriptedWork:
+        return work
+
+    async def main() -> None:
+        bridge, page = SSEBridge(None, resolve, max_runs=1), Page("POST", headers={"Prefer": "respond-async"})
+        made.append(bridge)
+        starting = bridge.start(work) if how == "start" else bridge(page.scope, page.receive, page.send)
+        left.append(asyncio.ensure_future(starting))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+
+    async def again() -> None:
+        run = await made[0].start(finished())
+        assert (await run.wait()).exit_code == 0
+
+    asyncio.run(main())
+    assert made[0].statistics().runs == ()
+    assert work.cancels == work.started.is_set()
+    asyncio.run(again())
+
+
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_starting_request_that_is_cancelled_natively_leaves_its_run_to_the_grace_period(times: int) -> None:
     """daphne does so after ten seconds, and `asyncio.wait_for` may do so while the first cancellation unwinds."""
