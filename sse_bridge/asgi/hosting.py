@@ -209,7 +209,7 @@ class Host:
                 self._store.settle(run, here.clock.now())
 
     def _drop(self, run: Run) -> None:
-        """Forgets a run that was not carried, because the event loop ended at the moment of its start."""
+        """Forgets a run whose event loop ended at the moment of its start, before `_carry` began."""
         if not run.done.is_set:
             run.skip()
             self._store.forget(run)

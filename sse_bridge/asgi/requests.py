@@ -222,8 +222,7 @@ class Requests:
     async def _permitted(self, request: Request, token: str) -> Run | None:
         """The run of that name, if it is known and the request may follow and end it.
 
-        `identify` is asked first, even where there is no such run: a refusal of its own must not tell that there is
-        one.
+        `identify` is asked first, for known and unknown runs alike: a refusal of its own would tell them apart.
         """
         identity = await self._identity(request)
         run = self._host.find(token)

@@ -58,7 +58,7 @@ def alone(bridge: SSEBridge) -> Any:
 
 
 def stripped(bridge: SSEBridge) -> Any:
-    """As a dispatcher that takes its prefix out of `path`, and leaves no trace of it but in `raw_path`."""
+    """As a dispatcher that takes its prefix out of `path`, and keeps it in `raw_path` alone."""
 
     async def dispatch(scope: Any, receive: Any, send: Any) -> None:
         await bridge({**scope, "path": scope["path"].removeprefix("/run-sse") or "/"}, receive, send)
@@ -122,8 +122,8 @@ async def test_the_location_can_be_followed(host: str, slash: str, headers: dict
         ("POST", {"Prefer": "return=minimal; x=1, respond-async"}, 201),
     ],
 )
-async def test_who_gets_an_address_instead_of_the_stream(method: str, headers: dict[str, str], status: int) -> None:
-    """A `POST` that prefers JSON or says `respond-async`, and that cannot read a stream."""
+async def test_the_clients_that_get_an_address(method: str, headers: dict[str, str], status: int) -> None:
+    """A `POST` that accepts JSON or says `respond-async`, unless it accepts a stream."""
     async with site(finished()) as it:
         page = await it.answer(method, **headers)
 
@@ -158,7 +158,7 @@ async def refuses(request: Request) -> ScriptedWork:
 async def test_refusals_keep_their_status(
     options: dict[str, Any], refusal: UpstreamRefused | None, status: int, code: str, refusals: Any
 ) -> None:
-    """A program asked, so none is a frame."""
+    """A program asked, so each is a status with a JSON body."""
     async with site(ScriptedWork(refusal=refusal), refusals=refusals, **options) as it:
         if "max_runs" in options:
             await it.bridge.start(ScriptedWork())

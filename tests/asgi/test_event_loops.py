@@ -30,7 +30,7 @@ def run_with(backend: str, main: Callable[[], Awaitable[object]]) -> None:
 @pytest.mark.parametrize("rounds", [0, 1, 2, 3, 5, 50])
 @pytest.mark.parametrize("how", ["start", "GET", "201"])
 def test_an_event_loop_that_ends_ends_its_runs(backend: str, rounds: int, how: str) -> None:
-    """Their work is ended, no task is left, and the bridge serves the next event loop with all its room."""
+    """Their work is ended, and the bridge serves the next event loop with all its room."""
     work = ScriptedWork()
     made: list[SSEBridge] = []
 
@@ -64,7 +64,7 @@ def test_an_event_loop_that_ends_ends_its_runs(backend: str, rounds: int, how: s
 @pytest.mark.parametrize("rounds", [0, 1, 2, 10, 45])
 @pytest.mark.parametrize("how", ["start", "201"])
 def test_an_event_loop_that_ends_during_a_start_leaves_room_for_the_next(rounds: int, how: str) -> None:
-    """`asyncio.run` cancels tasks that have not taken their first step: the run counts no more all the same."""
+    """`asyncio.run` cancels tasks even before their first step. The run stops counting then, too."""
     work = ScriptedWork()
     made: list[SSEBridge] = []
     left: list[object] = []
@@ -110,7 +110,7 @@ def test_a_starting_request_that_is_cancelled_natively_leaves_its_run_to_the_gra
             with pytest.raises(asyncio.CancelledError):
                 await request
             with anyio.fail_after(5):
-                while bridge.statistics().runs:  # noqa: ASYNC110 (there is no event for it)
+                while bridge.statistics().runs:  # noqa: ASYNC110 (statistics are polled)
                     await asyncio.sleep(0.001)
                 await bridge.shutdown()
             assert work.cancels == work.started.is_set()

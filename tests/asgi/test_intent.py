@@ -1,4 +1,4 @@
-"""What starts a run, and what only looks as if it did: places, prefetches, other sites, odd paths."""
+"""Requests that start a run, and those that must leave it: places, prefetches, other sites, odd paths."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def finished(*texts: str) -> ScriptedWork:
 
 
 async def is_kept(it: Site, token: str) -> bool:
-    """Asks for the state, which is no visit."""
+    """Asks for the state, which leaves the time of the run as it is."""
     return (await it.answer(path=f"/{token}", accept="application/json")).status == 200
 
 
@@ -44,7 +44,7 @@ async def over(it: Site, work: ScriptedWork) -> str:
 
 @pytest.mark.parametrize(("keep", "seconds"), [(60.0, 60), (5, 5), (0, 0)])
 async def test_a_run_is_kept_after_its_end(keep: float, seconds: float) -> None:
-    """Its time counts from the end, and asking for the state does not prolong it."""
+    """Its time counts from the end. Asking for the state leaves it as it is."""
     async with site(keep=keep, within=1000) as it:
         run = await over(it, finished())
         if seconds:
@@ -84,7 +84,7 @@ async def test_the_time_counts_from_the_last_viewers_leaving() -> None:
 
 @pytest.mark.parametrize("keep_bytes", [0, 10**5])
 async def test_beyond_keep_bytes_the_oldest_runs_are_forgotten(keep_bytes: int) -> None:
-    """The newest run is always kept, however large it is. A run with a viewer is never forgotten."""
+    """The newest run is always kept, however large it is. A run with a viewer stays."""
     text = "x" * 60_000
     async with site(keep_bytes=keep_bytes) as it:
         watched = it.open()
@@ -96,7 +96,7 @@ async def test_beyond_keep_bytes_the_oldest_runs_are_forgotten(keep_bytes: int) 
 
 
 async def test_small_runs_count_too() -> None:
-    """A run holds more than its frames, so thousands of silent runs do not pile up."""
+    """A run holds more than its frames, so the number of silent runs is bounded, too."""
     async with site(keep_bytes=10**6) as it:
         runs = [await over(it, finished()) for _ in range(100)]
         kept = [await is_kept(it, run) for run in runs]
@@ -125,7 +125,7 @@ async def test_a_run_that_takes_too_long_is_ended_with_its_command() -> None:
 
 
 async def test_the_time_of_a_run_counts_while_the_upstream_is_silent() -> None:
-    """An upstream that never answers has no more time than another one. The viewer gets 410."""
+    """The clock runs from the start. The viewer that waits for the head gets 410."""
     work = ScriptedWork(answers=False)
     async with site(work, max_run_time=5, commit_after=None) as it:
         before = anyio.current_time()
@@ -139,7 +139,7 @@ async def test_the_time_of_a_run_counts_while_the_upstream_is_silent() -> None:
 # -- `max_viewer_time`
 
 
-async def test_a_viewer_whose_time_is_up_comes_back_and_misses_nothing() -> None:
+async def test_a_viewer_whose_time_is_up_comes_back_and_gets_every_line() -> None:
     """Its response ends, and the run goes on. The next response continues behind the last frame."""
     work = ScriptedWork()
     got: list[Any] = []
@@ -174,8 +174,8 @@ async def test_a_viewer_whose_time_is_up_comes_back_and_misses_nothing() -> None
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-async def test_a_viewer_that_does_not_read_has_no_more_time(stalls: bool) -> None:
-    """Under load, too: the time is up between two frames."""
+async def test_a_viewer_under_load_has_the_same_time(stalls: bool) -> None:
+    """The time is up between two frames. A viewer that stalls is cut by `send_timeout`."""
     work = ScriptedWork()
     async with site(work, max_viewer_time=5, grace=0, within=100, send_timeout=2) as it:
         page, _ = await it.started()
@@ -190,7 +190,7 @@ async def test_a_viewer_that_does_not_read_has_no_more_time(stalls: bool) -> Non
 
 
 async def test_the_limits_are_off_by_default() -> None:
-    """A day is no limit."""
+    """A response goes on for a day."""
     work = ScriptedWork()
     async with site(work, heartbeat=None, within=10**6) as it:
         page, _ = await it.started()

@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_during_a_start_leaves_nothing_behind(rounds:
 
 
 async def test_a_feed_that_has_ended_starts_anew() -> None:
-    """A key of the application's own names what is shown, not one exec of it."""
+    """A key of the application's own names a feed, which may have one exec after another."""
     async with site(finished("a"), finished("b"), key=feed_key) as it:
         pages = [await it.answer(x_feed="k") for _ in range(2)]
 
@@ -134,7 +134,7 @@ async def test_an_idempotency_key_returned_by_key_is_one() -> None:
 
 
 async def test_key_replaces_the_header() -> None:
-    """Requests whose own key differs share no run, whatever their header says; and `None` or "" shares none."""
+    """Requests with different keys get a run each, whatever their header says. So does each `None` and ""."""
     async with site(*(ScriptedWork() for _ in range(6)), key=feed_key, grace=0) as it:
         pages = [it.open("POST", idempotency_key="k", x_feed=feed) for feed in ("a", "b", "", "")]
         pages += [it.open("POST", idempotency_key="k") for _ in range(2)]
@@ -145,7 +145,7 @@ async def test_key_replaces_the_header() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_known_key_with_another_source_is_a_conflict(method: str) -> None:
-    """The client gets 422, and the command does not run."""
+    """The client gets 422, and the command stays unstarted."""
     works = [ScriptedWork(), ScriptedWork(command="rm")]
     async with site(*works, key=feed_key, grace=0) as it:
         first = it.open(method, x_feed="k")
@@ -203,7 +203,7 @@ async def test_requests_that_race_start_one_run(waiting: str, shape: tuple[int, 
     assert [lines(page) for page in pages[:4]] == [["a", "exit"]] * 4
 
 
-async def test_users_who_race_with_one_key_start_a_run_each() -> None:
+async def test_users_that_race_with_one_key_start_a_run_each() -> None:
     """A key belongs to an identity from the first moment on."""
     async with site(identify=who, grace=0) as it:
         pages = [it.open("POST", idempotency_key="k", x_user=user) for user in ("ann", "bob") * 3]
@@ -216,7 +216,7 @@ async def test_users_who_race_with_one_key_start_a_run_each() -> None:
 
 @pytest.mark.parametrize("key", ["x" * 100_000, " ", "é", "\x00", "k.1", "../k"])
 async def test_keys_may_hold_anything(key: str) -> None:
-    """They are compared, and nothing else."""
+    """They are only compared."""
 
     async def odd(request: Request) -> str:
         return key
@@ -229,7 +229,7 @@ async def test_keys_may_hold_anything(key: str) -> None:
 
 
 async def test_a_key_of_a_refused_run_is_free_again() -> None:
-    """Everybody that waited for the answer gets the refusal, and the next request starts anew."""
+    """Each request that waited for the answer gets the refusal, and the next one starts anew."""
     refused = ScriptedWork(answers=False, refusal=UpstreamRefused("Busy.", code="busy", status=503))
     async with site(refused, ScriptedWork(), ScriptedWork(), finished("a"), commit_after=None, key=feed_key) as it:
         pages = [
@@ -248,7 +248,7 @@ async def test_a_key_of_a_refused_run_is_free_again() -> None:
     assert lines(again) == ["a", "exit"]
 
 
-async def test_a_deleted_run_is_not_shared_any_more() -> None:
+async def test_a_deleted_run_has_lost_its_key() -> None:
     """Its feed starts anew, even while the old command is being ended."""
     old, new = ScriptedWork(outcome="hang"), finished("b")
     async with site(old, new, key=feed_key, cancel_timeout=5, within=60) as it:

@@ -75,7 +75,7 @@ async def test_it_returns_once_the_upstream_has_answered() -> None:
 
 
 async def test_a_refusal_of_the_upstream_is_raised_and_frees_the_key() -> None:
-    """The same key may be used again at once."""
+    """The next start with this key runs its work."""
     refusal = UpstreamRefused("Busy.", code="busy", status=503)
     async with site() as it:
         for _ in range(2):
@@ -159,7 +159,7 @@ async def test_after_its_first_viewer_only_the_grace_period_counts(grace: Any, s
 
 
 async def test_the_first_viewer_gets_the_run_from_its_beginning() -> None:
-    """Under `Block` the script waits for it, once it is `high_water` bytes ahead, even if nothing is kept."""
+    """Under `Block` the script waits for it, once it is `high_water` bytes ahead, even with a `replay` of zero."""
     texts = [f"line {number}" for number in range(5000)]
     work = ScriptedWork()
     work.feed(*map(stdout, texts), exit_frame())
@@ -175,7 +175,7 @@ async def test_the_first_viewer_gets_the_run_from_its_beginning() -> None:
 
 
 async def test_without_a_grace_period_the_script_waits_as_long_as_the_policy_says() -> None:
-    """Then it runs on, and its first viewer is told how much it missed."""
+    """Then it runs on, and its first viewer gets a `gap`."""
     work = ScriptedWork()
     work.feed(*map(stdout, "x" * 500))
     async with site(policy=Block(1000, stall_timeout=5), replay=2000, grace=None, within=100) as it:
@@ -191,7 +191,7 @@ async def test_without_a_grace_period_the_script_waits_as_long_as_the_policy_say
 
 
 async def test_a_policy_that_drops_lets_the_script_run() -> None:
-    """There is a viewer to wait for only where the policy waits."""
+    """`Drop` never holds a run back."""
     work = ScriptedWork()
     work.feed(*map(stdout, "x" * 500))
     async with site(policy=Drop(1000), replay=0) as it:
@@ -202,7 +202,7 @@ async def test_a_policy_that_drops_lets_the_script_run() -> None:
 
 
 async def test_limits_and_stops_are_raised() -> None:
-    """Nothing is started then, and `runs_started` counts only what was."""
+    """The work stays unstarted, and `runs_started` counts the one run that did start."""
     work = ScriptedWork()
     async with site(max_runs=1) as it:
         await it.bridge.start(ScriptedWork())
@@ -248,7 +248,7 @@ async def test_a_stop_ends_it_and_waits_for_its_work() -> None:
 
 @pytest.mark.parametrize("outcome", list(Cancelled))
 async def test_cancel_says_how_far_it_got(outcome: Cancelled) -> None:
-    """After a run's own end it says `None`. It may be called again."""
+    """After a run's own end it returns `None`. It may be called again."""
     work = ScriptedWork(outcome=outcome)
     async with site() as it:
         run = await it.bridge.start(work)
@@ -266,7 +266,7 @@ async def test_cancel_says_how_far_it_got(outcome: Cancelled) -> None:
 @pytest.mark.parametrize("rounds", [*range(20), 60])
 @pytest.mark.parametrize("answers", [True, False])
 async def test_a_caller_that_gives_up_leaves_no_run_behind(rounds: int, answers: bool) -> None:
-    """The run waits for its first viewer, and is ended when none comes."""
+    """The run waits ten seconds for its first viewer, and is ended then."""
     work = ScriptedWork(answers=answers)
     async with site(grace=0, keep=0, within=100) as it:
         async with anyio.create_task_group() as tasks:
@@ -302,13 +302,13 @@ async def test_an_ended_run_can_be_read_from_its_beginning() -> None:
     ],
 )
 async def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:
-    """An owner that is a number would equal no identity, and the run would belong to nobody."""
+    """An owner that is a number would differ from every identity, and lock its own user out."""
     with pytest.raises(ConfigurationError, match=message):
         await SSEBridge(None, never).start(**{"source": ScriptedWork(), **options})
 
 
-async def test_an_empty_key_is_none() -> None:
-    """As in a request's header."""
+async def test_starts_with_an_empty_key_are_two_runs() -> None:
+    """An empty header means the same."""
     async with site() as it:
         tokens = {(await it.bridge.start(finished(), key="")).token for _ in range(2)}
 

@@ -77,8 +77,8 @@ async def test_the_state_of_a_run_that_failed_names_the_error() -> None:
     )  # fmt: skip
 
 
-async def test_asking_for_the_state_is_no_visit() -> None:
-    """A script that polls for it keeps no run alive, and takes no place of a viewer."""
+async def test_asking_for_the_state_is_different_from_visiting() -> None:
+    """A run is abandoned while a script polls for its state, and `max_viewers` counts viewers alone."""
     async with site(grace=5, max_viewers=1) as it:
         page, run = await it.started()
         page.leave()
@@ -100,7 +100,7 @@ async def test_asking_for_the_state_is_no_visit() -> None:
         ("text/html", "text/event-stream; charset=utf-8"),
     ],
 )
-async def test_who_gets_the_state(accept: str, kind: str) -> None:
+async def test_the_clients_that_get_the_state(accept: str, kind: str) -> None:
     """Clients that can read a stream get the stream."""
     work = ScriptedWork()
     async with site(work) as it:
@@ -125,14 +125,14 @@ async def deleted(work: ScriptedWork, **options: Any) -> tuple[Page, float]:
 
 
 async def test_delete_answers_204_once_the_command_is_gone() -> None:
-    """The answer has no body."""
+    """Its body is empty."""
     page, took = await deleted(ScriptedWork())
 
     assert (page.status, page.content, took) == (204, b"", 0)
 
 
 @pytest.mark.parametrize("outcome", [Cancelled.REQUESTED, Cancelled.ACKNOWLEDGED])
-async def test_delete_answers_202_if_the_command_was_not_seen_to_end(outcome: Cancelled) -> None:
+async def test_delete_answers_202_if_the_end_is_unconfirmed(outcome: Cancelled) -> None:
     """As when the platform answers every call with 500. The body says how far it got."""
     page, took = await deleted(ScriptedWork(outcome=outcome))
 
@@ -150,7 +150,7 @@ async def test_delete_answers_202_if_ending_the_command_takes_long() -> None:
 
 
 async def test_a_second_delete_waits_for_the_same_end() -> None:
-    """And says the same."""
+    """Both get the same answer."""
     work = SlowToEnd()
     async with site(work) as it:
         run = await it.bridge.start(work)
@@ -168,7 +168,7 @@ async def test_a_second_delete_waits_for_the_same_end() -> None:
 
 @pytest.mark.parametrize("code", [0, 3])
 async def test_delete_after_the_runs_own_end_is_204(code: int) -> None:
-    """There is no work left, and its exit stays what it was."""
+    """The exit stays as it was."""
     work = ScriptedWork()
     work.feed(exit_frame(code))
     work.finish()
@@ -183,7 +183,7 @@ async def test_delete_after_the_runs_own_end_is_204(code: int) -> None:
 
 @pytest.mark.parametrize("rounds", range(0, 60, 3))
 async def test_delete_before_the_upstreams_answer(rounds: int) -> None:
-    """A page that got its head early knows the token. The command does not start any more, or is ended."""
+    """A page that got its head early knows the token. The command is ended, or stays unstarted."""
     work = ScriptedWork(answers=False)
     async with site(work, commit_after=0) as it:
         page, run = await it.started()
@@ -198,8 +198,8 @@ async def test_delete_before_the_upstreams_answer(rounds: int) -> None:
     assert rounds < 50 or work.started.is_set()
 
 
-async def test_delete_of_a_refused_run_finds_none() -> None:
-    """It is forgotten, since it started no work."""
+async def test_delete_of_a_refused_run_is_404() -> None:
+    """A run whose work stayed unstarted is forgotten."""
     seen: list[str] = []
 
     async def note(run: Any, outcome: Any) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 STARTS = ["GET", "POST", "201", "start"]
 WAYS = ["follow", "state", "resume", "resume by query", "delete"]
-#: A token that no run has.
+#: The token of a run that never was.
 NO_RUN = "n" * 16
 
 
@@ -35,7 +35,7 @@ async def who(request: Request) -> str | None:
 
 
 async def same_team(request: Request, run: RunInfo) -> bool:
-    """Lets users in whose names begin alike; anonymous users reach anonymous runs."""
+    """Allows users whose names begin alike; anonymous users reach anonymous runs."""
     return (request.headers.get("x-user") or "-")[0] == (run.owner or "-")[0]
 
 
@@ -94,10 +94,10 @@ RULES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("how", STARTS)
 @pytest.mark.parametrize("owner", ["ann", None])
 @pytest.mark.parametrize("user", ["ann", "alf", "bob", None])
-async def test_who_reaches_a_run(rule: str, how: str, owner: str | None, user: str | None) -> None:
-    """Only the owner does, and everybody where there is none. `authorize` decides instead where it is given.
+async def test_the_users_that_reach_a_run(rule: str, how: str, owner: str | None, user: str | None) -> None:
+    """The owner does, and everybody reaches an anonymous run. `authorize` decides instead where it is given.
 
-    Without `identify`, a run that a request starts has no owner.
+    Without `identify`, each run that a request starts is anonymous.
     """
     async with site(grace=None, **RULES[rule]) as it:
         token = await start(it, how, owner)
@@ -132,7 +132,7 @@ async def test_a_strangers_run_is_answered_like_a_run_that_never_was(
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_identify_that_refuses_says_nothing_about_runs(way: str) -> None:
-    """A client without a login gets the application's refusal, whether there is such a run or not."""
+    """A client without a login gets the application's refusal for every token."""
 
     async def only_users(request: Request) -> str:
         if "x-user" not in request.headers:
@@ -162,7 +162,7 @@ async def test_a_key_reaches_only_runs_of_its_own_identity(rule: str, how: str, 
 
 
 async def test_a_request_with_a_key_that_may_not_follow_its_run_is_told_that_there_is_none() -> None:
-    """`authorize` is asked on this way as well."""
+    """`authorize` is asked for runs found by their key, too."""
 
     async def nobody(request: Request, run: RunInfo) -> bool:
         return False
@@ -199,7 +199,7 @@ async def test_authorize_is_told_whose_run_it_is() -> None:
 @pytest.mark.parametrize("value", [7, b"ann", True, ("ann",)])
 @pytest.mark.parametrize("name", ["identify", "key"])
 async def test_identities_and_keys_are_strings(name: str, value: object) -> None:
-    """A number would be an identity that equals no name. No work starts."""
+    """A number would differ from every name. The request fails before work starts."""
 
     async def returns(request: Request) -> Any:
         return value
@@ -211,7 +211,7 @@ async def test_identities_and_keys_are_strings(name: str, value: object) -> None
 
 @pytest.mark.parametrize("name", ["identify", "key", "authorize"])
 async def test_an_exception_of_the_applications_reaches_the_server(name: str) -> None:
-    """The server answers 500 and logs it. The run that was asked for goes on, and the bridge keeps nothing open."""
+    """The server answers 500 and logs it. The run goes on, and the bridge counts the request as over."""
 
     async def fails(*arguments: object) -> Any:
         if arguments[0].headers.get("x-fail"):  # type: ignore[attr-defined]
@@ -233,7 +233,7 @@ async def test_an_exception_of_the_applications_reaches_the_server(name: str) ->
 
 
 async def test_an_empty_identity_is_an_identity() -> None:
-    """This is the strict reading: such a run has an owner, and a user with a name is another one."""
+    """This is the strict reading: such a run has an owner, and a user with a name is a stranger."""
     async with site(grace=None, identify=who) as it:
         token = await start(it, "GET", "")
         assert (await reach(it, "state", token, "ann")).status == 404

@@ -28,7 +28,7 @@ def test_repr_leaves_the_token_out() -> None:
 
 
 def test_it_is_a_value() -> None:
-    """It cannot be changed, and two of the same moment are equal."""
+    """It is frozen, and two of the same moment are equal."""
     work = ScriptedWork()
     info = RunInfo(TOKEN, None, work, 1.0, "ended")
 
@@ -49,8 +49,8 @@ def test_a_lifetime_knows_both_clocks() -> None:
     assert before <= lifetime.started_at <= lifetime.ended_at <= time.time()
 
 
-def test_without_a_limit_a_lifetime_never_expires() -> None:
-    """That is the default."""
+def test_a_lifetime_is_unlimited_by_default() -> None:
+    """Its expiry is infinitely far away."""
     assert Lifetime(100.0).expires == inf
 
 
@@ -115,7 +115,7 @@ async def test_the_outcome_of_a_failure(
 
 @pytest.mark.anyio
 async def test_the_outcome_of_a_refusal(anyio_backend: str) -> None:
-    """The upstream started no work, so there is none to end."""
+    """`cancelled` is `None`, since the work stayed unstarted."""
     work = ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404))
     async with scene(work) as it:
         pass
