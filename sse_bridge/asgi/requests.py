@@ -37,6 +37,8 @@ _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
 DELETE_WAIT: Final = 3.0
 #: Headers by which browsers mark a request that nobody has asked for yet.
 _SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
+#: Characters that end a header's line or are invalid in it (RFC 9110 5.5). A query may hold them.
+_NO_HEADER_HAS: Final = frozenset("\r\n\0")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 _FOREIGN: Final = (
@@ -116,7 +118,7 @@ class Requests:
         limits = await self._limits(request)
         run = self._host.shared(key, source)
         if run is None:
-            work = source.work(self._upstream, seen or None)
+            work = source.work(self._upstream, seen if seen and _NO_HEADER_HAS.isdisjoint(seen) else None)
             beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
             if _wants_no_stream(request):
                 run = await self._host.launch_apart(beginning, limits)

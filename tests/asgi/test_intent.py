@@ -75,6 +75,24 @@ async def test_only_a_place_of_ours_counts(query: str) -> None:
     assert it.starts == 1
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("lastEventId=%C3%BC7", "ü7"),
+        ("last_event_id=a%0d%0aX-Key:%20b", None),
+        ("lastEventId=a%00", None),
+        ("x=7", None),
+    ],
+)
+async def test_without_ids_the_query_reaches_the_upstream(query: str, expected: str | None) -> None:
+    """In `verbatim` the upstream resumes. It gets a header, so ids that a header cannot hold are left out."""
+    work = finished()
+    async with site(work, dialect="verbatim") as it:
+        await ask(it, query)
+
+    assert work.last_event_id == expected
+
+
 @pytest.mark.parametrize("rest", ["1", "0", "gone", "x", "", "9" * 40, "1%0d%0aX: y"])
 async def test_an_id_of_ours_never_starts_a_run(rest: str) -> None:
     """However it is garbled behind the token."""
