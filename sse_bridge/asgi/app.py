@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-from ..errors import BridgeUnavailable, UpstreamError
+from ..errors import BridgeUnavailable, ConfigurationError, UpstreamError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
 from ..relay.options import RunOptions, ViewerOptions
@@ -78,7 +78,7 @@ class SSEBridge:
             newest of them is always kept.
         max_run_time: seconds after which a run is ended with its command; `None` for no limit.
         max_viewer_time: seconds after which a response ends, so that the viewer comes back with its place; `None` for
-            no limit.
+            no limit. It needs ids: without a place the viewer would start a new run.
         on_start: takes a `RunInfo` once the upstream has said yes; sync or async. What it raises is logged.
         on_end: takes a `RunInfo` and an `Outcome` once the run has left no work running; sync or async. What it raises
             is logged.
@@ -148,6 +148,8 @@ class SSEBridge:
         options.size(replay=replay)
         options.flags(allow_cross_site=allow_cross_site, ids=False if ids is None else ids)
         options.a_choice("refusals", refusals, get_args(Style))
+        if max_viewer_time is not None and not (spelling.ids_by_default if ids is None else ids):
+            raise ConfigurationError("max_viewer_time needs ids=True: a viewer comes back to its place by an id.")
         self._upstream = HTTPUpstream() if upstream is None else upstream
         self._limits = Limits(Block() if callable(policy) else policy, None if callable(rate) else rate)
         run_options = RunOptions(

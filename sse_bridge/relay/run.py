@@ -135,7 +135,7 @@ class Run:
             error=None if exited else body.get("code"),
             message=None if exited else body.get("message"),
             duration=self._lifetime.duration,
-            lines=max(0, log.next - 1 - self._pipeline.finished),
+            lines=max(0, log.next - 1 - (exited or self._pipeline.finished)),
             bytes=log.size,
             cancelled=self.cancelled,
         )
@@ -171,7 +171,6 @@ class Run:
         bug in the bridge; it leaves this method, but only after the work was ended.
         """
         self.began = True
-        self._totals.runs_started += 1
         try:
             self._timer = self._clock.start(self)
             with self._reading:
@@ -191,6 +190,7 @@ class Run:
         try:
             async with self._work.stream() as stream:
                 self.answered.set()
+                self._totals.runs_started += 1
                 await stream.push(self._take, self.audience.wait_for_room)
         except UpstreamError as error:
             self._fail(error)

@@ -60,7 +60,7 @@ class BridgeStatistics:
 
     #: Runs that are active or followed now.
     runs: tuple[RunStatistics, ...]
-    #: Runs that were started.
+    #: Runs whose upstream has said yes.
     runs_started: int
     #: Viewers so far. One that comes back counts again.
     viewers_seen: int

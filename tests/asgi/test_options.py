@@ -32,6 +32,7 @@ from sse_bridge import (
 )
 from sse_bridge.wire.dialects import TYPED
 from tests.support.asgi import Page
+from tests.support.site import never
 
 SOURCE = EventStream("http://127.0.0.1/")
 
@@ -370,3 +371,10 @@ def test_a_misspelt_name_is_pythons_own_error(name: str) -> None:
     """The signature knows every name."""
     with pytest.raises(TypeError, match=name):
         SSEBridge(None, resolve, **{name: 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"ids": False}, {"dialect": "verbatim"}])
+def test_a_viewer_that_is_to_come_back_needs_a_place(options: Any) -> None:
+    """Without ids it would start a new run."""
+    with pytest.raises(ConfigurationError, match="needs ids=True"):
+        SSEBridge(None, never, max_viewer_time=60, **options)

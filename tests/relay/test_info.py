@@ -84,7 +84,7 @@ async def test_the_outcome_of_an_exit(anyio_backend: str, dialect: str) -> None:
     outcome = it.run.outcome()
     assert (outcome.exit_code, outcome.error, outcome.message, outcome.cancelled) == (3, None, None, None)
     assert outcome.bytes == it.audience.log.size
-    assert dialect == "verbatim" or outcome.lines == 2  # `verbatim` counts the upstream's frames
+    assert outcome.lines == 2
     assert json.loads(json.dumps(dataclasses.asdict(outcome)))["exit_code"] == 3
 
 

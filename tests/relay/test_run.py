@@ -507,3 +507,24 @@ async def test_a_run_that_is_over_is_not_asked_for_the_time(anyio_backend: str) 
         it.run.cancel()
 
     assert it.time.due_in == inf
+
+
+@pytest.mark.parametrize("dialect", ["typed", "verbatim"])
+async def test_the_outcome_counts_the_lines_before_the_exit(anyio_backend: str, dialect: str) -> None:
+    """The terminal frame is no line, in any dialect."""
+    async with scene(dialect=dialect) as it:
+        it.work.feed(stdout("a", "b"), exit_frame(3))
+        it.work.finish()
+
+    outcome = it.run.outcome()
+    assert (outcome.lines, outcome.exit_code, outcome.error) == (2, 3, None)
+
+
+async def test_a_refused_run_was_not_started(anyio_backend: str) -> None:
+    """It counts once its upstream has said yes."""
+    async with scene(ScriptedWork(refusal=UpstreamRefused("No.", status=404))) as it:
+        pass
+    assert it.totals.snapshot(()).runs_started == 0
+    async with scene() as it:
+        assert it.totals.snapshot(()).runs_started == 1
+        it.run.cancel()
