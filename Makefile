@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 BIN = $(VENV)/bin
+CLIENTS = tests/browser/node_modules/.package-lock.json
 
 .PHONY: demo test unit lint types format bench clean system
 
@@ -12,7 +13,7 @@ demo: $(VENV)/installed-serve
 
 # `wire` and `flow` must have full branch coverage. Tests that start servers and browsers run one at a time, the others
 # two at a time.
-test: $(VENV)/installed-lint system
+test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow \
@@ -34,10 +35,15 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
-# Installs Chromium, shells, nginx and Node for tests and benchmarks, given root and apt. Without them, tests that need
+# Installs Chromium, shells, nginx, Node and npm for tests and benchmarks, given root and apt. Without them, tests that need
 # them are skipped.
 system:
 	@scripts/system-packages
+
+# The clients from npm that tests load into Chromium. Without npm or its registry, those tests are skipped.
+$(CLIENTS): tests/browser/package-lock.json | system
+	@{ npm ci --prefix tests/browser --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
+	    || echo "npm could not install the clients of tests/browser; the tests that need them will be skipped"
 
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -48,4 +54,4 @@ $(VENV)/installed-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) tests/browser/node_modules .coverage .hypothesis .mypy_cache .ruff_cache

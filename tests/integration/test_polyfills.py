@@ -1,0 +1,178 @@
+"""Clients from npm that pages use instead of the browser's `EventSource`, through connections that are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Request
+from starlette.applications import Starlette
+from starlette.requests import Request as HTTPRequest
+from starlette.routing import Mount
+
+from sse_bridge import RunInfo, SandboxExec, SSEBridge
+from tests.support.browser import chromium, show
+from tests.support.cutting_proxy import cutting_proxy
+from tests.support.sandboxes import LocalSandbox
+from tests.support.servers import Served, serve
+
+LINES: Final = 4_000
+#: Clients come back after a second, and a run is joined by its key only while it goes on.
+SCRIPT: Final = "cat half.txt; sleep 3; cat half.txt; exit 3"
+
+#: Shows one message. Clients catch what it raises, so a message without data is counted before `JSON.parse` fails.
+#: A client that loses the connection before it has read `start` knows no run to come back to; with the key it gets the
+#: same run again.
+RECEIVE = """
+  const address = "/run-sse/?key=" + Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
+  const output = document.querySelector("pre");
+  window.shown = [];
+  window.withoutData = 0;
+  function receive(data) {
+    if (data === "") window.withoutData += 1;
+    const message = JSON.parse(data);
+    if (message.line !== undefined) window.shown.push(message.line);
+    if (message.type === "exit" || message.type === "error") output.textContent = data;
+    return message.type === "exit";
+  }
+"""
+
+#: With the polyfill's defaults.
+POLYFILL = f"""
+<!doctype html><link rel="icon" href="data:,"><pre></pre>
+<script src="/node_modules/event-source-polyfill/src/eventsource.js"></script>
+<script>
+  {RECEIVE}
+  const source = new EventSourcePolyfill(address);
+  source.onmessage = (event) => {{ if (receive(event.data)) source.close(); }};
+</script>
+"""
+
+#: The library notes an event's id as soon as it has read that line, and would skip the event if the connection is cut
+#: before its data. So the page sends the id of the last message that it has handled. The library takes
+#: 204 for an error, and would ask again without limit.
+FETCH_EVENT_SOURCE = f"""
+<!doctype html><link rel="icon" href="data:,"><pre></pre>
+<script type="module">
+  import {{ fetchEventSource }} from "/node_modules/@microsoft/fetch-event-source/lib/esm/index.js";
+  {RECEIVE}
+  const leaving = new AbortController();
+  let handled = new URLSearchParams(location.hash.slice(1)).get("handled");
+  fetchEventSource(address, {{
+    signal: leaving.signal,
+    fetch(url, options) {{
+      const place = handled === null ? {{}} : {{ "last-event-id": handled }};
+      return fetch(url, {{ ...options, headers: {{ ...options.headers, ...place }} }});
+    }},
+    async onopen(response) {{ if (response.status === 204) leaving.abort(); }},
+    onmessage(event) {{
+      const isOver = receive(event.data);
+      handled = event.id;
+      if (isOver) leaving.abort();
+    }},
+  }}).then(() => {{ window.isOver = true; }});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """What the page's scripts raised and did not catch."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
+    with browser.new_context() as context:
+        opened = context.new_page()
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        yield opened
+        assert problems == []
+
+
+@pytest.fixture
+def starts() -> list[str]:
+    """The runs that were started."""
+    return []
+
+
+@pytest.fixture
+def expected(sandbox: LocalSandbox) -> list[str]:
+    """The script's output: half of it, a silence with heartbeats, the other half."""
+    lines = [f"line {number} {'x' * 50}" for number in range(LINES)]
+    sandbox.write("/workspace/half.txt", "\n".join(lines) + "\n")
+    return [*lines, *lines]
+
+
+@pytest.fixture
+def served(sandbox: LocalSandbox, starts: list[str]) -> Iterator[Served]:
+    def resolve(request: HTTPRequest) -> SandboxExec:
+        return SandboxExec(sandbox.id, SCRIPT, cwd="/workspace")
+
+    def on_start(run: RunInfo) -> None:
+        starts.append(run.token)
+
+    async def key(request: HTTPRequest) -> str | None:
+        return request.query_params.get("key")
+
+    bridge = SSEBridge(
+        sandbox.miosa(), resolve, key=key, on_start=on_start, retry_ms=50, heartbeat=0.05, refusals="frame"
+    )
+    with serve(Starlette(routes=[Mount("/run-sse", bridge)])) as running:
+        yield running
+
+
+@pytest.mark.parametrize("html", [POLYFILL, FETCH_EVENT_SOURCE], ids=["event-source-polyfill", "fetch-event-source"])
+def test_every_line_arrives_once_through_cut_connections(
+    page: Page, served: Served, starts: list[str], expected: list[str], html: str
+) -> None:
+    """The client comes back to the one run. Every message that it dispatches has data."""
+    with cutting_proxy(served.port, cuts=4, most=150_000) as (url, proxy):
+        show(page, url, html)
+        page.wait_for_function("document.querySelector('pre').textContent")
+        shown = page.evaluate("window.shown")
+        without_data = page.evaluate("window.withoutData")
+
+    assert proxy.cuts_left == 0
+    assert shown == expected
+    assert without_data == 0
+    assert page.inner_text("pre") == '{"type":"exit","code":3}'
+    assert len(starts) == 1
+
+
+def test_the_polyfill_names_its_place_in_the_query(page: Page, served: Served, starts: list[str]) -> None:
+    """This is why the bridge reads the place there, too. A browser sends a header."""
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if "/run-sse/" in request.url else None)
+    show(page, served.url, POLYFILL)
+    page.wait_for_function("window.shown.length > 0")
+    for connection in list(served.server.server_state.connections):
+        connection.loop.call_soon_threadsafe(connection.transport.abort)  # in its own thread
+    page.wait_for_function("output.textContent")
+
+    first, second = (urlsplit(request.url).query for request in asked)
+    assert second.startswith(f"{first}&lastEventId=")
+    assert all("last-event-id" not in request.headers for request in asked)
+    assert len(starts) == 1
+
+
+def test_fetch_event_source_stops_at_204(page: Page, served: Served, starts: list[str]) -> None:
+    """A page that comes back to a run that it has seen to its end asks once, given an `onopen` that knows 204."""
+    with httpx.stream("GET", f"{served.url}/run-sse/") as response:
+        *_, last = (line for line in response.iter_lines() if line.startswith("id: "))
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if "/run-sse/" in request.url else None)
+    show(page, served.url, FETCH_EVENT_SOURCE, f"handled={last.removeprefix('id: ')}")
+    page.wait_for_function("window.isOver")
+
+    assert len(asked) == 1
+    assert len(starts) == 1
