@@ -35,12 +35,12 @@ PAGE = """<!doctype html><title>Pipeline</title><button disabled>Stop</button><p
 
 @app.get("/")
 async def page() -> HTMLResponse:
-    """A page that shows each line, how the run ended, or why there is none."""
+    """A page that shows each line, how the run ended, or why it was refused."""
     return HTMLResponse(PAGE)
 
 
 def user(request: Request) -> str | None:
-    """Who is asking; `None` without a login. A cookie that anyone can write stands in for your login here."""
+    """The name of the user; `None` before a login. A cookie that anyone can write stands in for your login here."""
     return request.cookies.get("user")
 
 

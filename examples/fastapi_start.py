@@ -62,7 +62,7 @@ async def page() -> HTMLResponse:
 
 
 def identify(request: Request) -> str | None:
-    """Who is asking; `None` without a login. A cookie that anyone can write stands in for your login here."""
+    """The name of the user; `None` before a login. A cookie that anyone can write stands in for your login here."""
     return request.cookies.get("user")
 
 
@@ -75,7 +75,7 @@ def logged_in(request: Request) -> str:
 
 
 async def only_follow(request: Request) -> SandboxExec:
-    """The bridge asks this what to run when a request to `/run-sse/` would start a run. Here, no such request may."""
+    """The bridge asks this what to run when a request to `/run-sse/` would start a run. Here, all are refused."""
     raise HTTPException(404, "Builds start at POST /builds.")
 
 
@@ -84,7 +84,7 @@ bridge = SSEBridge(Miosa(), only_follow, identify=identify, refusals="frame")
 
 @app.post("/builds", status_code=201)
 async def build(wanted: Build, user: Annotated[str, Depends(logged_in)], response: Response) -> Started:
-    """Starts a build; only its owner can follow it. It ends if no viewer comes within ten seconds."""
+    """Starts a build; only its owner can follow it. Its first viewer has ten seconds to come."""
     command = f"for batch in $(seq {wanted.batches}); do echo processing batch $batch; sleep 0.2; done"
     source = SandboxExec(os.environ["SANDBOX_ID"], command, cwd="/workspace", timeout=600)
     try:

@@ -45,7 +45,7 @@ async def page(request: Request) -> HTMLResponse:
 
 
 def key(request: Request) -> str | None:
-    """Requests with the same key share a run. Without `identify`, a key opens the run to whoever guesses it."""
+    """Requests with the same key share a run. A key is a secret here: all who know it can follow the run."""
     return request.query_params.get("key")
 
 

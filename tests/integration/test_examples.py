@@ -88,7 +88,7 @@ def test_the_fastapi_example_refuses_strangers(browser: Browser) -> None:
 
 
 def test_users_of_the_fastapi_example_follow_and_end_only_their_own_runs() -> None:
-    """Another user, and a request without a login, are told that there is no such run."""
+    """Another user, and a request before the login, get the answer for an unknown run."""
     app = importlib.import_module("examples.fastapi_app").app
     with serve(app) as served, stream(served.url + "/run-sse/", "ada") as response:
         run = f"{served.url}/run-sse/{response.headers['sse-bridge-run']}"
@@ -127,7 +127,7 @@ def test_an_endpoint_starts_a_run_that_its_user_follows() -> None:
 
 
 def test_an_endpoint_passes_on_what_the_platform_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a status of its own: no stream has begun."""
+    """The endpoint answers with a status of its own."""
     monkeypatch.setenv("SANDBOX_ID", "sbx_unknown")
     app = importlib.import_module("examples.fastapi_start").app
     with serve(app) as served:
