@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from math import inf
 
+import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay.viewer import Gone
 from sse_bridge.wire import events
-from tests.support.scene import scene
+from tests.support.scene import PATIENT, scene
 from tests.support.work import exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
@@ -352,3 +353,37 @@ async def test_a_viewer_may_come_after_the_end(anyio_backend: str) -> None:
     assert it.audience.log.kept > 0  # for the first viewer
     it.audience.leave(it.viewer)
     assert it.audience.viewers == it.audience.log.kept == 0
+
+
+async def test_a_run_that_starts_without_a_viewer_keeps_a_place_for_one(anyio_backend: str) -> None:
+    """It is held at the mark of the expected viewer, so that the first one gets the run from its beginning."""
+    async with scene(grace=60) as it:
+        it.audience.leave(it.viewer)
+        it.audience.expect(Block(100), None, PATIENT, it.clock)
+        it.work.feed(*[stdout("x" * 50)] * 50)
+        await wait_all_tasks_blocked()
+        assert it.work.unread > 40
+        first = it.view(Block(10**6))
+        await wait_all_tasks_blocked()
+        assert len(it.take(viewer=first)) == 50
+        it.run.cancel()
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.1])
+async def test_a_first_viewer_has_time_to_come(anyio_backend: str, grace: float) -> None:
+    """However short the grace period is. Then the run is abandoned."""
+    async with scene(grace=grace, replay=10**6) as it:
+        other = it.view(Block())
+        it.audience.leave(it.viewer)
+        it.audience.begin_grace(0.01)  # there is a viewer: it changes nothing
+        with anyio.move_on_after(0.1):
+            await it.work.closed.wait()
+        assert not it.work.closed.is_set()
+        it.audience.leave(other)
+        it.audience.begin_grace(0.2)
+        before = anyio.current_time()
+        if grace:
+            await it.work.closed.wait()
+            assert anyio.current_time() - before >= 0.2
+
+    assert it.work.cancels == 1

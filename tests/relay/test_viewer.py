@@ -111,6 +111,11 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
         tasks.cancel_scope.cancel()
 
 
+def test_a_heartbeat_is_a_line_and_no_block() -> None:
+    """Some clients deliver an empty event for each block without data."""
+    assert HEARTBEAT == b": heartbeat\n"
+
+
 async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: str) -> None:
     """While a send hangs, heartbeats wait. Frames that are pending then go first, and the silence starts anew."""
     log, sink = RunLog(), Sink()
