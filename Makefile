@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both install what they need into $(VENV).
+# `make demo` and `make test`, and `make test-slow` for what takes longer. All install what they need into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ PORT ?= 8000
 BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 
-.PHONY: demo test unit lint types format bench clean system
+.PHONY: demo test test-slow lint types format bench clean system
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -18,7 +18,11 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow \
 	    --ignore=tests/integration --ignore=tests/benchmarks
-	$(BIN)/python -m pytest -q tests/integration tests/benchmarks
+	$(BIN)/python -m pytest -q -m "not slow" tests/integration
+
+# Soaks, overload, a thousand cuts and viewers, and every shape of the benchmarks once.
+test-slow: $(VENV)/installed-lint system $(CLIENTS)
+	$(BIN)/python -m pytest -q -m slow tests/integration tests/benchmarks
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

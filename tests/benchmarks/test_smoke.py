@@ -22,6 +22,8 @@ from benchmarks.targets import TARGETS
 from benchmarks.upstream import GROUPS, frame, lines_of
 from tests.support.skipping import skip
 
+pytestmark = pytest.mark.slow
+
 LINES = 2000
 
 

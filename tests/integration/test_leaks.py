@@ -21,7 +21,11 @@ from tests.support.servers import serve
 from tests.support.waiting import eventually
 from tests.support.work import exit_frame, stdout
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # native cancellation
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),
+]  # native cancellation
 
 VIEWERS, AT_ONCE = 2000, 100
 

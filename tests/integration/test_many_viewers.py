@@ -21,7 +21,7 @@ from sse_bridge.wire import events
 from tests.support.bridge_process import bridge_process
 from tests.support.sandboxes import KEY, LocalSandbox, running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
 LINES = 6_000
 SCRIPT = f"""

@@ -68,6 +68,7 @@ DROPPING = {"drop": ("Drop", {}), "coalesce-drop": ("Coalesce", {"beyond": "drop
 POLICIES = {**WAITING, **DROPPING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_more_than_the_marks_at_a_viewer_that_stops_reading(policy: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
     """Where no line may be lost the script waits in its `print`, otherwise it runs on; memory is bounded either way.
@@ -185,6 +186,7 @@ def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
         thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_frame_of_100_mb_is_discarded_in_bounded_memory_and_the_next_line_arrives(tmp_path: Path) -> None:
     """A gap stands in for the frame, and the run goes on."""
     head, tail = b'event: stdout\ndata: {"line":"', b'"}\n\n'

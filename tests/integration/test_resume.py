@@ -45,6 +45,7 @@ def site(sandbox: LocalSandbox, commands: list[str]) -> Iterator[Served]:
         yield served
 
 
+@pytest.mark.slow
 def test_a_thousand_cuts(site: Served, sandbox: LocalSandbox, commands: list[str]) -> None:
     """At random byte positions of a run of 200,000 lines: every line arrives exactly once."""
     expected = [f"{number:06d} {'x' * (number % 97)}" for number in range(LINES)]
