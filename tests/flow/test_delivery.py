@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from math import inf
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from hypothesis import settings
@@ -16,76 +16,10 @@ from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
-from sse_bridge.wire.dialects import TYPED, VERBATIM
+from sse_bridge.wire.dialects import VERBATIM
 from sse_bridge.wire.events import parse
 from sse_bridge.wire.ids import FrameIds
-from tests.support.frames import pipeline
-
-RUN = "Zk3vQ0x9bTnWf2Rq"
-#: The largest batch that is ever appended here.
-CHUNK = 10 * 5200
-
-
-class Source:
-    """A run's log, and what went into it."""
-
-    def __init__(self, replay: int = 0) -> None:
-        self.pipeline = pipeline(TYPED, RUN)
-        self.log = RunLog(replay)
-        self.said: list[tuple[str, str]] = []  # the kind and the text of every frame; number 1 is at index 0
-
-    def print(self, *lines: str, kind: str = "stdout") -> bytes:
-        upstream = "".join(f"event: {kind}\ndata: {json.dumps({'line': line})}\n\n" for line in lines)
-        frames = self.pipeline.feed(upstream.encode())
-        self.log.append(frames, self.pipeline.next)
-        self.said += [(kind, line) for line in lines]
-        return frames
-
-    def end(self) -> None:
-        self.log.append(self.pipeline.feed(b'event: exit\ndata: {"exit_code":0}\n\n'), self.pipeline.next)
-        self.said.append(("exit", ""))
-        self.log.close()
-
-    def view(self, policy: Policy, rate: TokenBucket | None = None, number: int = 1, now: float = 0.0) -> Delivery:
-        return Delivery(self.log, TYPED, FrameIds(RUN), policy, rate, number, now)
-
-
-class Page:
-    """A page: it appends lines, counts gaps, and remembers the last id."""
-
-    def __init__(self, source: Source, delivery: Delivery) -> None:
-        self.source = source
-        self.delivery = delivery
-        self.place = delivery.first  # the number of the frame that comes next
-        self.dropped = 0
-        self.events: list[float] = []  # when each one came
-        self.over = False
-        self.may_pend = max(delivery.policy.high_water, delivery.cursor.pending)
-
-    def read(self, now: float) -> int:
-        """Takes once, and checks everything that came against what was printed."""
-        frames = self.delivery.take(now)
-        for event in parse(frames):
-            self.see(json.loads(event.data or ""), int(str(event.id).rpartition(".")[2]), now)
-        return len(frames)
-
-    def see(self, body: dict[str, Any], number: int, now: float) -> None:
-        assert not self.over
-        if body["type"] == "gap":
-            assert number == self.place + body["dropped"] - 1
-            self.dropped += body["dropped"]
-            self.place = number + 1
-            return
-        self.events.append(now)
-        said = self.source.said[self.place - 1 : number]
-        assert said
-        assert {kind for kind, _ in said} == {body["type"]}
-        if body["type"] == "exit":
-            self.over = True
-        else:
-            assert body["line"] == "\n".join(text for _, text in said)
-        self.place = number + 1
-
+from tests.support.deliveries import CHUNK, RUN, Page, Source
 
 POLICIES: list[Policy] = [
     Block(high_water=20_000),
