@@ -160,7 +160,8 @@ class Host:
         here = self.here()
         if here.stopping:
             raise stopping()
-        self._check_limit("runs", sum(not other.done.is_set for other in self._store.runs), self.options.max_runs)
+        if self.options.max_runs is not None:  # counting takes a look at every run
+            self._check_limit("runs", sum(not other.done.is_set for other in self._store.runs), self.options.max_runs)
         if is_followed:
             self._check_viewers()
         options = self.options.run
@@ -297,10 +298,12 @@ class Host:
             self._store.settle(run, self.here().clock.now())
 
     def _check_viewers(self) -> None:
-        self._check_limit("viewers", sum(run.audience.viewers for run in self._store.runs), self.options.max_viewers)
+        if self.options.max_viewers is not None:
+            there_are = sum(run.audience.viewers for run in self._store.runs)
+            self._check_limit("viewers", there_are, self.options.max_viewers)
 
-    def _check_limit(self, what: str, there_are: int, limit: int | None) -> None:
-        if limit is not None and there_are >= limit:
+    def _check_limit(self, what: str, there_are: int, limit: int) -> None:
+        if there_are >= limit:
             self._totals.requests_turned_away += 1
             message = f"There are too many {what} here now. Try again in a moment."
             raise BridgeUnavailable(message, code="busy", retry_after=RETRY_AFTER_LIMIT)
