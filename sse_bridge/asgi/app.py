@@ -34,7 +34,7 @@ class SSEBridge:
     and answers with an event stream. Where `None` is allowed, it switches the limit off.
 
     Args:
-        upstream: where execs run, usually `Miosa()`. With `None`, the bridge can only follow an `EventStream`.
+        upstream: where execs run, usually `Miosa()`. Left out, the bridge can only follow an `EventStream`.
         resolve: takes a `starlette.requests.Request` and returns the source, such as a `SandboxExec`. It may be sync or
             async; a sync function runs in a thread. To refuse a request, raise `starlette.exceptions.HTTPException`.
         dialect: `typed` (unnamed events, JSON with a `type`: for `onmessage`), `named` (the type is the event's name)
@@ -91,8 +91,8 @@ class SSEBridge:
 
     def __init__(
         self,
-        upstream: Upstream | None,
-        resolve: Resolve,
+        upstream: Upstream | None = None,
+        resolve: Resolve | None = None,
         *,
         dialect: DialectName = "typed",
         policy: Policy | ChoosePolicy = Block(),  # noqa: B008 (an immutable value)
@@ -122,7 +122,7 @@ class SSEBridge:
     ) -> None:
         check_upstream(upstream)
         spelling = options.a_dialect(dialect)
-        options.a_function("resolve", resolve, "takes a request and returns a source")
+        resolve = options.a_resolve(resolve)
         options.a_policy_or_function(policy)
         options.a_rate_or_function(rate)
         options.functions(

@@ -32,6 +32,7 @@ __all__ = [
     "a_policy_or_function",
     "a_rate",
     "a_rate_or_function",
+    "a_resolve",
     "a_source",
     "a_text_or_none",
     "cancel_time",
@@ -123,6 +124,11 @@ def a_function(name: str, function: object, does: str, *, takes: int = 1) -> Non
     if not accepts(function, takes):
         arguments = "one argument" if takes == 1 else f"{takes} arguments"
         raise ConfigurationError(f"{must}: it is called with {arguments}, which this one does not take.")
+
+
+def a_resolve(resolve: object) -> Resolve:
+    a_function("resolve", resolve, "takes a request and returns a source")
+    return cast(Resolve, resolve)
 
 
 def functions(takes: int, **values: tuple[object, str]) -> None:

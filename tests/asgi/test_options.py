@@ -378,3 +378,10 @@ def test_a_viewer_that_is_to_come_back_needs_a_place(options: Any) -> None:
     """Without ids it would start a new run."""
     with pytest.raises(ConfigurationError, match="needs ids=True"):
         SSEBridge(None, never, max_viewer_time=60, **options)
+
+
+def test_an_upstream_may_be_left_out() -> None:
+    """Where no source needs a platform. What to run is always the application's to say."""
+    SSEBridge(resolve=never)
+    with pytest.raises(ConfigurationError, match="resolve must be a function"):
+        SSEBridge()

@@ -146,6 +146,7 @@ bridge = SSEBridge(
     max_runs=10,
 )
 SSEBridge(None, resolve_later, policy=policy_for, rate=rate_for)
+SSEBridge(resolve=resolve_later)
 SSEBridge(plain, lambda request: sources[1], policy=policy_later, dialect="verbatim")
 
 # -- hosts -------------------------------------------------------------------------------------------------------------
