@@ -26,13 +26,12 @@ _BRIDGE = SSEBridge(Miosa(_SETTINGS["url"], _SETTINGS["key"]), _work, **_SETTING
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Ends runs with the application, where the test asks for that."""
+    """Ends runs with the application."""
     yield
-    if _SETTINGS.get("shutdown"):
-        await _BRIDGE.shutdown()
+    await _BRIDGE.shutdown()
 
 
 app = Starlette(
     routes=[Route("/health", lambda request: PlainTextResponse("ok")), Mount("/run-sse", _BRIDGE)],
-    lifespan=_lifespan,
+    lifespan=_lifespan if _SETTINGS.get("shutdown") else None,
 )
