@@ -25,6 +25,7 @@ from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.sandbox_exec import SandboxExec
+from .wire.shapes import EVENT_STREAM, EXEC, Shape
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,9 @@ __all__ = [
     "ViewerStatistics",
     # what a source of your own implements
     "Cancelled",
+    "EVENT_STREAM",
+    "EXEC",
+    "Shape",
     "Source",
     "Stream",
     "Upstream",

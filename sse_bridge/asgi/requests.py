@@ -35,7 +35,7 @@ logger: Final = logging.getLogger("sse_bridge")
 _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
 #: Seconds that a `DELETE` waits for the command's end. Callers have timeouts; httpx's is five seconds.
 DELETE_WAIT: Final = 3.0
-#: Headers by which browsers mark a request that nobody has asked for yet.
+#: Headers by which browsers mark a request that they send before their user has asked for it.
 _SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
 #: Characters that end a header's line or are invalid in it (RFC 9110 5.5). A query may hold them.
 _NO_HEADER_HAS: Final = frozenset("\r\n\0")

@@ -6,7 +6,8 @@ that is not needed, so a wrong call that passes fails the check.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 
 import httpx
@@ -18,6 +19,8 @@ from starlette.routing import Mount, Route
 
 import sse_bridge
 from sse_bridge import (
+    EVENT_STREAM,
+    EXEC,
     Block,
     BridgeError,
     BridgeStatistics,
@@ -36,6 +39,7 @@ from sse_bridge import (
     RunInfo,
     RunStatistics,
     SandboxExec,
+    Shape,
     Source,
     SSEBridge,
     SSEBridgeMiddleware,
@@ -195,11 +199,25 @@ def handle(error: BridgeError) -> float | None:
     return None
 
 
-class Custom:
-    """A source of the user's own."""
+class Clock:
+    """A source of the user's own, with its work and its stream in one."""
+
+    may_run = False
+    shape: Shape = EXEC if version else EVENT_STREAM
 
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
-        raise NotImplementedError
+        return self
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[Stream]:
+        yield self
+
+    async def push(self, take: Callable[[bytes], bool], room: Callable[[], Awaitable[None]]) -> None:
+        if not take(b'event: stdout\ndata: {"line":"tick"}\n\n'):
+            await room()
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        return Cancelled.CONFIRMED
 
 
 async def carry(work: Work) -> Cancelled:
@@ -212,7 +230,7 @@ async def carry(work: Work) -> Cancelled:
 async def operate_room() -> None: ...
 
 
-SSEBridge(None, lambda request: Custom())
+SSEBridge(None, lambda request: Clock())
 
 # -- what must not type-check ------------------------------------------------------------------------------------------
 
