@@ -164,10 +164,10 @@ async def test_a_key_reaches_only_runs_of_its_own_identity(rule: str, how: str, 
 async def test_a_request_with_a_key_that_may_not_follow_its_run_is_told_that_there_is_none() -> None:
     """`authorize` is asked for runs found by their key, too."""
 
-    async def nobody(request: Request, run: RunInfo) -> bool:
+    async def refuse(request: Request, run: RunInfo) -> bool:
         return False
 
-    async with site(grace=None, identify=who, authorize=nobody) as it:
+    async with site(grace=None, identify=who, authorize=refuse) as it:
         await start(it, "POST", "ann", key="k")
         for headers in ({}, {"prefer": "respond-async"}):
             page = await it.answer("POST", idempotency_key="k", **headers, **named("ann"))

@@ -1,11 +1,13 @@
-"""One local sandbox for all tests of this folder."""
+"""One local sandbox for all tests of this folder, and one browser for each file that asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox, local_sandbox
 
 
@@ -13,3 +15,9 @@ from tests.support.sandboxes import LocalSandbox, local_sandbox
 def sandbox() -> Iterator[LocalSandbox]:
     with local_sandbox() as made:
         yield made
+
+
+@pytest.fixture(scope="module")  # while it is open, Playwright keeps an event loop running in this thread
+def browser() -> Iterator[Browser]:
+    with chromium() as launched:
+        yield launched

@@ -15,7 +15,6 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from sse_bridge import SandboxExec, SSEBridge
-from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox, running
 from tests.support.servers import Served, serve
 from tests.support.waiting import eventually
@@ -39,12 +38,6 @@ TUTORIAL = """
   source.onerror = () => { window.errors = (window.errors || 0) + 1; window.state = source.readyState; };
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture

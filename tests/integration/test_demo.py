@@ -18,18 +18,11 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sse_bridge.console.app import create_app
-from tests.support.browser import chromium
 from tests.support.sandboxes import KEY, local_sandbox, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
 Demo = tuple[str, psutil.Popen]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture

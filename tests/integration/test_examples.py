@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,11 @@ from playwright.sync_api import Browser
 
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
-from tests.support.browser import chromium
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import serve
 
 ROOT = Path(__file__).parents[2]
 BATCHES = ["processing batch 1", "processing batch 2", "processing batch 3"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture(autouse=True)

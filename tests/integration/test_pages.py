@@ -18,7 +18,6 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from sse_bridge import SandboxExec, SSEBridge
-from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
@@ -70,12 +69,6 @@ COMPONENT = """
   setTimeout(() => { unmount(); mount(); }, Number(query.get("after")));
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture

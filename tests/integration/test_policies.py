@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from starlette.routing import Mount, Route
 
 from sse_bridge import Block, Coalesce, Drop, SandboxExec, SSEBridge
 from tests.integration.test_browser import TUTORIAL
-from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import serve
 
@@ -29,12 +27,6 @@ for burst in range(20):
     time.sleep(0.02)
 sys.exit(3)
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.routing import Mount
 
 from sse_bridge import RunInfo, SandboxExec, SSEBridge
-from tests.support.browser import chromium, show
+from tests.support.browser import show
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import Served, serve
@@ -76,12 +76,6 @@ FETCH_EVENT_SOURCE = f"""
   }}).then(() => {{ window.isOver = true; }});
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as launched:
-        yield launched
 
 
 @pytest.fixture

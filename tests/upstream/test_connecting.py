@@ -21,8 +21,8 @@ async def test_the_first_address_that_answers_wins(anyio_backend: str, refuse: i
     """Addresses that refuse are skipped, and the sockets of the losers are closed."""
     async with server(says(WHOLE)) as url:
         port = httpx.URL(url).port
-        here, nobody = ("127.0.0.1", port), ("127.0.0.1", 1)
-        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in [nobody] * refuse + [here, here]]
+        here, closed = ("127.0.0.1", port), ("127.0.0.1", 1)
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in [closed] * refuse + [here, here]]
 
         async def found(*args: object, **options: object) -> Any:
             return addresses
