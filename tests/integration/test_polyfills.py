@@ -52,8 +52,9 @@ POLYFILL = f"""
 """
 
 #: The library notes an event's id as soon as it has read that line, and would skip the event if the connection is cut
-#: before its data. So the page sends the id of the last message that it has handled. The library takes
-#: 204 for an error, and would ask again without limit.
+#: before its data. So the page sends the id of the last message that it has handled. It asks by `POST` with an
+#: idempotency key: cuts may discard all that a short run has said, and the key of a `GET` starts a run anew that has
+#: ended. The library takes 204 for an error, and would ask again without limit.
 FETCH_EVENT_SOURCE = f"""
 <!doctype html><link rel="icon" href="data:,"><pre></pre>
 <script type="module">
@@ -61,7 +62,10 @@ FETCH_EVENT_SOURCE = f"""
   {RECEIVE}
   const leaving = new AbortController();
   let handled = new URLSearchParams(location.hash.slice(1)).get("handled");
+  const key = new URL(address, location).searchParams.get("key");
   fetchEventSource(address, {{
+    method: "POST",
+    headers: {{ "Accept": "text/event-stream", ...(key && {{ "Idempotency-Key": key }}) }},
     signal: leaving.signal,
     fetch(url, options) {{
       const place = handled === null ? {{}} : {{ "last-event-id": handled }};
