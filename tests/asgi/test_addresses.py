@@ -18,7 +18,7 @@ from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import Page, lines
 from tests.support.site import site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, finished
 
 pytestmark = pytest.mark.anyio
 
@@ -26,13 +26,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
-
-
-def finished(*texts: str, **options: Any) -> ScriptedWork:
-    work = ScriptedWork(**options)
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
 
 
 Mounted = Callable[[SSEBridge], Any]

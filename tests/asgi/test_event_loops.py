@@ -12,14 +12,7 @@ from starlette.requests import Request
 
 from sse_bridge import SSEBridge
 from tests.support.asgi import Page
-from tests.support.work import ScriptedWork, exit_frame, stdout
-
-
-def finished(*texts: str, **options: Any) -> ScriptedWork:
-    work = ScriptedWork(**options)
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
+from tests.support.work import ScriptedWork, finished
 
 
 def run_with(backend: str, main: Callable[[], Awaitable[object]]) -> None:

@@ -16,7 +16,7 @@ from sse_bridge.errors import UpstreamLost, UpstreamRefused
 from sse_bridge.upstream.base import Cancelled
 from tests.support.site import Site, site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, finished, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +42,6 @@ class Book:
         self.said.append("end")
         self.runs.append(run)
         self.outcomes.append(outcome)
-
-
-def finished(*texts: str, code: int = 0) -> ScriptedWork:
-    work = ScriptedWork()
-    work.feed(stdout(*texts), exit_frame(code))
-    work.finish()
-    return work
 
 
 async def exits(it: Site, work: ScriptedWork) -> None:

@@ -12,7 +12,7 @@ from sse_bridge.asgi.messages import Receive, Scope, Send
 from tests.support.asgi import Page, ids, lines
 from tests.support.site import Site, never, site, visit
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import finished
 
 pytestmark = pytest.mark.anyio
 
@@ -20,13 +20,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
-
-
-def finished(*texts: str) -> ScriptedWork:
-    work = ScriptedWork()
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
 
 
 async def ask(it: Site, query: str, path: str = "/", **headers: str) -> Page:

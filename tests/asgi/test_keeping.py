@@ -11,7 +11,7 @@ from anyio import wait_all_tasks_blocked
 from tests.support.asgi import ids, lines
 from tests.support.site import Site, site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -19,13 +19,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
-
-
-def finished(*texts: str) -> ScriptedWork:
-    work = ScriptedWork()
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
 
 
 async def is_kept(it: Site, token: str) -> bool:

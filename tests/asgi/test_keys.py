@@ -15,7 +15,7 @@ from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import Page, lines
 from tests.support.site import site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -31,13 +31,6 @@ async def feed_key(request: Request) -> str | None:
 
 async def who(request: Request) -> str | None:
     return request.headers.get("x-user")
-
-
-def finished(*texts: str, **options: Any) -> ScriptedWork:
-    work = ScriptedWork(**options)
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
 
 
 async def heads(pages: list[Page]) -> set[str]:

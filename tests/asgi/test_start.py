@@ -14,7 +14,7 @@ from sse_bridge.upstream.base import Cancelled
 from tests.support.asgi import Page, lines
 from tests.support.site import Site, never, site
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, finished, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -22,13 +22,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return virtual(request.param)
-
-
-def finished(*texts: str, **options: Any) -> ScriptedWork:
-    work = ScriptedWork(**options)
-    work.feed(stdout(*texts), exit_frame())
-    work.finish()
-    return work
 
 
 async def follow(it: Site, token: str) -> Page:

@@ -151,3 +151,11 @@ def stdout(*lines: str) -> bytes:
 def exit_frame(code: int = 0) -> bytes:
     """The frame that ends an exec."""
     return f'event: exit\ndata: {{"exit_code":{code}}}\n\n'.encode()
+
+
+def finished(*texts: str, **options: Any) -> ScriptedWork:
+    """A work whose whole stream is there from the start: these lines, then exit code 0."""
+    work = ScriptedWork(**options)
+    work.feed(stdout(*texts), exit_frame())
+    work.finish()
+    return work
