@@ -17,15 +17,9 @@ from sse_bridge import SSEBridge, SSEBridgeMiddleware
 from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import Page, lines
 from tests.support.site import site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, finished
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 Mounted = Callable[[SSEBridge], Any]

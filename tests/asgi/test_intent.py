@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 import pytest
 
@@ -11,15 +9,9 @@ from sse_bridge import SSEBridge, SSEBridgeMiddleware
 from sse_bridge.asgi.messages import Receive, Scope, Send
 from tests.support.asgi import Page, ids, lines
 from tests.support.site import Site, never, site, visit
-from tests.support.virtual_time import virtual
 from tests.support.work import finished
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def ask(it: Site, query: str, path: str = "/", **headers: str) -> Page:

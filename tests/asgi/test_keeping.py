@@ -10,15 +10,9 @@ from anyio import wait_all_tasks_blocked
 
 from tests.support.asgi import ids, lines
 from tests.support.site import Site, site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def is_kept(it: Site, token: str) -> bool:

@@ -14,15 +14,9 @@ from sse_bridge import Block
 from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import Page, lines
 from tests.support.site import site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def feed_key(request: Request) -> str | None:

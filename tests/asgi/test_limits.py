@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import FrozenInstanceError
-from typing import Any
 
 import anyio
 import pytest
@@ -16,15 +15,9 @@ from starlette.requests import Request
 from sse_bridge import Block, CancelStatistics, Coalesce, Drop, TokenBucket
 from tests.support.asgi import lines
 from tests.support.site import site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def test_each_viewer_may_have_its_own_policy() -> None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
 from tests.support.asgi import Page, ids, lines
 from tests.support.site import site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def test_a_viewer_comes_back_to_where_it_was() -> None:

@@ -14,15 +14,9 @@ from anyio import wait_all_tasks_blocked
 from tests.support.asgi import Page
 from tests.support.connections import Connection, connected
 from tests.support.site import Site, site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 @asynccontextmanager

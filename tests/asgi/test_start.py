@@ -13,15 +13,9 @@ from sse_bridge.errors import BridgeUnavailable, ConfigurationError, KeyConflict
 from sse_bridge.upstream.base import Cancelled
 from tests.support.asgi import Page, lines
 from tests.support.site import Site, never, site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, finished, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def follow(it: Site, token: str) -> Page:

@@ -12,15 +12,9 @@ from sse_bridge import Block
 from sse_bridge.errors import UpstreamLost, UpstreamMisbehaved, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from sse_bridge.wire.events import Event
 from tests.support.site import visiting
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def test_a_run_from_start_to_exit() -> None:

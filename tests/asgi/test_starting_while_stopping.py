@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import anyio
 import pytest
@@ -13,15 +12,9 @@ from starlette.requests import Request
 from sse_bridge import Block, SSEBridge
 from tests.support.asgi import Page
 from tests.support.site import STOPPED, Site, never, retry_of, site, visit
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def test_new_requests_are_refused() -> None:

@@ -14,17 +14,11 @@ from sse_bridge.errors import UpstreamLost, UpstreamRefused
 from sse_bridge.upstream.base import Cancelled
 from tests.support.asgi import Page
 from tests.support.site import Site, site
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 JSON = "application/json"
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
 
 
 async def state_of(it: Site, token: str) -> dict[str, Any]:

@@ -14,15 +14,9 @@ from starlette.requests import Request
 
 from sse_bridge import Coalesce, SSEBridge, TokenBucket
 from tests.support.site import STOPPED, retry_of, site, visit
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 @pytest.fixture

@@ -13,20 +13,14 @@ from starlette.requests import Request
 from sse_bridge import ConfigurationError, RunInfo, SSEBridge
 from tests.support.asgi import Page
 from tests.support.site import Site, never, site, visit
-from tests.support.virtual_time import virtual
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 STARTS = ["GET", "POST", "201", "start"]
 WAYS = ["follow", "state", "resume", "resume by query", "delete"]
 #: The token of a run that never was.
 NO_RUN = "n" * 16
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return virtual(request.param)
 
 
 async def who(request: Request) -> str | None:
