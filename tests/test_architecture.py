@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -245,6 +247,31 @@ def test_public_names_are_what_the_package_says() -> None:
     public = {name for name in vars(sse_bridge) if not name.startswith("_")}
     submodules = {module.name for module in pkgutil.iter_modules(sse_bridge.__path__)}
     assert public - submodules == set(sse_bridge.__all__) - {"__version__"}
+
+
+def test_every_class_in_a_public_signature_is_public() -> None:
+    """A user can write the type of each public attribute, argument and result. An alias can be written out."""
+    hints: list[Any] = []
+    for name in sse_bridge.__all__:
+        thing = getattr(sse_bridge, name)
+        if inspect.isclass(thing):
+            hints += [hint for attribute, hint in get_type_hints(thing).items() if not attribute.startswith("_")]
+        for member, value in inspect.getmembers(thing):
+            function = value.fget if isinstance(value, property) else value
+            is_public = not member.startswith("_") or member in {"__init__", "__call__"}
+            if is_public and inspect.isfunction(function) and function is not sse_bridge.StartedRun.__init__:
+                hints += get_type_hints(function).values()
+
+    ours = {found for found in classes_in(*hints) if found.__module__.startswith("sse_bridge.")}
+    assert {sse_bridge.Cancelled, sse_bridge.Shape, sse_bridge.StartedRun, sse_bridge.Stream} <= ours
+    assert {found.__name__ for found in ours} <= set(sse_bridge.__all__)
+
+
+def classes_in(*types: Any) -> Iterator[type]:
+    for found in types:
+        if isinstance(found, type):
+            yield found
+        yield from classes_in(*(found if isinstance(found, list) else get_args(found)))
 
 
 def test_the_version_is_the_distributions() -> None:
