@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tests.support.browser import chromium
 from tests.support.sandboxes import LocalSandbox, local_sandbox
@@ -21,3 +21,19 @@ def sandbox() -> Iterator[LocalSandbox]:
 def browser() -> Iterator[Browser]:
     with chromium() as launched:
         yield launched
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """What the scripts of `page` raised and did not catch. A test that expects something removes it."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
+    """A tab. A problem of its scripts fails the test."""
+    with browser.new_context() as context:
+        opened = context.new_page()
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        yield opened
+        assert problems == []

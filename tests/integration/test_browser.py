@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -64,7 +64,7 @@ def url(site: Served, command: str) -> str:
     return f"{site.url}/?command={quote(command)}"
 
 
-def test_every_line_and_the_exit_once(browser: Browser, site: Served, sandbox: LocalSandbox, starts: list[str]) -> None:
+def test_every_line_and_the_exit_once(page: Page, site: Served, sandbox: LocalSandbox, starts: list[str]) -> None:
     """The page's text is the script's output, odd characters included, and the page stays closed at the end.
 
     The page shows only the types that it knows, so `start` changes nothing for it.
@@ -72,7 +72,6 @@ def test_every_line_and_the_exit_once(browser: Browser, site: Served, sandbox: L
     odd = 'tab\there "quotes" back\\slash café 😀 \u2028 \u2029 \x85 \x0c {braces} data: x id: y </script>'
     lines = [f"line {number}" for number in range(2000)] + [odd, "", "  indented  "]
     sandbox.write("/workspace/odd.txt", "\n".join(lines) + "\n")
-    page = browser.new_page()
     page.goto(url(site, "cat odd.txt; exit 7"))
     page.wait_for_function("document.getElementById('output').textContent.includes('[exit')")
     page.wait_for_timeout(500)  # five times the reconnection time
@@ -81,13 +80,11 @@ def test_every_line_and_the_exit_once(browser: Browser, site: Served, sandbox: L
     assert len(starts) == 1
     seen = page.evaluate("window.seen")
     assert [int(event_id.rpartition(".")[2]) for event_id in seen] == list(range(len(lines) + 2))
-    page.close()
 
 
-def test_closing_the_tab_kills_its_silent_script(browser: Browser, site: Served) -> None:
+def test_closing_the_tab_kills_its_silent_script(page: Page, site: Served) -> None:
     """At once, with `grace=0`. Output and heartbeats are off, so only the browser's leaving can be the cause."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
-    page = browser.new_page()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
     page.close()
@@ -95,11 +92,10 @@ def test_closing_the_tab_kills_its_silent_script(browser: Browser, site: Served)
 
 
 def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
-    browser: Browser, site: Served, starts: list[str]
+    page: Page, site: Served, starts: list[str]
 ) -> None:
     """It reconnects with the id of the `start` frame. With `grace=0` the run is over by then: 204."""
     mark = f"300.{uuid.uuid4().int % 10**12:012}"
-    page = browser.new_page()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
     page.wait_for_function("source.readyState === EventSource.OPEN")
@@ -110,4 +106,3 @@ def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
 
     assert len(starts) == 1
     eventually(lambda: not running(mark))
-    page.close()

@@ -15,7 +15,7 @@ from typing import cast
 import httpx
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Page, Route
 
 from sse_bridge.console.app import create_app
 from tests.support.sandboxes import KEY, local_sandbox, running
@@ -26,20 +26,10 @@ Demo = tuple[str, psutil.Popen]
 
 
 @pytest.fixture
-def problems() -> list[str]:
-    """Errors on the tab's console. A test that expects one removes it."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
-    """A tab. Errors on its console fail the test."""
-    with browser.new_context() as context:
-        opened = context.new_page()
-        opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        yield opened
-        assert problems == []
+def page(page: Page, problems: list[str]) -> Page:
+    """Errors on the tab's console are problems, too."""
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    return page
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
@@ -48,12 +48,11 @@ def test_an_application_with_the_bridge_in_it(name: str, path: str, root_path: s
 
 
 @pytest.mark.parametrize("name", ["fastapi_app", "fastapi_start", "mounts_twice", "quart_app"])
-def test_the_page_of_an_application(browser: Browser, name: str) -> None:
+def test_the_page_of_an_application(page: Page, name: str) -> None:
     """It shows each line once, and the exit."""
     app = importlib.import_module(f"examples.{name}").app
-    with serve(app) as served, browser.new_context() as context:
-        context.add_cookies([{"name": "user", "value": "ada", "url": served.url}])
-        page = context.new_page()
+    with serve(app) as served:
+        page.context.add_cookies([{"name": "user", "value": "ada", "url": served.url}])
         page.goto(served.url)
         if name == "fastapi_start":
             page.click("button")
@@ -65,15 +64,13 @@ def test_the_page_of_an_application(browser: Browser, name: str) -> None:
 # -- FastAPI, with a login
 
 
-def test_the_fastapi_example_refuses_strangers(browser: Browser) -> None:
+def test_the_fastapi_example_refuses_strangers(page: Page) -> None:
     """A request without the cookie gets 401 before a command runs. Its page shows why."""
     app = importlib.import_module("examples.fastapi_app").app
     with serve(app) as served:
         response = httpx.get(served.url + "/run-sse/")
-        page = browser.new_page()
         page.goto(served.url)
         page.get_by_text("[Log in first.]").wait_for()
-        page.close()
 
     assert response.status_code == 401
     assert response.json()["error"] == {"code": "unauthorized", "message": "Log in first.", "request_id": None}
@@ -139,17 +136,15 @@ def test_only_the_endpoint_starts_runs() -> None:
 # -- a component that mounts twice
 
 
-def test_a_component_that_mounts_twice_starts_one_command(browser: Browser) -> None:
+def test_a_component_that_mounts_twice_starts_one_command(page: Page) -> None:
     """It opens, closes and opens its stream within thirty milliseconds."""
     example = importlib.import_module("examples.mounts_twice")
     before = example.bridge.statistics().runs_started
     asked: list[str] = []
     with serve(example.app) as served:
-        page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url) if "/run-sse/" in request.url else None)
         page.goto(served.url)
         page.get_by_text("[exit 0]").wait_for()
-        page.close()
 
     assert len(asked) == 2
     assert example.bridge.statistics().runs_started == before + 1

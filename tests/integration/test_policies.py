@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -32,7 +32,7 @@ sys.exit(3)
 @pytest.mark.parametrize(
     "policy", [Block(), Drop(), Coalesce(), Coalesce(beyond="drop"), Coalesce(max_rate=None)], ids=repr
 )
-def test_the_tutorials_page_shows_the_scripts_output(browser: Browser, sandbox: LocalSandbox, policy: Any) -> None:
+def test_the_tutorials_page_shows_the_scripts_output(page: Page, sandbox: LocalSandbox, policy: Any) -> None:
     """The text is the same under each policy, as the browser is fast enough; `Coalesce` needs fewer events."""
     sandbox.write("/workspace/bursts.py", SCRIPT)
 
@@ -42,12 +42,10 @@ def test_the_tutorials_page_shows_the_scripts_output(browser: Browser, sandbox: 
     bridge = SSEBridge(sandbox.miosa(), resolve, policy=policy)
     app = Starlette(routes=[Route("/", lambda request: HTMLResponse(TUTORIAL)), Mount("/run-sse", bridge)])
     with serve(app) as site:
-        page = browser.new_page()
         page.goto(site.url)
         page.wait_for_function("document.getElementById('output').textContent.includes('[exit 3]')")
         text = page.evaluate("document.getElementById('output').textContent")
         seen = page.evaluate("window.seen")
-        page.close()
 
     lines = text.split("\n")
     printed = [
