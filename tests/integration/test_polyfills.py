@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Page, Request
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.routing import Mount
@@ -20,8 +20,10 @@ from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import Served, serve
 
 LINES: Final = 4_000
-#: Clients come back after a second, and a run is joined by its key only while it goes on.
-SCRIPT: Final = "cat half.txt; sleep 3; cat half.txt; exit 3"
+CUTS: Final = 4
+#: A run is joined by its key only while it goes on. A client that has handled nothing yet comes back after a second, so
+#: the script outlasts all cuts.
+SCRIPT: Final = f"cat half.txt; sleep {CUTS + 1}; cat half.txt; exit 3"
 
 #: Shows one message. Clients catch what it raises, so a message without data is counted before `JSON.parse` fails.
 #: A client that loses the connection before it has read `start` knows no run to come back to; with the key it gets the
@@ -83,21 +85,6 @@ FETCH_EVENT_SOURCE = f"""
 
 
 @pytest.fixture
-def problems() -> list[str]:
-    """What the page's scripts raised and did not catch."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
-    with browser.new_context() as context:
-        opened = context.new_page()
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        yield opened
-        assert problems == []
-
-
-@pytest.fixture
 def starts() -> list[str]:
     """The runs that were started."""
     return []
@@ -134,7 +121,7 @@ def test_every_line_arrives_once_through_cut_connections(
     page: Page, served: Served, starts: list[str], expected: list[str], html: str
 ) -> None:
     """The client comes back to the one run. Every message that it dispatches has data."""
-    with cutting_proxy(served.port, cuts=4, most=150_000) as (url, proxy):
+    with cutting_proxy(served.port, cuts=CUTS, most=150_000) as (url, proxy):
         show(page, url, html)
         page.wait_for_function("document.querySelector('pre').textContent")
         shown = page.evaluate("window.shown")
