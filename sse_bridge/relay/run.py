@@ -147,8 +147,8 @@ class Run:
 
     @property
     def started_nothing(self) -> bool:
-        """Whether the upstream refused and certainly started no work."""
-        return self.refused is not None and not self._work.may_run
+        """Whether it is certain that the upstream started no work, so that the same request may be sent again."""
+        return isinstance(self.refused, UpstreamError) and self.refused.started_nothing
 
     @property
     def cancelled(self) -> Cancelled | None:

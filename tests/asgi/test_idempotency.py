@@ -9,7 +9,13 @@ from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
 from sse_bridge import Block, SSEBridge
-from sse_bridge.errors import UpstreamRefused
+from sse_bridge.errors import (
+    UpstreamError,
+    UpstreamMisbehaved,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from tests.support.asgi import lines
 from tests.support.site import site
 from tests.support.work import ScriptedWork, exit_frame, stdout
@@ -64,7 +70,7 @@ async def test_two_requests_with_one_key_at_the_same_time_start_one_run(anyio_ba
 
 async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: str) -> None:
     """The refused run is forgotten."""
-    refused = ScriptedWork(refusal=UpstreamRefused("Busy.", code="not_ready", status=503))
+    refused = ScriptedWork(refusal=UpstreamRefused("Busy.", code="not_ready", status=503, started_nothing=True))
     work = ScriptedWork()
     work.feed(exit_frame())
     work.finish()
@@ -74,6 +80,32 @@ async def test_a_key_whose_request_was_refused_may_be_used_again(anyio_backend: 
         second = await it.answer("POST", idempotency_key="k")
 
     assert (first.status, second.status) == (503, 200)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        UpstreamUnreachable("It broke before the answer."),
+        UpstreamTimeout("The answer took too long."),
+        UpstreamMisbehaved("No event stream."),
+        UpstreamRefused("It failed.", upstream_status=500),
+    ],
+)
+async def test_a_key_whose_request_may_have_had_an_effect_sends_no_other(
+    anyio_backend: str, failure: UpstreamError
+) -> None:
+    """The upstream may have acted on the first request, though it gave no stream. The same key gets the same answer.
+
+    The scripted work has nothing to cancel, like an `EventStream` that is a `POST`.
+    """
+    failed, other = ScriptedWork(refusal=failure), ScriptedWork()
+    async with site(failed, other) as it:
+        first = await it.answer("POST", idempotency_key="k")
+        await wait_all_tasks_blocked()
+        second = await it.answer("POST", idempotency_key="k")
+
+    assert first.status == second.status >= 400
+    assert not other.started.is_set()
 
 
 @pytest.mark.parametrize(("method", "key"), [("GET", "k"), ("POST", "")])

@@ -63,7 +63,7 @@ async def test_it_returns_once_the_upstream_has_answered() -> None:
 
 async def test_a_refusal_of_the_upstream_is_raised_and_frees_the_key() -> None:
     """The next start with this key runs its work."""
-    refusal = UpstreamRefused("Busy.", code="busy", status=503)
+    refusal = UpstreamRefused("Busy.", code="busy", status=503, started_nothing=True)
     async with site() as it:
         for _ in range(2):
             with pytest.raises(UpstreamRefused) as raised:

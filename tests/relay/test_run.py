@@ -112,7 +112,7 @@ async def test_a_break_after_the_exit_is_ignored(anyio_backend: str) -> None:
 
 async def test_a_refusal_is_kept_for_the_response(anyio_backend: str) -> None:
     """Before the first frame it is an HTTP error. The upstream started no work, so there is none to end."""
-    refusal = UpstreamRefused("No.", code="not_found", status=404)
+    refusal = UpstreamRefused("No.", code="not_found", status=404, started_nothing=True)
     async with scene(ScriptedWork(refusal=refusal)) as it:
         pass
 
