@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 class _Resting(NamedTuple):
-    """A run that is over and has no viewer."""
+    """A run that is done and has no viewer."""
 
     expires: float
     size: int
@@ -83,11 +83,14 @@ class MemoryStore:
         return run
 
     def settle(self, run: Run, now: float) -> None:
-        """Begins a run's time if it is over and has no viewer, and ends it if it has one again. May be called again."""
+        """Begins a run's time if it is done and has no viewer, and ends it if it has one again. May be called again.
+
+        A run whose work is still being ended is not done: it can be found, and counts against limits.
+        """
         if run.token not in self._runs:
             return
         self._wake(run)
-        if run.is_over and not run.audience.viewers:
+        if run.done.is_set and not run.audience.viewers:
             resting = _Resting(now + self._keep, run.audience.log.kept + RUN_SIZE)
             self._resting[run] = resting
             self._resting_bytes += resting.size

@@ -10,7 +10,7 @@ from anyio import wait_all_tasks_blocked
 
 from tests.support.asgi import ids, lines
 from tests.support.site import Site, site
-from tests.support.work import ScriptedWork, exit_frame, finished, stdout
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, finished, stdout
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -39,6 +39,31 @@ async def test_a_run_is_kept_after_its_end(keep: float, seconds: float) -> None:
             assert await is_kept(it, run)
             await anyio.sleep(0.2)
         assert not await is_kept(it, run)
+
+
+@pytest.mark.parametrize("limit", [{"keep": 0}, {"keep_bytes": 0}])
+async def test_a_run_is_known_while_its_command_is_being_ended(limit: dict[str, Any]) -> None:
+    """Its time begins once the command is gone. Until then it counts, its key starts no second command, and a `DELETE`
+    waits for it.
+    """
+    work, other = SlowToEnd(), ScriptedWork()
+    async with site(work, other, max_runs=1, **limit) as it:
+        page = it.open("POST", idempotency_key="k")
+        await page.until(lambda: page.content)
+        first = it.open("DELETE", f"/{page.headers['sse-bridge-run']}")
+        await page.until(lambda: page.ended)
+        second = it.open("DELETE", f"/{page.headers['sse-bridge-run']}")
+        again = await it.answer("POST", idempotency_key="k")
+        refused = await it.answer()
+        await wait_all_tasks_blocked()
+        assert not second.ended
+        work.let_end.set()
+        for asked in (first, second):
+            await asked.until(lambda: asked.ended)  # noqa: B023
+
+    assert (first.status, second.status, refused.status) == (204, 204, 503)
+    assert lines(again) == ["error"]
+    assert not other.started.is_set()
 
 
 async def test_without_a_limit_a_run_is_kept() -> None:

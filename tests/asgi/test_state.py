@@ -199,7 +199,7 @@ async def test_delete_of_a_refused_run_is_404() -> None:
     async def note(run: Any, outcome: Any) -> None:
         seen.append(run.token)
 
-    work = ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404))
+    work = ScriptedWork(refusal=UpstreamRefused("No.", code="not_found", status=404, started_nothing=True))
     async with site(work, on_end=note) as it:
         await it.answer()
         await wait_all_tasks_blocked()

@@ -33,6 +33,7 @@ def run_of(token: str, size: int = 0) -> Run:
 
 def ended(run: Run) -> Run:
     run.audience.close()
+    run.done.set()
     return run
 
 
@@ -53,6 +54,16 @@ async def test_a_run_is_found_by_token_and_key_until_it_expires(anyio_backend: s
     assert store.get("a", 159.9) is run
     assert store.get("a", 160) is None
     assert store.started_with(KEY, 100) is None
+
+
+async def test_a_run_whose_work_is_being_ended_does_not_expire(anyio_backend: str) -> None:
+    """Its log has ended, but a request must still find it to wait for the end of its work."""
+    store, run = MemoryStore(keep=0, keep_bytes=0), run_of("a")
+    store.add(run, KEY)
+    run.audience.close()
+    store.settle(run, 100)
+
+    assert store.get("a", 10**9) is store.started_with(KEY, 10**9) is run
 
 
 async def test_a_run_that_is_read_does_not_expire(anyio_backend: str) -> None:
