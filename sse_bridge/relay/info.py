@@ -72,7 +72,7 @@ class Lifetime:
         limit: seconds; infinity for no limit.
     """
 
-    __slots__ = ("_began", "_ended", "ended_at", "expires", "started_at")
+    __slots__ = ("_began", "_ended", "abandoned_at", "ended_at", "expires", "started_at")
 
     def __init__(self, now: float, limit: float = inf) -> None:
         #: Seconds since the epoch.
@@ -81,13 +81,15 @@ class Lifetime:
         self.ended_at: float | None = None
         #: When it has to end, on the clock.
         self.expires = now + limit
+        #: When the grace period of a run without a viewer ends, on the clock; infinity while there is a viewer.
+        self.abandoned_at = inf
         self._began = now
         self._ended = now
 
     def end(self, now: float) -> None:
         """The run has ended."""
         self.ended_at = time.time()
-        self.expires = inf
+        self.expires = self.abandoned_at = inf
         self._ended = now
 
     @property

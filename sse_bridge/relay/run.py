@@ -175,7 +175,6 @@ class Run:
             self._timer = self._clock.start(self)
             with self._reading:
                 await self._read()
-            self._fail(Cause.ABANDONED)
         finally:
             if self._timer is not None:
                 self._timer.stop()
@@ -226,9 +225,12 @@ class Run:
 
     def tick(self, now: float) -> float:
         """See `Clocked.tick`."""
-        if now >= self._lifetime.expires:
+        lifetime = self._lifetime
+        if now >= lifetime.expires:
             self.cancel(Cause.TIME_LIMIT)
-        return min(self._flush(now), self.audience.end_stalls(now), self._lifetime.expires)
+        elif now >= lifetime.abandoned_at:
+            self.cancel(Cause.ABANDONED)
+        return min(self._flush(now), self.audience.end_stalls(now), lifetime.expires, lifetime.abandoned_at)
 
     def _flush(self, now: float) -> float:
         if now >= self._flush_at:
@@ -247,15 +249,20 @@ class Run:
             self._timer.hasten(due)
 
     def deserted(self, until: float) -> None:
-        """See `Feeder.deserted`."""
-        if until == -inf:  # at once: the event loop looks at deadlines only when it next looks at its timers
-            self._reading.cancel()
+        """See `Feeder.deserted`.
+
+        The log ends in the same step as the grace period. A viewer that comes any later finds a run that is over, even
+        if its upstream takes time to be left.
+        """
+        self._lifetime.abandoned_at = until
+        if until == -inf:
+            self.cancel(Cause.ABANDONED)
         else:
-            self._reading.deadline = until
+            self.hasten(until)
 
     def followed(self) -> None:
         """See `Feeder.followed`."""
-        self._reading.deadline = inf
+        self._lifetime.abandoned_at = inf
 
     # -- ending
 

@@ -104,7 +104,7 @@ async def test_a_key_whose_request_may_have_had_an_effect_sends_no_other(
         await wait_all_tasks_blocked()
         second = await it.answer("POST", idempotency_key="k")
 
-    assert first.status == second.status >= 400
+    assert first.status == second.status in (502, 504)
     assert not other.started.is_set()
 
 

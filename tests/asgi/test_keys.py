@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,6 +14,7 @@ from starlette.requests import Request
 
 from sse_bridge import Block
 from sse_bridge.errors import UpstreamRefused
+from sse_bridge.upstream.base import Stream
 from tests.support.asgi import Page, lines
 from tests.support.site import site
 from tests.support.work import ScriptedWork, exit_frame, finished, stdout
@@ -69,6 +72,36 @@ async def test_a_page_that_mounts_twice_starts_one_command(rounds: int) -> None:
             work.finish()
 
     assert lines(second) == ["a", "exit"]
+
+
+class SlowToLeave(ScriptedWork):
+    """Work whose stream takes time to be left."""
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[Stream]:
+        async with super().stream() as stream:
+            try:
+                yield stream
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3)
+
+
+@pytest.mark.parametrize("late", [0, 0.1, 1, 2.9])
+@pytest.mark.parametrize("grace", [0, 0.1, 5])
+async def test_a_viewer_that_comes_after_the_grace_period_gets_a_run_of_its_own(grace: float, late: float) -> None:
+    """Also while the stream of the abandoned run is still being left."""
+    work, other = SlowToLeave(), finished("b")
+    async with site(work, other, key=feed_key, grace=grace, within=100) as it:
+        first = it.open(x_feed="k")
+        await work.started.wait()
+        first.leave()
+        await wait_all_tasks_blocked()
+        await anyio.sleep(grace + late)
+        second = await it.answer(x_feed="k")
+        await work.closed.wait()
+
+    assert lines(second) == ["b", "exit"]
 
 
 @pytest.mark.parametrize("rounds", range(60))
