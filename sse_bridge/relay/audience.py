@@ -144,7 +144,8 @@ class Audience:
     def leave(self, viewer: Viewer) -> None:
         """Forgets a viewer. May be called again.
 
-        When the last viewer leaves, the grace period begins. Its cursor stays, and may hold the run back.
+        When the last viewer leaves, the grace period begins. Its cursor stays, and may hold the run back. A viewer that
+        we sent away because its time was up has time to come back, however short the grace period is.
         """
         if viewer not in self._viewers:
             return
@@ -156,10 +157,13 @@ class Audience:
             self._room.notify()
             return
         self._absent = viewer
-        now, grace = self._clock.now(), self._options.grace
-        if grace is None:
+        now = self._clock.now()
+        if self._options.grace is None:
             self._feeder.hasten(self.end_stalls(now))  # the absent viewer holds the run only as its policy allows
-        self._feeder.deserted(inf if grace is None else now + grace if grace > 0 else -inf)
+            self._feeder.deserted(inf)
+        else:
+            grace = max(self._options.grace, viewer.returns_within)
+            self._feeder.deserted(now + grace if grace > 0 else -inf)
 
     def _forget_absent(self) -> None:
         """Stops waiting for the viewer that left last."""

@@ -22,6 +22,8 @@ __all__ = ["HEARTBEAT", "Gone", "Viewer"]
 HEARTBEAT: Final = comment("heartbeat")[:-1]
 #: Seconds for the last, empty body of a viewer whose end had to wait for its run.
 LAST_SEND: Final = 0.2
+#: Seconds beyond `retry_ms` that a client gets to come back whose time was up. Browsers reconnect within three.
+RETURN_TIME: Final = 10.0
 
 SendBody = Callable[[bytes, bool], Awaitable[None]]
 
@@ -85,6 +87,11 @@ class Viewer:
         self._is_expired = False  # its time is up, and it is to come back
         self._last_words = b""
         self._done: Latch | None = None
+
+    @property
+    def returns_within(self) -> float:
+        """Seconds in which its client comes back. Zero, unless its response ended because its time was up."""
+        return (self._options.retry_ms or 0) / 1000 + RETURN_TIME if self._is_expired else 0.0
 
     def end(self, reason: Gone) -> None:
         """Ends the writing wherever it is. The first reason counts."""

@@ -185,6 +185,39 @@ async def test_a_viewer_whose_time_is_up_comes_back_and_gets_every_line() -> Non
     assert work.cancels == 0
 
 
+@pytest.mark.parametrize("grace", [0, 0.1, 60])
+@pytest.mark.parametrize("retry_ms", [None, 500, 30_000])
+async def test_a_viewer_whose_time_is_up_finds_its_run(grace: float, retry_ms: int | None) -> None:
+    """The bridge sent it away, so it has time to come back, however short the grace period is. One that stays away
+    ends the run.
+    """
+    work = ScriptedWork()
+    away = (retry_ms or 3000) / 1000 + 1
+    async with site(work, max_viewer_time=5, grace=grace, retry_ms=retry_ms, within=1000) as it:
+        page, _ = await it.started()
+        work.feed(stdout("a"))
+        await page.until(lambda: page.ended, 100)
+        await anyio.sleep(away)
+        again = it.open(seen=page.dispatched[-1].id)
+        work.feed(stdout("b"))
+        await again.until(lambda: again.ended, 100)
+        assert work.cancels == 0
+        await anyio.sleep(max(grace, (retry_ms or 0) / 1000 + 10) + 0.1)
+        assert work.cancels == 1
+
+    assert [*lines(page), *lines(again)] == ["a", "b"]
+
+
+async def test_a_viewer_that_leaves_before_its_time_is_up_ends_the_run() -> None:
+    """Without a grace period it does so at once: it left by itself."""
+    work = ScriptedWork()
+    async with site(work, max_viewer_time=5, grace=0, within=100) as it:
+        page, _ = await it.started()
+        page.leave()
+        await wait_all_tasks_blocked()
+        assert work.cancels == 1
+
+
 @pytest.mark.parametrize("stalls", [False, True])
 async def test_a_viewer_under_load_has_the_same_time(stalls: bool) -> None:
     """The time is up between two frames. A viewer that stalls is cut by `send_timeout`."""
