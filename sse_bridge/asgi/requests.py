@@ -144,8 +144,6 @@ class Requests:
         """Continues behind the frame seen last. 204 stops an `EventSource` (WHATWG HTML 9.2.3)."""
         if place.number is None:  # it was told so before
             return await messages.send_json(send, 204, None)
-        if self._host.find(place.token) is None:
-            self._warn_of_workers(place.token)
         run = await self._permitted(request, place.token)
         if run is None or place.number >= run.audience.log.next:
             return await self._refuse_unknown(request, place.token, send)
@@ -189,12 +187,12 @@ class Requests:
         return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})
 
     def _warn_of_workers(self, token: str) -> None:
-        """Says once why viewers may come back to runs that are unknown."""
+        """Says once why requests may ask for runs that are unknown."""
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "run %s...: a viewer came back to it, and this process does not know it. It has expired (see keep=), "
-                "or another worker has it: then send each viewer back to the worker that it came from. This is said "
+                "run %s...: a request asked for it, and this process does not know it. It has expired (see keep=), or "
+                "another worker has it: then send the requests for a run to the worker that started it. This is said "
                 "once.",
                 token[:6],
             )
@@ -228,6 +226,8 @@ class Requests:
         """
         identity = await self._identity(request)
         run = self._host.find(token)
+        if run is None:
+            self._warn_of_workers(token)
         return run if run is not None and await self._may(request, run, identity) else None
 
     async def _may(self, request: Request, run: Run, identity: str | None) -> bool:
@@ -259,7 +259,10 @@ class Requests:
         return Limits(options.a_policy(chosen_policy), options.a_rate(chosen_rate))
 
     async def _ask(self, function: Callable[..., object], *arguments: object) -> object:
-        """Calls a function of the application's. When the server stops, the wait for it ends.
+        """Calls a function of the application's.
+
+        When the server stops, the wait for an async function ends. A sync one runs on in its thread, and the request
+        waits for it.
 
         Raises:
             BridgeUnavailable: the server is stopping.

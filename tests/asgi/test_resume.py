@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
@@ -188,13 +190,24 @@ async def test_a_viewer_is_told_what_is_no_longer_kept(seen: int) -> None:
     assert late.content.startswith(b"retry: 2000\nid: ")
 
 
-async def test_an_operator_is_told_once_that_viewers_come_back_to_unknown_runs(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    "request_for",
+    [
+        lambda run: {"seen": f"{run}.1"},
+        lambda run: {"path": f"/{run}"},
+        lambda run: {"path": f"/{run}", "seen": f"{run}.1"},
+        lambda run: {"path": f"/{run}", "accept": "application/json"},
+        lambda run: {"path": f"/{run}", "method": "DELETE"},
+    ],
+    ids=["resume", "follow", "follow from a place", "state", "cancel"],
+)
+async def test_an_operator_is_told_once_that_requests_ask_for_unknown_runs(
+    request_for: Callable[[str], dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With several workers this is a matter of routing, which the page cannot know."""
+    """With several workers this is a matter of routing, which the client cannot know."""
     async with site() as it:
         for number in range(3):
-            await it.answer(seen=f"{str(number) * 16}.1")
+            await it.answer(**request_for(str(number) * 16))
 
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "run 000000..." in warning.message
