@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-from ..errors import BridgeUnavailable, ConfigurationError, UpstreamError
+from ..errors import ConfigurationError, UpstreamError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
+from ..relay.ending import Cause
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.statistics import BridgeStatistics
 from ..stores.memory import DEFAULT_KEEP, DEFAULT_KEEP_BYTES, Key
@@ -18,10 +19,9 @@ from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from . import options
 from .application import Application, Authorize, ChooseKey, Identify, OnEnd, OnStart
 from .handle import StartedRun
-from .hosting import Beginning, Host, HostOptions, Limits
+from .hosting import Beginning, Host, HostOptions, Limits, stopping
 from .messages import Receive, Scope, Send
 from .options import DEFAULT_REPLAY, ChoosePolicy, ChooseRate, DialectName, Resolve
-from .refusals import RETRY_AFTER_STOP
 from .requests import Requests, Style
 
 __all__ = ["SSEBridge"]
@@ -189,6 +189,9 @@ class SSEBridge:
     ) -> StartedRun:
         """Starts a run without a request, from any code of the application's. Pages follow it at `<mount>/<token>`.
 
+        Returns once the upstream has said yes, or once the run has ended for another reason, such as `max_run_time` or
+        a `DELETE`; `wait` tells. A bug in the bridge ends the run with `bridge_failed`, and is logged.
+
         A task of the event loop carries the run, and the same stop ends it. Its first viewer has ten seconds to come,
         or `grace` if that is longer.
 
@@ -219,8 +222,8 @@ class SSEBridge:
             await run.answered.wait()
         if isinstance(run.refused, UpstreamError):
             raise run.refused
-        if run.refused is not None:
-            raise BridgeUnavailable(run.refused.message, code=run.refused.code, retry_after=RETRY_AFTER_STOP)
+        if run.refused is Cause.SERVER_STOPPED:
+            raise stopping()
         return StartedRun(run)
 
     def statistics(self) -> BridgeStatistics:

@@ -188,6 +188,38 @@ async def test_a_policy_that_drops_lets_the_script_run() -> None:
         await it.bridge.shutdown()
 
 
+async def test_a_run_that_takes_too_long_to_be_answered_is_returned() -> None:
+    """The bridge is available, so another try would make no sense. The outcome says what happened."""
+    async with site(max_run_time=5, within=100) as it:
+        run = await it.bridge.start(ScriptedWork(answers=False))
+        assert (await run.wait()).error == "time_limit"
+
+
+async def test_a_run_that_is_cancelled_before_the_answer_is_returned() -> None:
+    """By a page that shares it by its key, for instance."""
+    work, runs = ScriptedWork(answers=False), []
+    async with site(work, commit_after=0) as it:
+
+        async def start() -> None:
+            runs.append(await it.bridge.start(work, key="k"))
+
+        page = it.open("POST", idempotency_key="k")
+        await page.until(lambda: page.content)
+        it.tasks.start_soon(start)
+        await wait_all_tasks_blocked()
+        await it.answer("DELETE", f"/{page.headers['sse-bridge-run']}")
+        assert [(await run.wait()).error for run in runs] == ["cancelled"]
+
+
+async def test_a_run_that_fails_before_the_answer_is_returned(caplog: pytest.LogCaptureFixture) -> None:
+    """By a bug in a source, which the log shows."""
+    async with site() as it:
+        run = await it.bridge.start(ScriptedWork(refusal=ZeroDivisionError("a bug")))
+        assert (await run.wait()).error == "bridge_failed"
+
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_limits_and_stops_are_raised() -> None:
     """The work stays unstarted, and `runs_started` counts the one run that did start."""
     work = ScriptedWork()
