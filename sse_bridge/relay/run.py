@@ -6,18 +6,17 @@ through every shield and more than once, and a run outlives the request that sta
 
 from __future__ import annotations
 
-import logging
 from math import inf
 from typing import Final, TypeAlias
 
 import anyio
 
-from ..causes import log_cause
 from ..errors import UpstreamError
 from ..upstream.base import Cancelled, Work
 from ..wire.ids import FrameIds
 from ..wire.pipeline import Pipeline
 from ..wire.shapes import Exit
+from . import observer
 from .audience import Audience
 from .clock import Clock, Timer
 from .ending import Cause, Ending
@@ -27,8 +26,6 @@ from .signal import Latch
 from .statistics import RunStatistics, Totals
 
 __all__ = ["Refused", "Run"]
-
-logger: Final = logging.getLogger("sse_bridge")
 
 #: Seconds after which an unfinished line is shown.
 FLUSH_AFTER: Final = 0.5
@@ -93,7 +90,7 @@ class Run:
         self._lifetime = Lifetime(clock.now(), options.max_run_time)
         self._work = work
         self._pipeline = Pipeline(options.dialect, work.shape, ids, options.max_frame_size)
-        self._ending = Ending(work, options.cancel_timeout, self._name, totals)
+        self._ending = Ending(work, options.cancel_timeout, observer.name_of(facts.token), totals)
         self._reading = anyio.CancelScope()
         self._clock = clock
         self._timer: Timer | None = None  # while it is read
@@ -104,11 +101,6 @@ class Run:
     def token(self) -> str:
         """The run's public name."""
         return self.facts.token
-
-    @property
-    def _name(self) -> str:
-        """For logs: the whole token lets its holder follow and cancel the run."""
-        return self.facts.token[:6]
 
     @property
     def state(self) -> RunState:
@@ -159,7 +151,9 @@ class Run:
         """The count so far."""
         pipeline = self._pipeline
         return self.audience.statistics(
-            self._name, discarded_frames=pipeline.discarded_frames, discarded_bytes=pipeline.discarded_bytes
+            observer.name_of(self.token),
+            discarded_frames=pipeline.discarded_frames,
+            discarded_bytes=pipeline.discarded_bytes,
         )
 
     # -- reading
@@ -184,12 +178,14 @@ class Run:
                     await self._ending.end()
             finally:
                 self.done.set()
+                observer.ended(self.facts, self.outcome())
 
     async def _read(self) -> None:
         try:
             async with self._work.stream() as stream:
                 self.answered.set()
                 self._totals.runs_started += 1
+                observer.started(self.facts)
                 await stream.push(self._take, self.audience.wait_for_room)
         except UpstreamError as error:
             self._fail(error)
@@ -208,18 +204,17 @@ class Run:
         if frames := pipeline.feed(chunk):
             audience.append(frames, pipeline.next)
         if pipeline.discards:
-            self._log_discards()
+            for discard in pipeline.discards:
+                observer.discarded(self.facts, discard.size)
         if pipeline.finished:
+            if not pipeline.exited:
+                observer.broken_off(self.facts, self.outcome())
             self._end()
             self._reading.deadline = self._clock.now() + END_AFTER_EXIT
         elif pipeline.unfinished and (frames or pipeline.unfinished != held_back):
             self._flush_at = self._clock.now() + FLUSH_AFTER
             self.hasten(self._flush_at)
         return audience.has_room()
-
-    def _log_discards(self) -> None:
-        for discard in self._pipeline.discards:
-            logger.warning("run %s...: discarded a frame of %d bytes", self._name, discard.size)
 
     # -- time
 
@@ -287,18 +282,10 @@ class Run:
         if not self.answered.is_set:
             self.refused = reason
             self.answered.set()
-        if not self._pipeline.exited:  # in `verbatim` the exit is found at the end of the stream
-            self._log_failure(reason)
+        if isinstance(reason, UpstreamError) and not self._pipeline.exited:  # `verbatim` finds an exit at the end
+            observer.failed(self.facts, reason)
         self._append(self._pipeline.fail(reason.code, reason.message))
         self._end()
-
-    def _log_failure(self, reason: Refused) -> None:
-        facts = ""
-        if isinstance(reason, UpstreamError):
-            facts = f" (upstream status {reason.upstream_status}, request {reason.request_id})"
-        logger.info("run %s...: %s%s", self._name, reason.code, facts)
-        if isinstance(reason, UpstreamError):
-            log_cause(reason, "run %s...: the cause", self._name)
 
     def _append(self, frames: bytes) -> None:
         if frames:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from math import inf
 
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from sse_bridge.errors import UpstreamError, UpstreamRefused
+from sse_bridge.errors import UpstreamRefused
 from sse_bridge.flow.policy import Drop
 from sse_bridge.relay.ending import Cause
 from sse_bridge.relay.statistics import CancelStatistics
@@ -142,27 +141,6 @@ async def test_a_run_and_its_viewers_are_counted(anyio_backend: str) -> None:
     after = it.totals.snapshot((it.run.statistics(),))
     assert (after.frames_in, after.frames_discarded, after.stalls) == (5, 1, 1)
     assert after.cancels == CancelStatistics(requested=0, acknowledged=0, confirmed=0)
-
-
-async def test_the_log_says_why_and_keeps_secrets(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An operator gets code, status and request id. The whole token would let a reader of the log into the run."""
-    refusal = UpstreamError("No.", code="upstream_failed", upstream_status=503, request_id="req_1")
-    with caplog.at_level(logging.INFO, logger="sse_bridge"):
-        async with scene(ScriptedWork(refusal=refusal)):
-            pass
-
-    assert caplog.messages == ["run tokent...: upstream_failed (upstream status 503, request req_1)"]
-
-
-async def test_the_log_names_the_causes_that_lie_in_the_bridge(
-    anyio_backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without upstream facts, which do not apply."""
-    with caplog.at_level(logging.INFO, logger="sse_bridge"):
-        async with scene() as it:
-            it.run.cancel()
-
-    assert caplog.messages == ["run tokent...: cancelled"]
 
 
 async def test_a_run_that_is_over_is_not_asked_for_the_time(anyio_backend: str) -> None:
