@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from .events import parse_frame
 from .frames import canonical, count_alike, split
 from .ids import Parts, without_ids
-from .objects import Body, write_json
+from .objects import Body, write_texts
 from .plain import UPSTREAM_HEADS, map_plain_frame
 from .shapes import Exit, Failure, Output, Shape, read
 
@@ -154,14 +154,13 @@ class LineMapper:
     def _render_lines(self, stream: str, lines: list[str], rest: Body) -> list[bytes]:
         """What else the object held stands on its first line: on all of them it would multiply.
 
-        The others are written as one JSON array and cut apart, since a frame of a mebibyte may hold half a million.
-        Quote, comma, quote stands only between two texts, because a quote inside a text is escaped.
+        The others are written in one go, since a frame of a mebibyte may hold half a million.
         """
         first = [self._render(stream, {"line": line, **rest}) for line in lines[:1]]
         if len(lines) < 2:
             return first
-        head = self._all_heads[UPSTREAM_HEADS[stream.encode()]]
-        return first + [head + text + b'"}' for text in write_json(lines[1:])[2:-2].split(b'","')]
+        head = self._all_heads[UPSTREAM_HEADS[stream.encode()]].removesuffix(b'"')
+        return first + [head + text + b"}" for text in write_texts(lines[1:])]
 
     def _end(self, kind: str, ending: Exit | Failure) -> list[bytes]:
         self.finished = True

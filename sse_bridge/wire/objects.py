@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-__all__ = ["Body", "read_object", "without", "write_json"]
+__all__ = ["Body", "read_object", "without", "write_json", "write_texts"]
 
 Body = dict[str, Any]
 
@@ -22,13 +22,26 @@ def read_object(text: str) -> Body | None:
     return value if isinstance(value, dict) and not _is_deep(value) else None
 
 
-def write_json(value: Body | list[str]) -> bytes:
+def write_json(value: Body) -> bytes:
     """Writes JSON in one line. Text beyond ASCII stays as it is, where UTF-8 can carry it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _written(value, ",")
+
+
+def write_texts(texts: list[str]) -> list[bytes]:
+    """Writes each text as JSON, much faster than one by one.
+
+    They are written as one array, with line feeds between them in place of commas: JSON escapes line feeds in a text,
+    so these are all there are.
+    """
+    return _written(texts, "\n")[1:-1].split(b"\n")
+
+
+def _written(value: Body | list[str], separator: str) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(separator, ":"))
     try:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
-        return json.dumps(value, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(separator, ":")).encode()
 
 
 def without(body: Body, *keys: str) -> Body:

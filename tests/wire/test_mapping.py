@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sse_bridge.wire import events, frames
@@ -96,11 +96,19 @@ def test_text_in_the_payload_that_looks_like_a_frame_is_text() -> None:
     ]
 
 
-def test_many_lines_in_one_event_are_cut_apart_where_they_end_and_nowhere_else() -> None:
-    """The separator between two lines is recognised even if their texts look like it."""
-    lines = ["first", 'a","b', '"', '","', "\\", '\\","', "", "\u2028", "\ud800", "last"]
+json_like = st.text(st.sampled_from('",:[]{}\\nu a\u2028\x85\r\t\ud800'), max_size=6)
 
-    assert typed(frame("stdout", {"line": "\n".join(lines)})) == [{"type": "stdout", "line": line} for line in lines]
+
+@given(st.lists(json_like, min_size=1, max_size=6), st.sampled_from([TYPED, NAMED]), st.sampled_from(["line", "data"]))
+@example(['"a": "b",', '"c": "d",', "}"], TYPED, "data")  # JSON on several lines, as programs print it
+@example(["first", 'a","b', '"', '","', "\\", '\\","', "", '"', "last"], TYPED, "line")
+def test_many_lines_in_one_event_are_cut_apart_where_they_end_and_nowhere_else(
+    lines: list[str], dialect: Dialect, key: str
+) -> None:
+    """Whatever their texts look like: they may hold JSON of their own, cut anywhere."""
+    out = pipeline(dialect).feed(frame("stdout", {key: "\n".join([*lines, ""])}).encode())
+
+    assert [body["line"] for body in objects(out)] == lines
 
 
 def test_after_the_terminal_frame_nothing_follows() -> None:
