@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from ..errors import UpstreamLost
@@ -24,8 +25,10 @@ _MAX_SHORT_BODY: Final = 64 * 1024
 #: Compressions that we can undo. We ask for `identity`, but some proxies compress anyway.
 _ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
 _ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
-#: Bytes to unpack at once. A whole chunk would be too much: 64 KiB can hold 64 MB.
+#: Bytes to unpack in one step. A whole chunk would be too much: 64 KiB can hold 64 MB.
 _MAX_UNPACKED: Final = 64 * 1024
+#: Bytes to feed to zlib in one step. It copies what it leaves over: for each of many tiny gzip files, all the others.
+_MAX_PACKED: Final = 4096
 
 
 class Body(Stream, Protocol):
@@ -138,43 +141,52 @@ class GeneratedBody:
 
 
 class UnpackedBody:
-    """A compressed body. It comes out in parts of 64 KiB, and the rest of a chunk waits until there is room."""
+    """A compressed body, unpacked in steps that are bounded in time and memory.
 
-    __slots__ = ("_body", "_zlib")
+    29 KB can hold 29 MB of comments, for which a run always has room. So each callback of the transport takes one step,
+    and the task takes the others, with a turn for other tasks in between.
+    """
+
+    __slots__ = ("_body", "_is_full", "_packed", "_zlib")
 
     def __init__(self, body: Body) -> None:
         self._body = body
+        self._packed = memoryview(b"")  # what is left of the last chunk
+        self._is_full = False  # the last part was a whole one, so zlib may keep more of it
         self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     async def push(self, take: Take, room: Room) -> None:
         """See `base.Stream.push`."""
-        parts: Iterator[bytes] = iter(())
-
-        def take_parts() -> bool:
-            return all(map(take, parts))  # stops after the part that fills the room
 
         def unpack(chunk: bytes) -> bool:
-            nonlocal parts
-            parts = self._unpacked(chunk)
-            return take_parts()
+            self._packed = memoryview(chunk)
+            return self._step(take) and not self._has_more
 
-        async def room_for_all_parts() -> None:
+        async def unpack_the_rest() -> None:
             await room()
-            while not take_parts():
-                await room()
+            while self._has_more:
+                await anyio.lowlevel.checkpoint()
+                if not self._step(take):
+                    await room()
 
         with _lost():
-            await self._body.push(unpack, room_for_all_parts)
+            await self._body.push(unpack, unpack_the_rest)
 
-    def _unpacked(self, chunk: bytes) -> Iterator[bytes]:
-        part = b""
-        while chunk or len(part) == _MAX_UNPACKED:
-            if self._zlib.eof:  # gzip files may follow one another
-                self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
-            part = self._zlib.decompress(chunk, _MAX_UNPACKED)
-            chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
-            if part:
-                yield part
+    @property
+    def _has_more(self) -> bool:
+        """Whether the last chunk holds more: bytes that zlib has yet to see, or output that it keeps."""
+        return bool(self._packed) or self._is_full
+
+    def _step(self, take: Take) -> bool:
+        """Unpacks one part of the last chunk; says whether there is room for more."""
+        if self._zlib.eof:  # gzip files may follow one another
+            self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+        packed = self._packed[:_MAX_PACKED]
+        part = self._zlib.decompress(packed, _MAX_UNPACKED)
+        left = len(self._zlib.unconsumed_tail) or len(self._zlib.unused_data)
+        self._packed = self._packed[len(packed) - left :]
+        self._is_full = len(part) == _MAX_UNPACKED
+        return not part or take(part)
 
     async def aclose(self) -> None:
         """See `Body.aclose`."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections import Counter
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sse_bridge.errors import UpstreamLost, UpstreamMisbehaved
@@ -169,6 +171,56 @@ async def test_the_parts_of_a_compressed_chunk_wait_for_room_too(anyio_backend: 
             await stream.push(take, room)
     assert most < 100_000 + 65536
     assert total == 2**24 + 2 * len(EVENT)
+
+
+def packed(encoding: str, body: bytes) -> bytes:
+    return zlib.compress(body) if encoding == "deflate" else gzip.compress(body)
+
+
+BOMBS = {
+    "comments": packed("gzip", b":\n" * 2**22),
+    "one comment": packed("gzip", b":" * 2**23),
+    "zeros": packed("gzip", b"\0" * 2**23),
+    "events": packed("gzip", EVENT * 2**20),
+    "deflated comments": packed("deflate", b":\n" * 2**22),
+    "two files": packed("gzip", b":\n" * 2**21) * 2,
+    "many tiny files": packed("gzip", b":") * 5000,
+    "many empty files": packed("gzip", b"") * 5000 + packed("gzip", EVENT),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_unpacking_leaves_turns_to_other_tasks(anyio_backend: str, bomb: str) -> None:
+    """The kind of fault: a compressed chunk was unpacked in one go, while there was room for what came out.
+
+    A run always has room for comments, and 29 KB of gzip hold 29 MB of them. They blocked the event loop for 8.7 s.
+    """
+    turn = 0
+    steps: list[int] = []
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await anyio.lowlevel.checkpoint()
+
+    def take(part: bytes) -> bool:
+        steps.append(turn)
+        assert len(part) <= 65536
+        return True
+
+    def sends(connection: Connection) -> None:
+        encoding = "deflate" if "deflated" in bomb else "gzip"
+        connection.answer(200, BOMBS[bomb], content_type="text/event-stream", content_encoding=encoding)
+
+    with serve_raw(sends) as upstream:
+        async with opened(upstream) as stream, anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            before = turn
+            await stream.push(take, Reader().room)
+            tasks.cancel_scope.cancel()
+    assert max(Counter(steps).values()) <= 2  # the transport's callback takes one, and the task another
+    assert turn - before >= (4000 if "many" in bomb else len(steps) // 2)
 
 
 async def test_a_deflated_stream_is_unpacked(anyio_backend: str) -> None:
