@@ -18,12 +18,12 @@ except ModuleNotFoundError:
 
 __all__ = ["ERRORS", "MAX_HEAD", "H11Parser", "Listener", "Parser", "response_parser"]
 
-#: Bytes of the head of a response: httpcore's limit.
+#: Bytes of the heads of a response, informational ones included: httpcore's limit for one.
 MAX_HEAD: Final = 100 * 1024
 #: Raised by parsers for bytes that are not HTTP/1.1, and for an upgrade to another protocol.
 ERRORS: Final[tuple[type[Exception], ...]] = (
     h11.RemoteProtocolError,
-    *(() if httptools is None else (httptools.HttpParserError,)),
+    *(() if httptools is None else (httptools.HttpParserError, httptools.HttpParserUpgrade)),
 )
 
 
@@ -38,14 +38,17 @@ class Listener(Protocol):
     def on_status(self, reason: bytes) -> None: ...
     def on_header(self, name: bytes, value: bytes | None) -> None: ...
     def on_headers_complete(self) -> None: ...
-    def on_message_complete(self) -> None: ...
+
+    def on_message_complete(self) -> None:
+        """May raise to stop the parser, which would go on with what follows the response."""
+        ...
 
 
 class Parser(Protocol):
-    """Parses one response of one connection; the listener ignores whatever follows it."""
+    """Parses the responses of one connection, until its listener stops it."""
 
     def feed_data(self, data: bytes) -> None:
-        """Parses what arrived. Raises one of `ERRORS`."""
+        """Parses what arrived. Raises one of `ERRORS`, or what the listener raised."""
         ...
 
     def get_status_code(self) -> int: ...
@@ -92,7 +95,7 @@ class H11Parser:
                 on_body(bytes(event.data))
             elif type(event) is h11.Response:
                 self._begin(event)
-            elif type(event) is not h11.InformationalResponse:  # the end, or bytes after it
+            elif type(event) is not h11.InformationalResponse:  # the end
                 return self._listener.on_message_complete()
         return None
 

@@ -151,6 +151,8 @@ class _Connection(asyncio.Protocol):
             self._fail(error)
         if not response.has_head:
             return
+        if response.is_complete:
+            self.transport.pause_reading()  # for good: what may follow is not for us
         take = self._take
         if take is not None:
             parts = response.parts

@@ -48,6 +48,19 @@ def says(*pieces: bytes) -> Answer:
     return answer
 
 
+def never_stops(beginning: bytes, piece: bytes) -> Answer:
+    """Reads the head of a request, and writes until the client leaves."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(beginning)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+
+    return answer
+
+
 async def outcome(of: httpx.AsyncBaseTransport, url: str, method: str = "GET", **options: Any) -> Any:
     """What a caller sees of one request: head and body of the response, and the kind of error."""
     async with httpx.AsyncClient(transport=of, trust_env=False, timeout=5) as client:
@@ -76,6 +89,9 @@ HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE: Final = CHUNKED + b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nTrailer: x\r\n\r\n"
 
+REFUSAL: Final = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"
+ANOTHER: Final = b"HTTP/1.1 200 Another\r\nContent-Length: 4\r\n\r\nmore"
+
 CASES: dict[str, tuple[bytes, ...]] = {
     "chunked": (WHOLE,),
     "chunked, byte by byte": tuple(WHOLE[index : index + 1] for index in range(len(WHOLE))),
@@ -97,6 +113,37 @@ CASES: dict[str, tuple[bytes, ...]] = {
     "white space around values": (b"HTTP/1.1 200 OK\r\nX: \t 1 \t\r\nContent-Length: 0\r\n\r\n",),
     "bytes in values": (b"HTTP/1.1 200 OK\r\nX: caf\xe9\r\nContent-Length: 0\r\n\r\n",),
     "more after the end": (HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nok", b"and more"),
+    "a refusal and another response in one segment": (REFUSAL + ANOTHER,),
+    "a refusal, then another response": (REFUSAL, ANOTHER),
+    "a refusal and half of another response": (REFUSAL + ANOTHER[:20],),
+    "a refusal and garbage": (REFUSAL + b"\x00\xff garbage\r\n\r\n",),
+    "a chunked response and another in one segment": (WHOLE + ANOTHER,),
+    "many responses in one segment": (WHOLE + ANOTHER * 100,),
+    "204 and another response": (b"HTTP/1.1 204 No Content\r\n\r\n" + ANOTHER,),
+    "204 with a length and a body": (b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nmore",),
+    "204 with chunks": (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmore\r\n0\r\n\r\n",),
+    "304 and another response": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n" + ANOTHER,),
+    "content-length 0 and another response": (HEAD + b"Content-Length: 0\r\n\r\n" + ANOTHER,),
+    "103, a refusal and another response": (b"HTTP/1.1 103 Early Hints\r\n\r\n" + REFUSAL + ANOTHER,),
+    "100 with a length": (b"HTTP/1.1 100 Continue\r\nContent-Length: 4\r\n\r\n" + REFUSAL,),
+    "an unknown 1xx": (b"HTTP/1.1 110 X\r\n\r\n" + REFUSAL,),
+    "an unknown 1xx with a length": (b"HTTP/1.1 199 X\r\nContent-Length: 4\r\n\r\n" + REFUSAL,),
+    "an unknown 1xx with chunks": (b"HTTP/1.1 150 X\r\nTransfer-Encoding: chunked\r\n\r\n" + REFUSAL,),
+    "101": (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + ANOTHER,),
+    "101 without a protocol": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + ANOTHER,),
+    "an upgrade that is no 101": (HEAD + b"Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nok",),
+    "a transfer coding that is not chunked": (HEAD + b"Transfer-Encoding: gzip\r\n\r\nhello",),
+    "a transfer coding before chunked": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),
+    "a transfer coding after chunked": (HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n",),
+    "identity as a transfer coding": (HEAD + b"Transfer-Encoding: identity\r\n\r\nhello",),
+    "chunked twice": (HEAD + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n2\r\nok\r\n0\r\n\r\n",),
+    "a status below 100": (b"HTTP/1.1 099 X\r\nContent-Length: 2\r\n\r\nok",),
+    "a status of 0, and another response": (b"HTTP/1.1 000 X\r\n\r\n" + ANOTHER,),
+    "a bare CR in a value": (HEAD + b"X: a\rContent-Length: 2\r\n\r\nok",),
+    "NUL in a value": (HEAD + b"X: a\0b\r\nContent-Length: 2\r\n\r\nok",),
+    "white space before a colon": (HEAD + b"Content-Length : 2\r\n\r\nok",),
+    "a signed length": (HEAD + b"Content-Length: +2\r\n\r\nok",),
+    "a huge head in one segment": (HEAD + b"X: " + b"x" * 150_000 + b"\r\nContent-Length: 2\r\n\r\nok",),
     "nothing": (b"",),
     "half a head": (b"HTTP/1.1 200 OK\r\nContent-",),
     "cut in a length": (HEAD + b"Content-Length: 10\r\n\r\n", b"hello"),

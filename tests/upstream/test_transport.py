@@ -10,9 +10,22 @@ import httpx
 import pytest
 
 from sse_bridge.upstream import parsing, transport
+from sse_bridge.upstream.bodies import ARRIVING
 from sse_bridge.upstream.receiving import Incoming
 from sse_bridge.upstream.transport import FastTransport, is_usable
-from tests.upstream.raw import CASES, CHUNKED, HEAD, WHOLE, both, connected_to, outcome, says, server
+from tests.upstream.raw import (
+    ANOTHER,
+    CASES,
+    CHUNKED,
+    HEAD,
+    WHOLE,
+    both,
+    connected_to,
+    never_stops,
+    outcome,
+    says,
+    server,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -39,12 +52,95 @@ async def test_a_cut_anywhere_changes_nothing(anyio_backend: str, at: int) -> No
     assert (body, error) == (b"hello world", None)
 
 
-async def test_a_head_request_has_no_body(anyio_backend: str) -> None:
-    """Its headers may name a length all the same."""
-    async with server(says(HEAD + b"Content-Length: 1000\r\n\r\n")) as url:
+@pytest.mark.parametrize("follows", [b"", b"body", ANOTHER, b"\x00garbage"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Transfer-Encoding: chunked\r\n", b""])
+async def test_a_head_request_has_no_body(anyio_backend: str, framing: bytes, follows: bytes) -> None:
+    """Its headers may name a length all the same, and a server may send what it should not."""
+    async with server(says(HEAD + framing + b"\r\n" + follows)) as url:
         expected, actual = [await outcome(of, url, "HEAD") for of in both()]
 
     assert expected == actual
+
+
+@pytest.mark.parametrize(
+    "end", [b"Content-Length: 2\r\n\r\nno", b"Transfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"]
+)
+async def test_what_follows_a_response_is_not_looked_at(anyio_backend: str, end: bytes) -> None:
+    """The kind of fault: bytes behind a response were parsed as a part of it. A 401 with a 200 behind it was a 200.
+
+    Wherever the segments are cut, the status, the reason and the body are those of the first response.
+    """
+    first = b"HTTP/1.1 401 No\r\n" + end
+    both_responses = first + ANOTHER
+    for at in range(len(first) - 4, len(both_responses)):
+        async with server(says(both_responses[:at], both_responses[at:])) as url:
+            head, body, error = await outcome(FastTransport(httpx.create_ssl_context()), url)
+        assert (head[:2], body, error) == ((401, "No"), b"no", None)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"Content-Length: 2, 2\r\n\r\nok",
+        b"X: folded\r\n value\r\nContent-Length: 2\r\n\r\nok",
+        b"Content-Length:\r\n 2\r\n\r\nok",
+        b"X: 1\nContent-Length: 2\n\nok",
+    ],
+)
+async def test_a_doubtful_framing_is_read_as_httpx_does_or_refused(anyio_backend: str, framing: bytes) -> None:
+    """RFC 9112 leaves these to the recipient. h11 takes them, llhttp refuses: neither finds another body."""
+    async with server(says(HEAD + framing)) as url:
+        expected, actual = [await outcome(of, url) for of in both()]
+
+    assert actual in (expected, httpx.RemoteProtocolError)
+
+
+@pytest.mark.parametrize(
+    "flood", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 X\r\nX: y\r\n\r\n", b"\r\n", b"X", b"X: y\r\n"]
+)
+async def test_a_head_that_never_ends_is_refused(anyio_backend: str, flood: bytes) -> None:
+    """All informational heads count as one. httpcore takes any number of them."""
+    beginning = HEAD if flood == b"X: y\r\n" else b""
+    async with server(never_stops(beginning, flood * 1000)) as url:
+        assert await outcome(FastTransport(httpx.create_ssl_context()), url) is httpx.RemoteProtocolError
+
+
+@pytest.mark.parametrize(
+    ("beginning", "flood"),
+    [
+        (b"2;", b"x"),
+        (b"2;", b";a=b"),
+        (b"0", b"0"),
+        (b"0\r\nX: ", b"x"),
+        (b"0\r\nX", b"x"),
+        (b"0\r\n", b"X: y\r\n"),
+    ],
+    ids=["extension", "extensions", "size", "trailer", "name of a trailer", "trailers"],
+)
+async def test_a_body_has_bounds_for_what_is_not_body(anyio_backend: str, beginning: bytes, flood: bytes) -> None:
+    """The kind of fault: llhttp keeps, or reads without an end, what stands between the pieces of a body.
+
+    The body that came before is kept, and the error is httpx's.
+    """
+    async with server(never_stops(CHUNKED + b"2\r\nok\r\n" + beginning, flood * 1000)) as url:
+        expected, actual = [await outcome(of, url) for of in both()]
+
+    assert actual[1:] == expected[1:] == (b"ok", httpx.RemoteProtocolError)
+
+
+async def test_a_connection_is_not_read_behind_its_response(anyio_backend: str) -> None:
+    """The server may go on sending for as long as the reader takes to close the connection."""
+    of = FastTransport(httpx.create_ssl_context())
+    async with server(never_stops(WHOLE, ANOTHER * 1000)) as url:
+        response = await of.handle_async_request(httpx.Request("GET", url))
+        connection = response.extensions[ARRIVING]
+        assert await connection.read() == b"hello world"
+        assert await connection.read() == b""
+        assert not connection.transport.is_reading()
+        await connection.aclose()
 
 
 async def test_the_server_gets_the_request_that_httpx_would_send(anyio_backend: str) -> None:
