@@ -16,6 +16,7 @@ from starlette.requests import Request
 from ..errors import BridgeUnavailable, KeyConflict
 from ..relay.ending import Cause
 from ..relay.run import Refused
+from ..upstream.checks import seconds_to_wait
 from ..wire.dialects import Dialect
 from ..wire.ids import gone
 from . import messages
@@ -31,6 +32,8 @@ STREAM_HEADERS: Final = [
 ]
 #: Seconds after which the next process may be up when this one is stopped. Browsers are told the same.
 RETRY_AFTER_STOP: Final = 2.0
+#: Seconds before another try at the least: browsers would take zero at its word, and ask without a pause.
+_SHORTEST_WAIT: Final = 1.0
 #: 410: the run existed and is gone for good, which an `EventSource` takes as a reason to stop (WHATWG HTML 9.2.3).
 _STATUS_OF: Final = {
     Cause.CANCELLED: 410,
@@ -68,7 +71,9 @@ class Refusal:
     def of_exception(cls, raised: HTTPException) -> Refusal:
         """What the application raised: its status, its detail and its headers stay."""
         headers = tuple((name.lower().encode(), value.encode()) for name, value in (raised.headers or {}).items())
-        return cls(raised.status_code, _code_of(raised.status_code), raised.detail, headers=headers)
+        wait = seconds_to_wait(dict(headers).get(b"retry-after", b"").decode()) or None  # a time that is past is none
+        code = _code_of(raised.status_code)
+        return cls(raised.status_code, code, raised.detail, retry_after=wait, headers=headers)
 
     @classmethod
     def of_limit(cls, raised: BridgeUnavailable) -> Refusal:
@@ -103,15 +108,17 @@ async def send_refusal(send: Send, refusal: Refusal, token: str, dialect: Dialec
 def _frame_of(refusal: Refusal, token: str, dialect: Dialect) -> bytes:
     if refusal.status == 503:  # passing: the browser is to ask again by itself
         wait = RETRY_AFTER_STOP if refusal.retry_after is None else refusal.retry_after
-        return b"retry: %d\n" % math.ceil(1000 * wait)
+        return b"retry: %d\n" % math.ceil(1000 * max(_SHORTEST_WAIT, wait))
     body = {"code": refusal.code, "message": refusal.message, "status": refusal.status}
     return gone(token, dialect.own_frame("error", {**body, "request_id": refusal.request_id}))
 
 
 async def _send_status(send: Send, refusal: Refusal) -> None:
-    wait = [] if refusal.retry_after is None else [(b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_after)))]
+    headers = [*refusal.headers]
+    if refusal.retry_after is not None and b"retry-after" not in dict(headers):  # the application's own stays as it is
+        headers.append((b"retry-after", b"%d" % math.ceil(max(_SHORTEST_WAIT, refusal.retry_after))))
     error = {"code": refusal.code, "message": refusal.message, "request_id": refusal.request_id}
-    await messages.send_json(send, refusal.status, {"error": error}, [*refusal.headers, *wait])
+    await messages.send_json(send, refusal.status, {"error": error}, headers)
 
 
 def _code_of(status: int) -> str:

@@ -1,10 +1,15 @@
-"""Checks of upstreams and of values for requests, so that a mistake shows when it is made, rather than in a run."""
+"""Checks of upstreams and of values for requests, so that a mistake shows when it is made, rather than in a run.
+
+Also reads `Retry-After`, which both sides of the bridge have to.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from json import dumps
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeGuard
@@ -25,9 +30,13 @@ __all__ = [
     "is_text",
     "is_token",
     "json_bytes",
+    "seconds_to_wait",
 ]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+#: A day. Longer waits overflow the timers of browsers, which then ask again at once.
+_LONGEST_WAIT: Final = 86_400.0
 
 
 def http_url(text: str) -> httpx.URL | None:
@@ -77,6 +86,28 @@ def is_text(value: object) -> bool:
 def ceil_seconds(seconds: float) -> int:
     """Whole seconds, rounded up: platforms count in these, and zero would lift the limit."""
     return max(1, math.ceil(seconds))
+
+
+def seconds_to_wait(said: object) -> float | None:
+    """The seconds that a `Retry-After` asks for, from zero to a day.
+
+    Args:
+        said: a number, its text, or an HTTP date (RFC 9110 10.2.3).
+
+    Returns:
+        `None` for everything else.
+    """
+    text = str(said)
+    seconds = float(text) if _NUMBER.fullmatch(text) else _seconds_until(text)
+    return min(max(0.0, seconds), _LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """Seconds until an HTTP date (RFC 9110 5.6.7); `nan` for everything else."""
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return math.nan
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:

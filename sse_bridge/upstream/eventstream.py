@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -15,15 +15,24 @@ from ..wire.shapes import EVENT_STREAM
 from .base import Cancelled, Stream, Upstream, Work
 from .checks import http_url, is_header_value, is_json, is_mapping, is_token, json_bytes
 from .client import SSE_ACCEPT
+from .refusals import Refusal
+from .retrying import Backoff, retry
 
 __all__ = ["EventStream"]
+
+#: Seconds for an upstream that is busy, or gets ready, to say yes; and between the requests. As for a sandbox.
+BUSY_TIMEOUT: Final = 30.0
+BUSY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
+#: Methods that ask for nothing to be done, so that a request may be repeated whatever became of it (RFC 9110 9.2.1).
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
 class EventStream:
     """Any event stream, by its URL.
 
-    Ending it only closes the connection. Redirects count as refusals.
+    Ending it only closes the connection. Redirects count as refusals. An upstream that is busy is asked again for half
+    a minute: after a 429, and after a 503 or 529 that names a time to wait if the method is safe, such as `GET`.
 
     Args:
         url: absolute, `http` or `https`. `repr` leaves out user info and query: they may hold credentials.
@@ -109,9 +118,36 @@ class _Following:
             self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
 
     def stream(self) -> AbstractAsyncContextManager[Stream]:
+        return _Asking(self)
+
+    async def ask(self, seconds_left: float) -> tuple[AbstractAsyncContextManager[Stream], Stream]:
+        """Makes one request. Returns the context to leave in the end, and the stream that it yielded."""
         source = self._source
         body = None if source.json is None else json_bytes(source.json)
-        return self._upstream.open(source.method, source.url, headers=self._headers, body=body)
+        opening = self._upstream.open(source.method, source.url, headers=self._headers, body=body)
+        return opening, await opening.__aenter__()
+
+    def may_ask_again(self, refused: Refusal) -> bool:
+        """Whether the same request may succeed in a moment, and does no harm."""
+        return refused.is_temporary or (refused.is_busy and self._source.method.upper() in _SAFE)
 
     async def cancel(self, timeout: float) -> Cancelled:
         return Cancelled.CONFIRMED
+
+
+class _Asking:
+    """Opens a stream, and asks again while the upstream is busy. A class with slots: a generator takes more memory."""
+
+    __slots__ = ("_opening", "_work")
+
+    def __init__(self, work: _Following) -> None:
+        self._work = work
+        self._opening: AbstractAsyncContextManager[Stream]
+
+    async def __aenter__(self) -> Stream:
+        work = self._work
+        self._opening, stream = await retry(work.ask, work.may_ask_again, backoff=BUSY_BACKOFF, timeout=BUSY_TIMEOUT)
+        return stream
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._opening.__aexit__(*raised)

@@ -1,6 +1,6 @@
 """What an upstream's refusal means to a viewer: one row of a table for each status (`docs/miosa.md` §6).
 
-The request id is the only text of the upstream's that gets on.
+The request id is the only text of the upstream's that gets on. Its code and message are for the log.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 from ..errors import UpstreamRefused
+from .checks import seconds_to_wait
 
-__all__ = ["Refusal", "refusal"]
+__all__ = ["Refusal", "refusal", "words"]
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Endings of the codes of a sandbox or machine that will take commands in a moment (`docs/miosa.md` §5), in upper case.
 _BECOMES_READY: Final = ("_NOT_COMMAND_READY", "_STARTING")
+#: The same for one that will not.
+_IS_OVER: Final = ("_NOT_RUNNING", "_STOPPED", "_TERMINATED", "_DESTROYED", "_DELETED")
 
 
 class _Row(NamedTuple):
@@ -31,15 +33,22 @@ class _Row(NamedTuple):
 
 
 _KEY_PROBLEM: Final = _Row(502, "upstream_unauthorized", "The upstream does not accept the server's key.")
+_NOT_FOUND: Final = _Row(404, "not_found", "The sandbox or stream does not exist.")
+_NOT_READY: Final = _Row(503, "not_ready", "The sandbox is not ready to run commands. Try again in a moment.")
+_NOT_RUNNING: Final = _Row(409, "not_running", "The sandbox is not running.")
+_BUSY: Final = _Row(503, "busy", "The upstream is taking no more requests at the moment. Try again shortly.")
 _TABLE: Final = {
     204: _Row(204, "upstream_finished", "The stream is over."),
     401: _KEY_PROBLEM,
     402: _Row(502, "upstream_credits", "The server's account with the upstream has run out of credits."),
     403: _KEY_PROBLEM,
-    404: _Row(404, "not_found", "The sandbox or stream does not exist."),
-    409: _Row(503, "not_ready", "The sandbox is not ready to run commands. Try again in a moment."),
-    429: _Row(503, "rate_limited", "The upstream is taking no more requests at the moment. Try again shortly."),
+    404: _NOT_FOUND,
+    409: _NOT_READY,
+    410: _NOT_FOUND,
+    429: _BUSY,
 }
+#: Statuses of an upstream with too much to do (503, and 529 as some write it). They pass if a time to wait comes along.
+_OVERLOADED: Final = (503, 529)
 _REJECTED: Final = _Row(502, "upstream_rejected", "The upstream rejected the server's request.")
 _FAILED: Final = _Row(502, "upstream_failed", "The upstream failed.")
 #: Statuses which prove that the upstream looked at the request and refused it (RFC 9110 15.5; 423: RFC 4918, 425:
@@ -82,12 +91,17 @@ class Refusal(UpstreamRefused):
         self.is_temporary = is_temporary
         self.wait = wait
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the upstream has too much to do at the moment."""
+        return self.code == _BUSY.code
+
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
     """Reads an answer that refuses, in any of the envelopes of `docs/miosa.md` §6."""
     envelope = _envelope(body)
-    row = _TABLE.get(status, _FAILED if status >= 500 else _REJECTED)
     wait = _seconds(headers, envelope)
+    row = _row(status, envelope, wait)
     return Refusal(
         row,
         upstream_status=status,
@@ -99,8 +113,51 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
     )
 
 
+def words(body: bytes) -> str:
+    """The upstream's code and message, as it wrote them. They may quote the request: see `wording.for_the_log`."""
+    envelope = _envelope(body)
+    try:
+        return ": ".join(filter(None, (_code(envelope), _message(envelope))))
+    except RecursionError:
+        return _code(envelope)
+
+
+def _row(status: int, envelope: dict[str, Any], wait: float | None) -> _Row:
+    if status == 409 and _is_over(envelope):
+        return _NOT_RUNNING
+    if status in _OVERLOADED and wait is not None:
+        return _BUSY
+    return _TABLE.get(status, _FAILED if status >= 500 else _REJECTED)
+
+
 def _becomes_ready(envelope: dict[str, Any]) -> bool:
-    return envelope.get("retryable") is True or str(envelope.get("code")).upper().endswith(_BECOMES_READY)
+    return envelope.get("retryable") is True or _ends(envelope, _BECOMES_READY)
+
+
+def _is_over(envelope: dict[str, Any]) -> bool:
+    if _becomes_ready(envelope):
+        return False
+    return envelope.get("retryable") is False or _ends(envelope, _IS_OVER)
+
+
+def _ends(envelope: dict[str, Any], endings: tuple[str, ...]) -> bool:
+    return f"_{_code(envelope)}".upper().endswith(endings)
+
+
+def _code(envelope: dict[str, Any]) -> str:
+    """The upstream's code; empty if it gave none."""
+    code = envelope.get("code")
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+
+
+def _message(envelope: dict[str, Any]) -> str:
+    """The upstream's sentence for people; empty if it gave none."""
+    for said in (envelope.get("message"), envelope.get("detail"), envelope.get("error"), envelope.get("errors")):
+        if isinstance(said, str) and said != _code(envelope):
+            return said
+        if isinstance(said, list | dict) and said and said is not envelope.get("error"):
+            return json.dumps(said, ensure_ascii=False)
+    return ""
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
@@ -122,12 +179,9 @@ def _request_id(value: object) -> str | None:
 
 
 def _seconds(headers: Mapping[str, str], envelope: dict[str, Any]) -> float | None:
-    """The finite wait that the upstream asks for, at least zero; `None` if it leaves that open."""
-    said = headers.get("retry-after") or envelope.get("retry_after")
-    for seconds in (_number(envelope.get("retry_after_ms")) / 1000, _number(said), _seconds_until(str(said))):
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    return None
+    """The wait that the upstream asks for; `None` if it leaves that open."""
+    exact = seconds_to_wait(_number(envelope.get("retry_after_ms")) / 1000)
+    return seconds_to_wait(headers.get("retry-after") or envelope.get("retry_after")) if exact is None else exact
 
 
 def _number(value: object) -> float:
@@ -135,12 +189,4 @@ def _number(value: object) -> float:
     try:
         return float(str(value))
     except ValueError:
-        return math.nan
-
-
-def _seconds_until(date: str) -> float:
-    """Seconds until an HTTP date (RFC 9110 5.6.7); `nan` for everything else."""
-    try:
-        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
         return math.nan

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import anyio
@@ -94,6 +96,66 @@ async def test_an_applications_refusal_keeps_its_status_and_detail(
 
     assert (page.status, page.headers["x-why"]) == (status, "because")
     assert page.error == {"code": code, "message": detail, "request_id": None}
+
+
+@pytest.mark.parametrize(
+    ("said", "milliseconds"),
+    [
+        ("7", 7000),
+        ("2.5", 2500),
+        ("1", 1000),
+        ("0.2", 1000),
+        ("0", 2000),
+        ("-7", 2000),
+        ("soon", 2000),
+        ("", 2000),
+        ("7 seconds", 2000),
+        ("7, 8", 2000),
+        ("nan", 2000),
+        ("inf", 2000),
+        ("1_0", 2000),
+        ("9" * 400, 2000),
+        ("1" + "0" * 20, 86_400_000),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 2000),
+        ("Wed, 21 Oct 9999 07:28:00 GMT", 86_400_000),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 2000),
+    ],
+)
+@pytest.mark.parametrize("name", ["Retry-After", "retry-after"])
+async def test_a_wait_that_the_application_names_is_the_one_that_a_page_gets(
+    anyio_backend: str, name: str, said: str, milliseconds: int
+) -> None:
+    """The kind of fault: a wait that stands in a header was lost where there are no headers, in a frame.
+
+    It is a number of seconds or a date (RFC 9110 10.2.3). Garbage and times that are past count as none, and no page
+    is asked to come back at once: a browser would do so without a pause.
+    """
+    page, program = Page(), Page()
+    refusal = Refusal.of_exception(HTTPException(503, "Later.", headers={name: said}))
+    await send_refusal(page.send, refusal, TOKEN, TYPED)
+    await send_refusal(program.send, refusal, TOKEN, None)
+
+    assert page.content == b"retry: %d\n" % milliseconds
+    assert [value for name, value in program.sent[0]["headers"] if name == b"retry-after"] == [said.encode()]
+
+
+async def test_a_wait_that_the_application_names_as_a_date_is_counted_from_now(anyio_backend: str) -> None:
+    """A frame holds a time to wait, and no date."""
+    page = Page()
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    raised = HTTPException(503, "Later.", headers={"Retry-After": then})
+    await send_refusal(page.send, Refusal.of_exception(raised), TOKEN, TYPED)
+
+    assert 25_000 < int(page.content.removeprefix(b"retry: ")) <= 30_000
+
+
+async def test_no_refusal_lets_a_browser_ask_without_a_pause(anyio_backend: str) -> None:
+    """An upstream may say zero."""
+    page = Page()
+    error = UpstreamRefused("Busy.", code="busy", status=503, retry_after=0.0)
+    await send_refusal(page.send, Refusal.of_run(error), TOKEN, TYPED)
+
+    assert page.content == b"retry: 1000\n"
 
 
 @pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])

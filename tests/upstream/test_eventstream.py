@@ -15,6 +15,7 @@ from sse_bridge.errors import UpstreamRefused, UpstreamUnreachable
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.upstream.client import HTTPUpstream
 from tests.support.upstreams import Connection, dead_url, read_all, serve_raw
+from tests.upstream.platform import recorded_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,54 @@ async def test_a_post_with_headers_and_a_body_of_its_own(anyio_backend: str) -> 
     assert (request.method, request.json, request.headers["x-key"]) == ("POST", {"a": [1]}, "k")
     assert request.headers["accept"] == headers["accept"]
     assert len(headers) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "asks_again"),
+    [
+        ("GET", 429, {}, True),
+        ("GET", 429, {"retry_after": "3"}, True),
+        ("GET", 503, {"retry_after": "3"}, True),
+        ("get", 529, {"retry_after": "3"}, True),
+        ("POST", 429, {}, True),
+        ("POST", 503, {"retry_after": "3"}, False),
+        ("DELETE", 529, {"retry_after": "3"}, False),
+        ("GET", 503, {}, False),
+        ("GET", 503, {"retry_after": "60"}, False),
+        ("GET", 502, {"retry_after": "3"}, False),
+        ("GET", 404, {}, False),
+    ],
+)
+async def test_an_upstream_that_is_busy_is_asked_again_where_that_is_safe(
+    anyio_backend: str,
+    method: str,
+    status: int,
+    headers: dict[str, str],
+    asks_again: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 429 started nothing. A 503 may have, so only requests that ask for nothing to be done are repeated."""
+    waits = recorded_waits(monkeypatch)
+    with serve_raw(lambda connection: connection.answer(status, b"", **headers), one_event) as upstream:
+        if asks_again:
+            assert await read(EventStream(upstream.url, method=method)) == b"data: 1\n\n"
+        else:
+            with pytest.raises(UpstreamRefused):
+                await read(EventStream(upstream.url, method=method))
+    assert len(upstream.requests) == 1 + asks_again
+    assert waits == ([3.0 if headers else 0.25] if asks_again else [])
+
+
+async def test_an_upstream_that_stays_busy_is_a_refusal_with_a_time(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After half a minute of asking."""
+    waits = recorded_waits(monkeypatch)
+    busy = serve_raw(lambda connection: connection.answer(503, b"", retry_after="7"))
+    with busy as upstream, pytest.raises(UpstreamRefused) as caught:
+        await read(EventStream(upstream.url))
+    assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "busy", 7.0)
+    assert waits == [7.0] * 4
 
 
 @pytest.mark.parametrize("seen", ["7", "ü", "01H\u2028"])

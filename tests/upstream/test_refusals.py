@@ -30,12 +30,16 @@ SECRET = "the upstream's own words"
         (406, 502, "upstream_rejected"),
         (408, 502, "upstream_rejected"),
         (409, 503, "not_ready"),
+        (410, 404, "not_found"),
+        (413, 502, "upstream_rejected"),
+        (421, 502, "upstream_rejected"),
         (422, 502, "upstream_rejected"),
-        (429, 503, "rate_limited"),
+        (429, 503, "busy"),
         (500, 502, "upstream_failed"),
         (502, 502, "upstream_failed"),
         (503, 502, "upstream_failed"),
         (504, 502, "upstream_failed"),
+        (529, 502, "upstream_failed"),
     ],
 )
 def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
@@ -45,6 +49,75 @@ def test_each_status_has_its_answer(status: int, ours: int, code: str) -> None:
     assert (error.status, error.code, error.upstream_status) == (ours, code, status)
     assert (error.retry_after is not None) == (ours == 503)
     assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "wait"),
+    [
+        (429, {}, {}, None),
+        (429, {"retry-after": "7"}, {"error": "rate_limited"}, 7.0),
+        (429, {"retry-after": "0"}, {"error": "runtime_busy"}, 0.0),
+        (429, {}, {"error": {"code": "RUNTIME_BUSY", "retry_after_ms": 1500}}, 1.5),
+        (503, {"retry-after": "0"}, {"error": "feed_stale"}, 0.0),
+        (503, {"retry-after": "7"}, {}, 7.0),
+        (503, {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, {}, 0.0),
+        (503, {}, {"error": {"code": "RESTORE_TRANSIENT", "retry_after_ms": 2500}}, 2.5),
+        (529, {"retry-after": "7"}, {}, 7.0),
+        (529, {}, {"retry_after": 7}, 7.0),
+    ],
+)
+def test_an_upstream_that_has_too_much_to_do_is_busy(
+    status: int, headers: dict[str, str], body: Any, wait: float | None
+) -> None:
+    """The kind of fault: a refusal that passes was told as a failure, and its time to wait was lost."""
+    error = refusal(status, headers, json.dumps(body).encode())
+
+    assert (error.status, error.code, error.is_busy) == (503, "busy", True)
+    assert (error.wait, error.retry_after) == (wait, 2.0 if wait is None else wait)
+    assert error.started_nothing == error.is_temporary == (status == 429)  # a proxy may have passed on the others
+
+
+@pytest.mark.parametrize("said", ["soon", "", "-", "tomorrow", "7 seconds", "nan", "inf"])
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overload_without_a_time_to_wait_is_a_failure(status: int, said: str) -> None:
+    """Asking again may take any time."""
+    error = refusal(status, {"retry-after": said}, b"")
+
+    assert (error.status, error.code, error.retry_after) == (502, "upstream_failed", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "is_temporary"),
+    [
+        ({"ok": False, "error": {"code": "SANDBOX_NOT_RUNNING", "retryable": False}}, 409, "not_running", False),
+        ({"error": {"code": "SANDBOX_NOT_RUNNING"}}, 409, "not_running", False),
+        ({"error": "sandbox_not_running"}, 409, "not_running", False),
+        ({"error": "not_running"}, 409, "not_running", False),
+        ({"code": "COMPUTER_NOT_RUNNING", "message": "Stopped."}, 409, "not_running", False),
+        ({"error": {"code": "SANDBOX_DESTROYED"}}, 409, "not_running", False),
+        ({"error": {"code": "RESOURCE_CONFLICT", "retryable": False}}, 409, "not_running", False),
+        ({"error": {"code": "SANDBOX_STARTING"}}, 503, "not_ready", True),
+        ({"error": {"code": "SANDBOX_NOT_COMMAND_READY", "retryable": True}}, 503, "not_ready", True),
+        ({"error": {"code": "SANDBOX_STARTING", "retryable": False}}, 503, "not_ready", True),
+        ({"error": "sandbox_starting"}, 503, "not_ready", True),
+        ({"error": {"code": "SANDBOX_BUSY", "retryable": True, "retry_after_ms": 200}}, 503, "not_ready", True),
+        ({"error": {"code": "SANDBOX_ODD"}}, 503, "not_ready", False),
+        ({"error": "The sandbox is not running"}, 503, "not_ready", False),
+        ({}, 503, "not_ready", False),
+    ],
+)
+def test_a_conflict_passes_or_does_not(body: Any, status: int, code: str, is_temporary: bool) -> None:
+    """The kind of fault: a sandbox that is gone for good was told as one that gets ready. Unknown codes may pass."""
+    error = refusal(409, {}, json.dumps(body).encode())
+
+    assert (error.status, error.code, error.is_temporary) == (status, code, is_temporary)
+    assert (error.retry_after is not None) == (status == 503)
+    assert error.started_nothing
+
+
+def test_a_wait_is_a_day_at_the_most() -> None:
+    """Timers of browsers overflow, and then they ask at once."""
+    assert refusal(429, {"retry-after": "1e300"}, b"").retry_after == 86_400
 
 
 def test_only_a_refusal_proves_that_nothing_was_started() -> None:
