@@ -1,14 +1,13 @@
 """The HTTP client that all runs of a bridge share: short calls, and event streams.
 
 All runs share one client, because one for each request would cost 880 KB and 20 ms (measured). Most of that is the TLS
-context, which outlives the client. The pool is unlimited. httpx's exceptions end here.
+context, which outlives the client. httpx's exceptions end here, and each of ours says whether the request went out.
 """
 
 from __future__ import annotations
 
-import socket
+import logging
 import ssl
-import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from ..errors import UpstreamMisbehaved, UpstreamTimeout, UpstreamUnreachable
-from . import transport
+from ..errors import ConfigurationError, UpstreamError, UpstreamMisbehaved, UpstreamTimeout, UpstreamUnreachable
+from . import environment, transport
 from .base import Stream
 from .bodies import CLOSE_TIMEOUT, Body, beginning, body_of, is_readable
 from .checks import check_client, json_bytes
 from .refusals import refusal
+from .tracing import KEEPALIVE, Trace
 
 __all__ = ["HTTPUpstream"]
 
@@ -36,15 +36,14 @@ ANSWER_TIMEOUT: Final = 60.0
 #: Seconds for a TCP and TLS handshake.
 CONNECT_TIMEOUT: Final = 10.0
 
-# A stream may be silent for hours, so it has no read timeout. Keep-alive probes find a dead peer within two minutes.
-_KEEPALIVE: Final = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-        if hasattr(socket, name)
-    ),
-]
+logger: Final = logging.getLogger("sse_bridge")
+
+#: What httpx raises before a request goes out. Transports of other makes report nothing to a `Trace`.
+_BEFORE_SENDING: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+#: Method, URL, headers and body of a request.
+_Request = tuple[str, str, Mapping[str, str], bytes | None]
 
 
 class HTTPUpstream:
@@ -54,9 +53,10 @@ class HTTPUpstream:
     notice leaves all connections closed, and the next event loop gets its own client.
 
     Args:
-        client: a client of your own, which stays yours to close. `None` makes one with unlimited connections that drops
-            cookies and honours proxies from the environment. On asyncio, unless there is a proxy, it uses the package's
-            own transport (`transport.FastTransport`).
+        client: a client of your own, which stays yours to close. `None` makes one that drops cookies and uses each of
+            any number of connections once. It goes by the environment as httpx does (`HTTPS_PROXY`, `NO_PROXY`,
+            `SSL_CERT_FILE` and so on). On asyncio, URLs without a proxy go through the package's own transport
+            (`transport.FastTransport`).
 
     Raises:
         ConfigurationError: `client` is something else.
@@ -67,6 +67,7 @@ class HTTPUpstream:
         self._client = client
         self._shared: _SharedClient | None = None
         self._ssl: ssl.SSLContext | None = None  # kept, since it is what makes a client expensive
+        self._reported: set[str] = set()  # faults of the configuration that the log has
 
     @property
     def leases(self) -> int:
@@ -102,7 +103,7 @@ class HTTPUpstream:
         content = None if json is None else json_bytes(json)
         async with self.lease() as client:
             give_up = anyio.current_time() + timeout
-            response = await _answer(client, _request(client, method, url, headers, content), timeout)
+            response = await self._answer(client, (method, url, headers, content), timeout)
             body = body_of(response)
             try:
                 # A server may send the head at once, and the body when the work is done.
@@ -124,22 +125,57 @@ class HTTPUpstream:
         Raises:
             UpstreamRefused: the status is anything but 200; a 204 says that the stream is over.
             UpstreamMisbehaved: the answer is a success of another kind than an event stream.
-            UpstreamUnreachable: the connection failed, or broke before the head of the answer was complete.
+            UpstreamUnreachable: the connection failed, or broke before the head of the answer was complete. Its cause
+                is a `ConfigurationError` if a setting of the server is at fault.
             UpstreamTimeout: the answer took too long.
         """
         wanted = httpx.Headers(headers)
         wanted["Accept-Encoding"] = "identity"
-        return _Opening(self.lease(), (method, url, wanted, body))
+        return _Opening(self, (method, url, wanted, body))
 
     def lease(self) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-        """Yields the client, and keeps it open until the context ends."""
+        """Yields the client, and keeps it open until the context ends.
+
+        Raises:
+            UpstreamUnreachable: on entering, if there can be no client.
+        """
         return _Lease(self)
+
+    async def _answer(self, client: httpx.AsyncClient, request: _Request, timeout: float) -> httpx.Response:
+        """Sends a request, and returns the head of the answer. The caller closes its body."""
+        trace = Trace()
+        response = None
+        try:
+            with anyio.move_on_after(timeout):
+                response = await client.send(_built(client, request, trace), stream=True, follow_redirects=False)
+        except ConfigurationError as error:
+            raise self._misconfigured(error) from error
+        except httpx.HTTPError as error:
+            sent_nothing = trace.sent_nothing or isinstance(error, _BEFORE_SENDING)
+            raise _failure(sent_nothing, in_time=not isinstance(error, httpx.TimeoutException)) from error
+        if response is None:
+            raise _failure(trace.sent_nothing, in_time=False)
+        return response
+
+    def _misconfigured(self, error: ConfigurationError) -> UpstreamUnreachable:
+        """Tells the log what to mend, once. Callers learn that nothing was sent, and viewers no more than that."""
+        if str(error) not in self._reported:
+            self._reported.add(str(error))
+            logger.error("the upstream cannot be asked: %s", error)
+        return UpstreamUnreachable(
+            "The server is set up wrongly, and cannot reach the upstream.",
+            code="upstream_misconfigured",
+            started_nothing=True,
+        )
 
     def _acquire(self) -> _SharedClient:
         loop = anyio.lowlevel.current_token()
         if self._shared is None or self._shared.loop != loop:
-            self._ssl = self._ssl or httpx.create_ssl_context()
-            self._shared = _SharedClient(loop, _make_client(self._ssl))
+            try:
+                self._ssl = self._ssl or environment.tls_context()
+                self._shared = _SharedClient(loop, _make_client(self._ssl))
+            except ConfigurationError as error:
+                raise self._misconfigured(error) from error
         self._shared.leases += 1
         return self._shared
 
@@ -171,8 +207,14 @@ class _Lease:
         self._shared: _SharedClient | None = None
 
     async def __aenter__(self) -> httpx.AsyncClient:
-        if self._upstream._client is not None:
-            return self._upstream._client
+        own = self._upstream._client
+        if own is not None:
+            if own.is_closed:
+                error = ConfigurationError(
+                    f"The client of {type(self._upstream).__name__}(client=...) is closed. Close it after the last run."
+                )
+                raise self._upstream._misconfigured(error) from error
+            return own
         self._shared = self._upstream._acquire()
         return self._shared.client
 
@@ -187,15 +229,12 @@ class _Opening:
     Once the stream is open, it drops everything that only the request and the head of the response needed: 4 KB.
     """
 
-    __slots__ = ("_body", "_lease", "_request")
+    __slots__ = ("_body", "_lease", "_request", "_upstream")
 
-    def __init__(
-        self,
-        lease: AbstractAsyncContextManager[httpx.AsyncClient],
-        request: tuple[str, str, httpx.Headers, bytes | None],
-    ) -> None:
-        self._lease = lease
-        self._request: tuple[str, str, httpx.Headers, bytes | None] | None = request
+    def __init__(self, upstream: HTTPUpstream, request: _Request) -> None:
+        self._upstream = upstream
+        self._lease = upstream.lease()
+        self._request: _Request | None = request
         self._body: Body | None = None
 
     async def __aenter__(self) -> Stream:
@@ -210,7 +249,7 @@ class _Opening:
     async def _open(self, client: httpx.AsyncClient) -> Body:
         assert self._request is not None, "a stream is opened once"
         request, self._request = self._request, None
-        response = await _answer(client, _request(client, *request), ANSWER_TIMEOUT)
+        response = await self._upstream._answer(client, request, ANSWER_TIMEOUT)
         body = body_of(response)
         try:
             if response.status_code != httpx.codes.OK:
@@ -232,48 +271,26 @@ class _Opening:
             await self._lease.__aexit__(None, None, None)
 
 
-def _request(
-    client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-) -> httpx.Request:
+def _built(client: httpx.AsyncClient, request: _Request, trace: Trace) -> httpx.Request:
+    method, url, headers, body = request
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=None, pool=None)
     wanted = httpx.Headers(headers)
     if body is not None:
         wanted.setdefault("Content-Type", "application/json")
-    request = client.build_request(
-        method, url, headers=wanted, content=body, timeout=timeout, extensions={"trace": _Handshake()}
+    built = client.build_request(
+        method, url, headers=wanted, content=body, timeout=timeout, extensions={"trace": trace}
     )
-    request.url = _DiscreetURL(request.url)
-    return request
+    built.url = _DiscreetURL(built.url)
+    return built
 
 
-async def _answer(client: httpx.AsyncClient, request: httpx.Request, timeout: float) -> httpx.Response:
-    """Sends a request, and returns the head of the answer. The caller closes its body."""
-    response = None
-    try:
-        with anyio.move_on_after(timeout):
-            response = await client.send(request, stream=True, follow_redirects=False)
-    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-        raise UpstreamTimeout("The upstream did not accept a connection in time.", started_nothing=True) from error
-    except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
-        raise UpstreamUnreachable("The upstream cannot be reached.", started_nothing=True) from error
-    except httpx.HTTPError as error:
-        raise UpstreamUnreachable("The connection to the upstream broke before it answered.") from error
-    if response is None:
-        raise UpstreamTimeout("The upstream did not answer in time.")
-    return response
-
-
-class _Handshake:
-    """Closes the connection if the TLS handshake is cancelled; httpcore 1.0.9 does so for exceptions only."""
-
-    _stream: Any = None
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith("connect_tcp.complete"):
-            self._stream = info["return_value"]
-        elif event.endswith("start_tls.failed") and self._stream is not None:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await self._stream.aclose()
+def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
+    """What a request ends with that gets no answer."""
+    if in_time:
+        message = "cannot be reached." if sent_nothing else "broke the connection before it answered."
+        return UpstreamUnreachable(f"The upstream {message}", started_nothing=sent_nothing)
+    message = "accept a connection" if sent_nothing else "answer"
+    return UpstreamTimeout(f"The upstream did not {message} in time.", started_nothing=sent_nothing)
 
 
 class _DiscreetURL(httpx.URL):
@@ -284,15 +301,19 @@ class _DiscreetURL(httpx.URL):
 
 
 def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    # Different people's runs share the client, and must not share cookies.
-    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    if urllib.request.getproxies():  # an explicit transport would switch them off
-        return httpx.AsyncClient(verify=ssl_context, limits=limits, cookies=cookies)
-    if transport.is_usable():
-        return httpx.AsyncClient(transport=transport.FastTransport(ssl_context, _KEEPALIVE), cookies=cookies)
-    httpxs_own = httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits, socket_options=_KEEPALIVE)
-    return httpx.AsyncClient(transport=httpxs_own, cookies=cookies)
+    # Each connection is used once. httpcore takes what follows a response for the answer to the next request. And a
+    # server may close a connection just as a request goes out, which then may or may not have had an effect.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+
+    def httpxs_own(proxy: httpx.Proxy | None = None) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(verify=ssl_context, limits=limits, proxy=proxy)
+
+    return httpx.AsyncClient(
+        transport=transport.FastTransport(ssl_context, KEEPALIVE) if transport.is_usable() else httpxs_own(),
+        mounts=environment.mounts(httpxs_own),
+        # Different people's runs share the client, and must not share cookies.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+    )
 
 
 def _is_event_stream(response: httpx.Response) -> bool:

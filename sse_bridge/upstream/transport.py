@@ -23,6 +23,7 @@ from .base import Room, Take
 from .bodies import ARRIVING
 from .connecting import connected
 from .receiving import Incoming
+from .tracing import CONNECTING, SENDING
 
 __all__ = ["FastTransport", "is_usable"]
 
@@ -60,8 +61,10 @@ class FastTransport(httpx.AsyncBaseTransport):
         """
         content = _head_of(request) + await request.aread()
         timeouts = request.extensions.get("timeout", {})
+        await _report(request, CONNECTING)
         connection = await self._connect(request, timeouts.get("connect"))
         try:
+            await _report(request, SENDING)
             connection.transport.write(content)
             async with _limit(timeouts.get("read"), httpx.ReadTimeout):
                 await connection.head()
@@ -266,6 +269,12 @@ class _Chunks(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._connection.aclose()
+
+
+async def _report(request: httpx.Request, step: str) -> None:
+    """Tells the `trace` of the request how far it has come, as httpcore does."""
+    if trace := request.extensions.get("trace"):
+        await trace(step, {"request": request})
 
 
 @asynccontextmanager
