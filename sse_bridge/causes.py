@@ -7,17 +7,18 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["log_cause"]
+__all__ = ["cleared", "log_cause"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
 #: What is replaced in messages: bytes as Python writes them, which h11 quotes from headers and bodies; all of a URL
-#: behind its host, and the user in front of it; a query on its own; credentials.
+#: behind its host, and the user in front of it; a query on its own; credentials, whole or cut short.
 _SECRETS: Final = (
     (re.compile(r"""(?:bytearray\()?\bb(['"])(?:\\.|(?!\1).)*\1\)?""", re.DOTALL), "<bytes>"),
     (re.compile(r"""(\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#'"]*@)?([^\s/?#'"]*)[^\s'"]*""", re.IGNORECASE), r"\1\2/..."),
     (re.compile(r"""\?[^\s'"=]*=[^\s'"]*"""), "?..."),
     (re.compile(r"""\b(Bearer|Basic)\s+[^\s'"]+""", re.IGNORECASE), r"\1 ..."),
+    (re.compile(r"""(?:msk_|eyJ)[\w.-]*"""), "..."),  # keys of MIOSA, and JSON web tokens
 )
 
 
@@ -25,7 +26,7 @@ def log_cause(error: BaseException, message: str, *arguments: object) -> None:
     """Logs an exception with its causes at DEBUG. Secrets are cut out of the messages of the exceptions themselves."""
     if logger.isEnabledFor(logging.DEBUG):
         for one in _chain(error):
-            one.args = tuple(_cleared(argument) if isinstance(argument, str) else argument for argument in one.args)
+            one.args = tuple(cleared(argument) if isinstance(argument, str) else argument for argument in one.args)
         logger.debug(message, *arguments, exc_info=error)
 
 
@@ -44,7 +45,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             waiting += one.exceptions
 
 
-def _cleared(text: str) -> str:
+def cleared(text: str) -> str:
+    """The text without what may be a secret."""
     for secret, replacement in _SECRETS:
         text = secret.sub(replacement, text)
     return text

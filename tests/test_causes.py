@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from sse_bridge.causes import log_cause
+from sse_bridge.causes import cleared, log_cause
 
 
 def failure(*messages: str) -> Exception:
@@ -81,3 +81,10 @@ def test_what_was_sent_and_received_is_left_out(caplog: pytest.LogCaptureFixture
 
     assert f"ValueError: {rest}\n" in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize("secret", ["msk_live_0123", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "eyJhbGciOi"])
+@pytest.mark.parametrize("around", ["{}", "unknown key {}.", "key={}", r"\n{}\n"])
+def test_keys_and_tokens_are_cleared_wherever_they_stand(secret: str, around: str) -> None:
+    """Whole, or cut short by an upstream that quotes them."""
+    assert secret[:8] not in cleared(around.format(secret))

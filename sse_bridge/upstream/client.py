@@ -23,8 +23,9 @@ from . import environment, transport
 from .base import Stream
 from .bodies import CLOSE_TIMEOUT, Body, beginning, body_of, is_readable
 from .checks import check_client, json_bytes
-from .refusals import refusal
+from .refusals import Refusal, refusal, words
 from .tracing import KEEPALIVE, Trace
+from .wording import for_the_log
 
 __all__ = ["HTTPUpstream"]
 
@@ -94,7 +95,7 @@ class HTTPUpstream:
         """
         response, body = await self._exchange(method, url, headers, json, timeout)
         if response.status_code != httpx.codes.OK:
-            raise refusal(response.status_code, response.headers, body)
+            raise _refused(response, body)
         return body
 
     async def _exchange(
@@ -253,7 +254,7 @@ class _Opening:
         body = body_of(response)
         try:
             if response.status_code != httpx.codes.OK:
-                raise refusal(response.status_code, response.headers, await beginning(body, CLOSE_TIMEOUT))
+                raise _refused(response, await beginning(body, CLOSE_TIMEOUT))
             if not _is_event_stream(response):
                 raise UpstreamMisbehaved(
                     "The upstream answered with something other than an event stream.", upstream_status=200
@@ -291,6 +292,19 @@ def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
         return UpstreamUnreachable(f"The upstream {message}", started_nothing=sent_nothing)
     message = "accept a connection" if sent_nothing else "answer"
     return UpstreamTimeout(f"The upstream did not {message} in time.", started_nothing=sent_nothing)
+
+
+def _refused(response: httpx.Response, body: bytes) -> Refusal:
+    """What a request ends with that is refused. The log has what the operator needs for mending it."""
+    refused = refusal(response.status_code, response.headers, body)
+    if refused.status == 502:  # the server's fault, or the platform's
+        logger.warning(
+            "the upstream answered %d (request %s): %s",
+            response.status_code,
+            refused.request_id,
+            for_the_log(words(body), response.request),
+        )
+    return refused
 
 
 class _DiscreetURL(httpx.URL):

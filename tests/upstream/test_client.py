@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from typing import Any
@@ -179,6 +180,52 @@ async def test_a_redirect_is_a_refusal(anyio_backend: str) -> None:
     with serve_raw(redirect) as upstream, pytest.raises(UpstreamRefused):
         await read(upstream)
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "logged"),
+    [
+        (401, {"error": {"code": "UNAUTHORIZED", "message": "Unknown key."}}, "UNAUTHORIZED: Unknown key."),
+        (401, {"error": "unauthorized"}, "unauthorized"),
+        (402, {"error": "CREDITS", "detail": "Top up."}, "CREDITS: Top up."),
+        (403, {"message": "Missing scope.", "code": "forbidden"}, "forbidden: Missing scope."),
+        (400, {"error": {"code": "INVALID_TIMEOUT", "message": "1 to 86400"}}, "INVALID_TIMEOUT: 1 to 86400"),
+        (413, {"error": {"code": "RUNNER_COMMAND_TOO_LARGE"}}, "RUNNER_COMMAND_TOO_LARGE"),
+        (421, {"error": "misdirected", "runner_url": "https://run.example/?t=1"}, "misdirected"),
+        (422, {"errors": {"cwd": ["is not there"]}}, '{"cwd": ["is not there"]}'),
+        (500, {"error": "It broke."}, "It broke."),
+    ],
+)
+async def test_a_refusal_that_the_operator_has_to_mend_is_a_warning(
+    anyio_backend: str, status: int, body: Any, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the upstream's code and words, and the id of the request. Viewers get none of the words."""
+    answer = json.dumps(body).encode()
+    with serve_raw(lambda connection: connection.answer(status, answer, x_request_id="req_1")) as upstream:
+        for attempt in (
+            lambda: HTTPUpstream().open("GET", upstream.url, headers={}).__aenter__(),
+            lambda: HTTPUpstream().ask("GET", upstream.url, headers={}, json=None, timeout=5),
+        ):
+            caplog.clear()
+            with pytest.raises(UpstreamRefused) as caught:
+                await attempt()
+            (record,) = [one for one in caplog.records if one.name == "sse_bridge"]
+            assert record.levelno == logging.WARNING
+            assert record.getMessage() == f"the upstream answered {status} (request req_1): {logged}"
+            assert logged not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(204, {}), (404, {}), (409, {}), (410, {}), (429, {}), (503, {"retry_after": "1"})]
+)
+async def test_a_refusal_that_needs_no_mending_is_no_warning(
+    anyio_backend: str, status: int, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It passes, or is the viewer's affair."""
+    handler = serve_raw(lambda connection: connection.answer(status, b"", **headers))
+    with handler as upstream, pytest.raises(UpstreamRefused):
+        await read(upstream)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_cookies_are_dropped(anyio_backend: str) -> None:
