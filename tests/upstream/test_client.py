@@ -336,7 +336,7 @@ async def test_a_short_call_waits_for_a_late_body(anyio_backend: str, monkeypatc
         connection.send(b"part")
         connection.wait_until_left()
 
-    for handler, timeout, body in ((slow, 5.0, b"late"), (endless, 0.1, b"part")):
+    for handler, timeout, body in ((slow, 5.0, b"late"), (endless, 1.0, b"part")):
         with serve_raw(handler) as upstream:
             assert await HTTPUpstream().call("GET", upstream.url, headers={}, json=None, timeout=timeout) == (200, body)
             await upstream.until_left()
