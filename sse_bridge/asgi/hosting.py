@@ -8,7 +8,7 @@ natively, and repeatedly.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -30,12 +30,13 @@ from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
 from ..wire.ids import new_token
 from . import messages
-from .application import OnEnd, OnStart, call
+from .application import OnEnd, OnStart
 from .messages import Send
 from .refusals import RETRY_AFTER_STOP
+from .reporting import report
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets, with_own_addresses
-from .stopping import PATIENCE, Open
+from .stopping import Open
 
 __all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
 
@@ -151,8 +152,8 @@ class Host:
         There is no wait between the call and the store: of two requests with one key, the second finds the first's run.
 
         Args:
-            is_followed: whether a viewer follows in the same step. Otherwise a place is kept for one, under the
-                bridge's own policy.
+            is_followed: whether a viewer follows in the same step. If that viewer's client has left by the time that
+                the run would begin, the run is skipped.
 
         Raises:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
@@ -170,10 +171,9 @@ class Host:
         facts = RunFacts(new_token(), beginning.owner, beginning.source)
         run = Run(facts, beginning.work, options, self._totals, here.clock)
         self._store.add(run, beginning.key)
-        here.add_run(run)
-        here.start_soon(self._carry, run, is_followed, finally_call=partial(self._drop, run))
+        here.start_for(run, self._carry, run, is_followed, finally_call=partial(self._drop, run))
         if self.options.on_start is not None or self.options.on_end is not None:
-            here.start_soon(self._report, run)
+            here.start_for(run, report, here, run, self.options.on_start, self.options.on_end)
         return run
 
     async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:
@@ -203,7 +203,6 @@ class Host:
             logger.exception("run %s...: a bug in the bridge ended it", run.token[:6])
         finally:
             run.done.set()
-            here.remove_run(run)
             if not run.began or run.started_nothing:
                 self._store.forget(run)
             else:
@@ -215,37 +214,12 @@ class Host:
             run.skip()
             self._store.forget(run)
 
-    async def _report(self, run: Run) -> None:
-        """Tells the application of the run's start, and then of its end. The run waits for neither.
-
-        A stop waits for it as for a request, so that the last word reaches the application's database.
-        """
-        here, on_start, on_end = self.here(), self.options.on_start, self.options.on_end
-        here.request_began()
-        try:
-            await run.answered.wait()
-            if on_start is not None and run.refused is None:
-                await self._tell(on_start, run.info)
-            await run.done.wait()
-            if on_end is not None and run.began:
-                await self._tell(on_end, run.info, run.outcome())
-        finally:
-            here.request_ended()
-
-    async def _tell(self, hook: Callable[..., object], *arguments: object) -> None:
-        """Calls a hook of the application's. What it raises is logged: the run goes on."""
-        try:
-            with self.here().wait(PATIENCE):
-                await call(hook, *arguments, may_abandon=True)
-        except Exception:
-            logger.exception("the hook %s failed", getattr(hook, "__name__", hook))
-
     # -- viewers
 
     async def host(self, beginning: Beginning, visit: Visit) -> None:
         """Starts a run with the request as its first viewer, and returns when the run is done.
 
-        Servers wait for open requests when they stop, and so for the run.
+        Servers wait for open requests when they stop, and so for the run, and for the application to be told of it.
 
         Raises:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
@@ -256,6 +230,7 @@ class Host:
         finally:  # granian waits for no request whose client has left, and daphne cancels it
             self.here().set_apart(run)
         await run.done.wait()
+        await self.here().closed(run)
         if run.done.failure is not None:
             raise run.done.failure
 

@@ -22,6 +22,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: `asyncio.run` and `trio.run` turn Ctrl-C into a cancellation, which we see anyway, and only restore the old handler
 #: if theirs is still in place. Leave them alone.
 _CANCELLERS: Final = ("asyncio.runners", "trio._core._ki")
+#: daphne's reactor cancels the requests on a signal, and ends while the runs' own tasks still go on.
+_IMPATIENT: Final = "twisted."
+
+_Found = Callable[[int, FrameType | None], Any]
 
 
 class Listener:
@@ -33,8 +37,8 @@ class Listener:
         stop: scheduled on each signal.
         hurry: scheduled instead when Ctrl-C follows a first signal. A second SIGTERM only schedules `stop` again:
             supervisors forward signals that a terminal or a service manager has already sent to every process.
-        hold: returns whether the server has to hear of the signal later. Then it calls its argument, once, when the
-            server may hear of it.
+        hold: returns whether the server has to hear of the signal later. Then it calls its first argument, once, when
+            the server may hear of it. The second says whether the server waits for open requests by itself.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class Listener:
         call_soon: Callable[[Callable[[], None]], object],
         stop: Callable[[], None],
         hurry: Callable[[], None],
-        hold: Callable[[Callable[[], None]], bool],
+        hold: Callable[[Callable[[], None], bool], bool],
     ) -> None:
         self._call_soon = call_soon
         self._stop = stop
@@ -63,11 +67,16 @@ class _Handler:
 
     A server ends its process once its requests are over. Listeners with work that no request waits for hold the signal
     back from it. A second Ctrl-C goes through at once; a second SIGTERM waits with the first.
+
+    Args:
+        found: the handler that it replaces.
+        is_patient: whether the server behind that handler waits for open requests.
     """
 
-    def __init__(self, found: Callable[[int, FrameType | None], Any]) -> None:
+    def __init__(self, found: _Found, *, is_patient: bool) -> None:
         self.listeners: WeakSet[Listener] = WeakSet()
         self._found = found
+        self._is_patient = is_patient
         self._holding = 0
         self._has_passed = False
 
@@ -75,9 +84,11 @@ class _Handler:
         for listener in list(self.listeners):
             listener.hear(number)
         if not self._holding:
-            # Counted first, since a listener may call back at once.
-            self._holding = 1
-            self._holding += sum(listener.hold(partial(self._release, number)) for listener in list(self.listeners))
+            self._holding = 1  # for this call, so that the server hears nothing before all listeners are asked
+            for listener in list(self.listeners):
+                self._holding += 1  # counted before it is asked, since it may call back at once
+                if not listener.hold(partial(self._release, number), self._is_patient):
+                    self._holding -= 1
             self._release(number)
         elif number == signal.SIGINT:
             self._has_passed = True
@@ -91,10 +102,13 @@ class _Handler:
             self._has_passed = False
 
 
-def listen(listener: Listener) -> None:
+def listen(listener: Listener, default: _Found | None = None) -> None:
     """Tells the listener of signals from now on, if the process has a handler that stops gracefully.
 
     Leaves the handlers alone where a signal ends the process at once or is ignored, and outside the main thread.
+
+    Args:
+        default: stands in for the default action of SIGTERM, which would end the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -102,14 +116,24 @@ def listen(listener: Listener) -> None:
         found = signal.getsignal(number)
         if isinstance(found, _Handler):  # installed for another bridge
             found.listeners.add(listener)
-        elif _is_graceful(found):
-            handler = _Handler(cast(Callable[[int, FrameType | None], Any], found))
-            handler.listeners.add(listener)
-            signal.signal(number, handler)
+            continue
+        if _is_graceful(found):
+            handler = _Handler(cast(_Found, found), is_patient=not _module_of(found).startswith(_IMPATIENT))
+        elif found is signal.SIG_DFL and number == signal.SIGTERM and default is not None:
+            handler = _Handler(default, is_patient=False)
+        else:
+            continue
+        handler.listeners.add(listener)
+        signal.signal(number, handler)
 
 
 def _is_graceful(handler: object) -> bool:
     if not callable(handler) or handler is signal.default_int_handler:
         return False
+    return _module_of(handler) not in _CANCELLERS
+
+
+def _module_of(handler: object) -> str:
+    """The module that a handler was defined in."""
     function = handler.func if isinstance(handler, partial) else handler
-    return getattr(function, "__module__", None) not in _CANCELLERS
+    return getattr(function, "__module__", None) or ""

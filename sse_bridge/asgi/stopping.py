@@ -26,6 +26,9 @@ __all__ = ["PATIENCE", "Open"]
 
 #: Seconds that viewers get to take what is pending and their end, and that an application's functions get to return.
 PATIENCE: Final = 1.0
+#: Seconds between the end of the last request and a signal that ends the process at once. The last bytes of responses
+#: are written meanwhile, and a worker of hypercorn, which got its order to stop in another way, ends by itself.
+LINGER: Final = 0.5
 
 
 class Open:
@@ -47,7 +50,7 @@ class Open:
         self._deadline = inf
         self._requests = 0
         self._emptied = Signal()
-        self._runs: set[Run] = set()
+        self._runs: dict[Run, int] = {}  # with the number of their tasks
         self._apart: set[Run] = set()  # those that no request waits for
         self._viewers: dict[Viewer, Run] = {}
         self._waits: set[anyio.CancelScope] = set()
@@ -80,19 +83,49 @@ class Open:
 
         Args:
             finally_call: is called after the function, and instead of it if asyncio cancels the task before its first
-                step. On trio every task takes its first step.
+                step.
         """
         native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
+        finish = finally_call or _nothing
         if hasattr(native, "create_task"):
             task = native.create_task(function(*arguments))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            if finally_call is not None:
-                task.add_done_callback(lambda _: finally_call())
+            task.add_done_callback(lambda _: finish())
         else:
             import trio
 
-            trio.lowlevel.spawn_system_task(function, *arguments)
+            async def whole() -> None:  # on trio every task takes its first step
+                try:
+                    await function(*arguments)
+                finally:
+                    finish()
+
+            trio.lowlevel.spawn_system_task(whole)
+
+    def start_for(
+        self,
+        run: Run,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *arguments: object,
+        finally_call: Callable[[], None] | None = None,
+    ) -> None:
+        """Runs a function as `start_soon` does. The run is open until every such task of it has ended."""
+
+        def finish() -> None:
+            if finally_call is not None:
+                finally_call()
+            self._ended(run)
+
+        self._runs[run] = self._runs.get(run, 0) + 1
+        self.start_soon(function, *arguments, finally_call=finish)
+
+    def _ended(self, run: Run) -> None:
+        self._runs[run] -= 1
+        if not self._runs[run]:
+            del self._runs[run]
+            self._apart.discard(run)
+        self._emptied.notify()
 
     # -- what is open
 
@@ -105,22 +138,15 @@ class Open:
         self._requests -= 1
         self._emptied.notify()
 
-    def add_run(self, run: Run) -> None:
-        """Adds a run that this event loop hosts."""
-        self._runs.add(run)
-        if self.stopping:
-            run.cancel(Cause.SERVER_STOPPED)
-
     def set_apart(self, run: Run) -> None:
         """Notes that no request waits for the end of a run. The server would not wait for it either."""
         if run in self._runs:
             self._apart.add(run)
 
-    def remove_run(self, run: Run) -> None:
-        """Removes a run."""
-        self._runs.discard(run)
-        self._apart.discard(run)
-        self._emptied.notify()
+    async def closed(self, run: Run) -> None:
+        """Returns once all tasks of a run have ended, if the bridge stops; at once otherwise."""
+        while self.stopping and run in self._runs:
+            await self._emptied.wait()
 
     def add_viewer(self, viewer: Viewer, run: Run) -> None:
         """Adds a viewer that is written to here."""
@@ -148,22 +174,36 @@ class Open:
 
     # -- the end
 
-    def _hold(self, release: Callable[[], None]) -> bool:
-        """Keeps a signal from the server until the runs have ended that it would not wait for. See `Listener`."""
-        if not self._apart:
+    def _hold(self, release: Callable[[], None], is_patient: bool) -> bool:
+        """Keeps a signal from the server until all is over that it would not wait for. See `Listener`."""
+        is_held = self._has_apart if is_patient else self._has_any
+        if not is_held():
             return False
         with suppress(RuntimeError):  # the event loop is closed
-            self._call_soon(lambda: self.start_soon(self._release, release))
+            self._call_soon(lambda: self.start_soon(self._release, release, is_held, 0.0 if is_patient else LINGER))
             return True
         return False
 
-    async def _release(self, release: Callable[[], None]) -> None:
+    def _has_apart(self) -> bool:
+        return bool(self._apart)
+
+    def _has_any(self) -> bool:
+        return bool(self._requests or self._runs)
+
+    async def _release(self, release: Callable[[], None], is_held: Callable[[], bool], linger: float) -> None:
         try:
-            with anyio.move_on_after(self._bound):
-                while self._apart:
-                    await self._emptied.wait()
+            await self._until(lambda: not is_held())
+            await anyio.sleep(linger)
         finally:
             release()
+
+    async def _until(self, condition: Callable[[], bool]) -> bool:
+        """Waits for a condition, as long as a stop may take; says whether it has come true."""
+        with anyio.move_on_after(self._bound):
+            while not condition():
+                await self._emptied.wait()
+            return True
+        return False
 
     def stop(self) -> None:
         """Ends all runs, tells all viewers, and takes nothing new. Never waits: a callback of the loop may call it."""
@@ -191,8 +231,9 @@ class Open:
     async def shutdown(self) -> None:
         """Stops, and returns when every request and run is over. After its bound it lets go of what is left."""
         self.stop()
-        with anyio.move_on_after(self._bound):
-            while self._requests or self._runs:
-                await self._emptied.wait()
-            return
-        self.let_go()
+        if not await self._until(lambda: not self._has_any()):
+            self.let_go()
+
+
+def _nothing() -> None:
+    pass

@@ -169,6 +169,9 @@ class Run:
             self._timer = self._clock.start(self)
             with self._reading:
                 await self._read()
+        except anyio.get_cancelled_exc_class():  # its task is cancelled only when the event loop ends
+            self._fail(Cause.SERVER_STOPPED)
+            raise
         finally:
             if self._timer is not None:
                 self._timer.stop()

@@ -40,16 +40,23 @@ def handlers_as_before() -> Iterator[None]:
 class Ear:
     """A listener on an event loop that runs scheduled functions at once."""
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object] = lambda function: function()) -> None:
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object] = lambda function: function(),
+        default: Callable[[int, Any], object] | None = None,
+    ) -> None:
         self.told: list[str] = []
         #: Whether it holds signals back, and what lets them through.
         self.holds = False
         self.releases: list[Callable[[], None]] = []
+        #: Whether the server waits for open requests, as it was told at each signal.
+        self.is_patient: list[bool] = []
         stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
         self.listener = Listener(call_soon, stop, hurry, self.hold)
-        listen(self.listener)
+        listen(self.listener, default)
 
-    def hold(self, release: Callable[[], None]) -> bool:
+    def hold(self, release: Callable[[], None], is_patient: bool) -> bool:
+        self.is_patient.append(is_patient)
         if self.holds:
             self.releases.append(release)
         return self.holds
@@ -205,14 +212,83 @@ def test_a_second_sigterm_waits_with_the_first() -> None:
     assert server.heard == [signal.SIGTERM]
 
 
-def test_a_listener_may_let_a_signal_through_while_it_is_asked() -> None:
-    """Its work may have ended in between."""
-    server, ear = Server(), Ear()
-    ear.holds = True
-    ear.releases = Immediately()
+@pytest.mark.parametrize("others", [[], ["idle"], ["holding"], ["idle", "holding", "immediate"]])
+def test_a_listener_may_let_a_signal_through_while_it_is_asked(others: list[str]) -> None:
+    """A call back that comes during the count must not upset it: each signal passes once, after the last listener.
+
+    Its work may have ended in between.
+    """
+    server, ears = Server(), [Ear() for _ in ["immediate", *others]]
+    for ear, kind in zip(ears, ["immediate", *others], strict=True):
+        ear.holds = kind != "idle"
+        if kind == "immediate":
+            ear.releases = Immediately()
+
+    for times in (1, 2):
+        signal.raise_signal(signal.SIGTERM)
+        for ear, kind in zip(ears, ["immediate", *others], strict=True):
+            if kind == "holding":
+                assert server.heard == [signal.SIGTERM] * (times - 1)
+                ear.releases.pop()()
+        assert server.heard == [signal.SIGTERM] * times
+
+
+def reactor_stop(number: int, frame: Any) -> None: ...
+
+
+reactor_stop.__module__ = "twisted.internet.base"
+
+
+class Reactor:
+    __module__ = "twisted.internet.asyncioreactor"
+
+    def stop(self, number: int, frame: Any) -> None: ...
+
+    stop.__module__ = __module__
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_patient"),
+    [
+        (lambda number, frame: None, True),
+        (reactor_stop, False),
+        (partial(reactor_stop), False),
+        (Reactor().stop, False),
+    ],
+)
+def test_a_listener_learns_whether_the_server_waits_for_requests(handler: Any, is_patient: bool) -> None:
+    """Twisted's reactor, on which daphne runs, cancels them."""
+    for number in BOTH:
+        signal.signal(number, handler)
+    ears = [Ear(), Ear()]
+    for ear in ears:
+        ear.holds = True
+
+    for number in BOTH:
+        signal.raise_signal(number)
+        for ear in ears:
+            ear.releases.pop()()
+
+    assert [ear.is_patient for ear in ears] == [[is_patient] * 2] * 2
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_stand_in_for_the_default_action_waits_for_the_listeners(holds: bool) -> None:
+    """Where SIGTERM would end the process at once, a listener may put that off. Ctrl-C stays as it is."""
+    for number in BOTH:
+        signal.signal(number, signal.SIG_DFL)
+    heard: list[int] = []
+    ear = Ear(default=lambda number, frame: heard.append(number))
+    ear.holds = holds
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
     signal.raise_signal(signal.SIGTERM)
-    assert server.heard == [signal.SIGTERM]
+    if holds:
+        assert heard == []
+        ear.releases[0]()
+
+    assert (ear.told, ear.is_patient) == (["stop"], [False])
+    assert heard == [signal.SIGTERM]
 
 
 class Immediately(list[Callable[[], None]]):

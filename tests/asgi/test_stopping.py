@@ -12,7 +12,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
-from sse_bridge import Coalesce, SSEBridge, TokenBucket
+from sse_bridge import Coalesce, Outcome, RunInfo, SSEBridge, TokenBucket
+from tests.support.asgi import Page
 from tests.support.site import STOPPED, retry_of, site, visit
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
@@ -30,6 +31,24 @@ def handlers() -> Iterator[list[int]]:
     yield heard
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def impatient_handlers(handlers: list[int]) -> list[int]:
+    """The signals that the handler of a server got which cancels open requests at once."""
+
+    def sig_term(number: int, frame: object) -> None:
+        handlers.append(number)
+
+    sig_term.__module__ = "twisted.internet.base"
+    signal.signal(signal.SIGTERM, sig_term)
+    return handlers
+
+
+async def until_heard(handlers: list[int]) -> None:
+    """Returns once the server has heard a signal."""
+    while not handlers:  # noqa: ASYNC110 (the time is virtual)
+        await anyio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -184,6 +203,74 @@ async def test_a_signal_waits_for_such_a_run_for_a_bounded_time(handlers: list[i
     assert handlers == [signal.SIGTERM]
 
 
+@pytest.mark.parametrize("how", ["followed", "left by its viewer", "started apart", "over"])
+@pytest.mark.parametrize("hook_takes", [0.0, 0.5])
+async def test_the_application_hears_of_a_runs_end_before_its_server_may_go(
+    how: str, hook_takes: float, handlers: list[int]
+) -> None:
+    """A mounted bridge hears of a stop by a signal, and its server ends the event loop once it has the signal, too, and
+    all requests are over. What the application is told at the end of a run must have been told by then."""
+    told: list[str | None] = []
+
+    async def writes(run: RunInfo, outcome: Outcome) -> None:
+        await anyio.sleep(hook_takes)
+        told.append(outcome.error)
+
+    work, requests_over = ScriptedWork(), anyio.Event()
+    async with site(work, on_end=writes, grace=None) as it:
+        page = Page("POST", headers={"prefer": "respond-async"} if how == "started apart" else {})
+
+        async def request() -> None:
+            await it.bridge(page.scope, page.receive, page.send)
+            requests_over.set()
+
+        it.tasks.start_soon(request)
+        await page.until(lambda: page.content)
+        if how == "left by its viewer":
+            page.leave()
+        if how == "over":
+            work.feed(exit_frame())
+            await wait_all_tasks_blocked()
+        told_so_far = list(told)
+        signal.raise_signal(signal.SIGTERM)
+        await until_heard(handlers)
+        await requests_over.wait()
+
+        assert told == (told_so_far or [None if how == "over" else "server_stopped"])
+
+
+async def test_a_hook_that_hangs_delays_a_signal_for_a_second(handlers: list[int]) -> None:
+    """As it delays a shutdown."""
+
+    async def hangs(run: RunInfo, outcome: Outcome) -> None:
+        await anyio.sleep_forever()
+
+    async with site(on_end=hangs) as it:
+        await it.bridge.start(ScriptedWork())
+        async with taking(1):
+            signal.raise_signal(signal.SIGTERM)
+            await until_heard(handlers)
+
+
+async def test_a_server_that_cancels_its_requests_hears_of_a_signal_when_all_are_over(
+    impatient_handlers: list[int],
+) -> None:
+    """daphne's reactor does on a signal, and ends with work still going on. It waits for the last bytes, too."""
+    work = SlowToEnd()
+    async with site(work) as it:
+        page, _ = await it.started()
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(3)
+        assert impatient_handlers == []
+        work.let_end.set()
+        await page.until(lambda: page.ended)
+        assert impatient_handlers == []
+        await anyio.sleep(1)
+        assert impatient_handlers == [signal.SIGTERM]
+
+    assert page.objects == [STOPPED]
+
+
 async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pytest.LogCaptureFixture) -> None:
     """The bridge stops waiting for work that is being ended, for a stalled viewer, and for the application."""
     work = ScriptedWork(outcome="hangs")
@@ -324,6 +411,27 @@ def test_a_bridge_that_was_stopped_works_in_the_next_event_loop(backend: str) ->
         return page.status
 
     assert [anyio.run(visit_and_stop, backend=backend) for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("hook_takes", [0.0, 0.1])
+def test_a_run_ends_with_its_event_loop_as_at_a_stop(backend: str, hook_takes: float) -> None:
+    """A server may end the loop without a word: the work is ended, and the application told that the server stopped."""
+    told: list[str | None] = []
+
+    async def writes(run: RunInfo, outcome: Outcome) -> None:
+        await anyio.sleep(hook_takes)
+        told.append(outcome.error)
+
+    work = ScriptedWork()
+
+    async def main() -> None:
+        await SSEBridge(None, unanswered, on_end=writes).start(work)
+
+    anyio.run(main, backend=backend)
+
+    assert work.cancels == 1
+    assert told == ["server_stopped"]
 
 
 async def unanswered(request: Request) -> ScriptedWork:
