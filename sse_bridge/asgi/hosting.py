@@ -118,9 +118,9 @@ class Host:
         await self.here(listen=False).shutdown()
 
     def here(self, listen: bool = True) -> Open:
-        """What is open in the running event loop. A bridge may see one loop after another."""
+        """What is open in the running event loop. A bridge may see one loop, or server, after another."""
         token = anyio.lowlevel.current_token()
-        if self._open is None or not self._open.is_in(token):
+        if self._open is None or not self._open.is_in(token) or self._open.is_over:
             bound = STOP_OVERHEAD + self.options.run.cancel_timeout
             self._open = Open(token, lambda: farewell(self.options.run, self.options.viewer), bound)
             if listen:

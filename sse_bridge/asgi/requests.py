@@ -73,7 +73,7 @@ class Requests:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
         here = self._host.here()
-        here.request_began()
+        here.request_began(scope)
         request = Request(scope, receive)
         try:
             if here.stopping:

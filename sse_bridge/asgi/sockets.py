@@ -1,8 +1,9 @@
-"""Cuts the connections of clients that stopped reading. ASGI has no message for that.
+"""The sockets of this process: cuts connections of clients that stopped reading, and finds those that listen.
 
-A server that ends such a response waits indefinitely for the client to take what was written. Shutting the socket down
-makes the write fail, and the server closes the connection. The socket is found among those of this process by the two
-addresses that the request names; if the search fails, the connection stays.
+ASGI has no message for either. A server that ends a response waits indefinitely for a client that stopped reading to
+take what was written. Shutting the socket down makes the write fail, and the server closes the connection. The socket
+is found among those of this process by the two addresses that the request names; if the search fails, the connection
+stays.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from .messages import Receive, Scope
 
-__all__ = ["Sockets", "with_own_addresses"]
+__all__ = ["Descriptor", "Sockets", "listening", "with_own_addresses"]
 
 #: Folders that list the descriptors of this process; the first that exists is used.
 _DESCRIPTOR_FOLDERS: Final = ("/proc/self/fd", "/dev/fd")
@@ -32,6 +33,44 @@ _SIOCOUTQNSD: Final = 0x894B
 
 #: The key of a connection: host and port of the client, then of the server. IPv6 addresses have more parts.
 _Ends = tuple[tuple[str, int], tuple[str, int]]
+
+
+class Descriptor(NamedTuple):
+    """A descriptor of a socket, and the number that tells whether it still stands for that socket."""
+
+    number: int
+    inode: int
+
+    def is_open(self) -> bool:
+        """Whether the socket is still open under this descriptor."""
+        try:
+            return os.fstat(self.number).st_ino == self.inode
+        except OSError:
+            return False
+
+
+def listening(host: object, port: object) -> list[Descriptor]:
+    """The sockets of this process that accept connections on a port, whatever their host.
+
+    Args:
+        host: the path of a Unix socket, if there is no port.
+        port: granian's is a string.
+    """
+    wanted = str(host) if port is None else str(port)
+    return [
+        Descriptor(number, os.fstat(number).st_ino)
+        for number in _descriptors()
+        if (copy := _copy(number)) is not None and _accepts_on(copy) == wanted
+    ]
+
+
+def _accepts_on(copy: socket.socket) -> str | None:
+    """The port or path on which a socket accepts connections. Closes its argument, a copy of the socket."""
+    with copy, suppress(OSError, AttributeError):
+        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            name = copy.getsockname()
+            return str(name[1] if isinstance(name, tuple) else name)
+    return None
 
 
 class Sockets:

@@ -21,6 +21,8 @@ from ..relay.run import Run
 from ..relay.signal import Signal
 from ..relay.viewer import Gone, Viewer
 from . import hypercorn, signals
+from .accepting import Watch
+from .messages import Scope
 
 __all__ = ["PATIENCE", "Open"]
 
@@ -55,6 +57,7 @@ class Open:
         self._viewers: dict[Viewer, Run] = {}
         self._waits: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references
+        self._watch = Watch(self.stop, self.clock)
         self._listener = signals.Listener(self._call_soon, self.stop, self.let_go, self._hold)
 
     def is_in(self, token: EventLoopToken) -> bool:
@@ -62,7 +65,7 @@ class Open:
         return self._token.native_token is token.native_token
 
     def listen(self) -> None:
-        """Stops by itself when the server is told to stop, where that can be heard."""
+        """Stops by itself when the server is told to stop, where that can be heard at once."""
         signals.listen(self._listener)
         hypercorn.watch(self.stop)
 
@@ -118,6 +121,7 @@ class Open:
             self._ended(run)
 
         self._runs[run] = self._runs.get(run, 0) + 1
+        self._watch.begin()
         self.start_soon(function, *arguments, finally_call=finish)
 
     def _ended(self, run: Run) -> None:
@@ -125,18 +129,30 @@ class Open:
         if not self._runs[run]:
             del self._runs[run]
             self._apart.discard(run)
-        self._emptied.notify()
+        self._notice_end()
 
     # -- what is open
 
-    def request_began(self) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether its server has ended, and all that was open. A request that comes now is another server's."""
+        return self._watch.has_ended and not self._has_any()
+
+    def request_began(self, scope: Scope) -> None:
         """Counts a request. Plain calls, because a context manager's generator would hold 1 KB of an idle stream."""
         self._requests += 1
+        self._watch.learn(scope)
+        self._watch.begin()
 
     def request_ended(self) -> None:
         """Counts the end of a request."""
         self._requests -= 1
+        self._notice_end()
+
+    def _notice_end(self) -> None:
         self._emptied.notify()
+        if not self._has_any():
+            self._watch.end()
 
     def set_apart(self, run: Run) -> None:
         """Notes that no request waits for the end of a run. The server would not wait for it either."""

@@ -141,7 +141,7 @@ def code_without_streams(
 
     @functools.cache
     def measure(server: str, number: signal.Signals) -> int:
-        none = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "commands": {}, "options": {}}
+        none: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "commands": {}, "options": {}}
         with server_process(server, tmp_path_factory.mktemp("without"), **none) as process:
             process.tell(number)
             process.seconds_until_gone(time.monotonic())

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,13 @@ _APP: Final = "tests.support.stopping_app:app"
 _COMMANDS: Final = {
     "uvicorn": ["uvicorn", _APP, "--host", "127.0.0.1", "--port", "{port}"],
     "hypercorn": ["hypercorn", _APP, "--bind", "127.0.0.1:{port}"],
+    "hypercorn-trio": ["hypercorn", _APP, "--bind", "127.0.0.1:{port}", "--worker-class", "trio"],
     "granian": ["granian", _APP, "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"],
+    "daphne": ["daphne", _APP, "--bind", "127.0.0.1", "--port", "{port}"],
+    "gunicorn": ["gunicorn", _APP, "--worker-class", "asgi", "--bind", "127.0.0.1:{port}"],
+    "gunicorn-uvicorn": [
+        *("gunicorn", _APP, "--worker-class", "uvicorn_worker.UvicornWorker", "--bind", "127.0.0.1:{port}")
+    ],
 }
 
 
@@ -37,6 +43,13 @@ class ServerProcess:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
+
+    def answers(self) -> bool:
+        """Whether the server takes a request, which counts for those that end after a number of them."""
+        try:
+            return httpx.get(self.url + "/health").status_code == 200
+        except httpx.TransportError:
+            return False
 
     def tell(self, number: signal.Signals) -> None:
         """Sends SIGTERM to the server, as a service manager does, or SIGINT to its whole group, as Ctrl-C does."""
@@ -69,11 +82,14 @@ def _is_in_group(process: psutil.Process, group: int) -> bool:
 
 
 @contextmanager
-def server_process(server: str, tmp_path: Path, **settings: Any) -> Iterator[ServerProcess]:
+def server_process(
+    server: str, tmp_path: Path, *, arguments: Sequence[str] = (), **settings: Any
+) -> Iterator[ServerProcess]:
     """Serves `tests.support.stopping_app` until the context ends.
 
     Args:
-        server: `uvicorn`, `hypercorn` or `granian`.
+        server: a key of `_COMMANDS`.
+        arguments: more of its command line.
         settings: `url`, `key`, `sandbox`, `commands` by their names, `options` of the bridge.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -81,7 +97,7 @@ def server_process(server: str, tmp_path: Path, **settings: Any) -> Iterator[Ser
     log = tmp_path / f"{server}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *(part.format(port=port) for part in _COMMANDS[server])],
+            [sys.executable, "-m", *(part.format(port=port) for part in _COMMANDS[server]), *arguments],
             cwd=ROOT,
             env={**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -91,17 +107,10 @@ def server_process(server: str, tmp_path: Path, **settings: Any) -> Iterator[Ser
         )
     served = ServerProcess(f"http://127.0.0.1:{port}", port, process, log)
     try:
-        eventually(lambda: process.poll() is not None or _answers(served.url), 20)
+        eventually(lambda: process.poll() is not None or served.answers(), 20)
         assert process.poll() is None, log.read_text()
         yield served
     finally:
         if served.has_processes():
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url + "/health").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -1,0 +1,40 @@
+"""Tells whether the uvicorn that runs on this event loop stops, however it was told to.
+
+`limit_max_requests` and a program that sets `should_exit` send no signal. The server is found once for each event loop,
+in the task that serves. What is read of it is public.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["is_stopping", "servers"]
+
+
+def servers() -> list[Any]:
+    """Every `uvicorn.Server` that runs on this event loop; none on trio, and where uvicorn is not loaded."""
+    kind = getattr(sys.modules.get("uvicorn.server"), "Server", None)
+    if kind is None:
+        return []
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # trio
+        return []
+    selves = (frame.f_locals.get("self") for task in tasks for frame in _frames(task.get_coro()))
+    found = {id(one): one for one in selves if isinstance(one, kind)}
+    return list(found.values())
+
+
+def is_stopping(server: Any) -> bool:
+    """Whether a server that was running stops, or has stopped. It may be told to, or just close its listeners."""
+    return server.should_exit or (server.started and not any(one.is_serving() for one in server.servers))
+
+
+def _frames(awaited: Any) -> Iterator[Any]:
+    """The frames of a coroutine and of all that it awaits: a program may await `serve` anywhere."""
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        yield frame
+        awaited = awaited.cr_await
