@@ -66,7 +66,7 @@ class Open:
 
     def listen(self) -> None:
         """Stops by itself when the server is told to stop, where that can be heard at once."""
-        signals.listen(self._listener)
+        signals.listen(self._listener, hypercorn.end_process if hypercorn.is_worker() else None)
         hypercorn.watch(self.stop)
 
     def _call_soon(self, function: Callable[[], None]) -> None:

@@ -67,9 +67,10 @@ def settings(sandbox: LocalSandbox, mark: str) -> dict[str, Any]:
 
 
 class Viewer:
-    """A page that reads to the end, in a thread of its own."""
+    """A page that reads to the end, in a thread of its own, or that leaves once it has read something."""
 
-    def __init__(self, server: ServerProcess, run: str) -> None:
+    def __init__(self, server: ServerProcess, run: str, *, leaves: bool = False) -> None:
+        self._leaves = leaves
         self.content = b""
         #: What was wrong with the end of the body, if anything.
         self.error: httpx.TransportError | None = None
@@ -82,6 +83,8 @@ class Viewer:
             with httpx.stream("GET", self._url, timeout=30) as response:
                 for chunk in response.iter_raw():
                     self.content = (self.content + chunk)[-100_000:]
+                    if self._leaves:
+                        return
         except httpx.TransportError as error:
             self.error = error
 

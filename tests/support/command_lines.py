@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,13 +83,19 @@ def _is_in_group(process: psutil.Process, group: int) -> bool:
 
 @contextmanager
 def server_process(
-    server: str, tmp_path: Path, *, arguments: Sequence[str] = (), **settings: Any
+    server: str,
+    tmp_path: Path,
+    *,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Iterator[ServerProcess]:
     """Serves `tests.support.stopping_app` until the context ends.
 
     Args:
         server: a key of `_COMMANDS`.
         arguments: more of its command line.
+        environment: more of its environment.
         settings: `url`, `key`, `sandbox`, `commands` by their names, `options` of the bridge.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -99,7 +105,7 @@ def server_process(
         process = subprocess.Popen(
             [sys.executable, "-m", *(part.format(port=port) for part in _COMMANDS[server]), *arguments],
             cwd=ROOT,
-            env={**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,103 @@
+"""Stopping a server of several processes, one of which streams: its neighbours, which are idle, end at once.
+
+The fault: a server that ends a process which still stops, because another one is done. hypercorn sends its busy worker
+a SIGTERM as soon as the first one has ended, and ends the process in the midst of ending the command.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.test_stop import CANCEL_TIMEOUT, STOP_BOUND, Viewer, assert_clean
+from tests.support.command_lines import server_process
+from tests.support.distance import distant
+from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.waiting import eventually
+
+#: Seconds that a packet takes to the sandbox.
+LATENCY = 0.05
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "hypercorn",
+        pytest.param("hypercorn-trio", marks=pytest.mark.slow),
+        pytest.param("uvicorn", marks=pytest.mark.slow),
+        pytest.param("granian", marks=pytest.mark.slow),
+        pytest.param("gunicorn", marks=pytest.mark.slow),
+        pytest.param("gunicorn-uvicorn", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("has_viewer", [True, False])
+def test_no_worker_is_ended_in_the_midst_of_its_stop(
+    server: str, number: signal.Signals, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """Its viewers are told, and its commands are ended, although the sandbox is far away.
+
+    granian takes signals from the event loop, where the bridge cannot hold them. There the application ends the runs.
+    """
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    port = int(sandbox.url.rpartition(":")[2])
+    with distant(port, LATENCY, tmp_path) as far:
+        settings: dict[str, Any] = {
+            "url": far.url,
+            "key": KEY,
+            "sandbox": sandbox.id,
+            "commands": {"idle": f"sleep {mark}"},
+            "options": {"cancel_timeout": CANCEL_TIMEOUT, "grace": None},
+            "shutdown": server == "granian",
+        }
+        with server_process(
+            server, tmp_path, arguments=["--workers", "3"], environment=far.environment, **settings
+        ) as process:
+            viewer = Viewer(process, "idle", leaves=not has_viewer)
+            eventually(lambda: running(mark) and viewer.is_ready())
+            process.tell(number)
+            seconds = process.seconds_until_gone(time.monotonic())
+            left = running(mark)
+    assert not left
+    assert seconds < STOP_BOUND
+    if has_viewer:
+        viewer.check()
+    assert_clean(process.log.read_text())
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "hypercorn",
+        pytest.param("hypercorn-trio", marks=pytest.mark.slow),
+        pytest.param("gunicorn-uvicorn", marks=pytest.mark.slow),
+        pytest.param("gunicorn", marks=pytest.mark.slow),
+        pytest.param("granian", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_is_told_to_end_alone_ends_its_streams_first(
+    server: str, sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """An operator, or a program that watches memory, ends one process of a server."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    settings: dict[str, Any] = {
+        "url": sandbox.url,
+        "key": KEY,
+        "sandbox": sandbox.id,
+        "commands": {"idle": f"sleep {mark}"},
+        "options": {"cancel_timeout": CANCEL_TIMEOUT},
+    }
+    with server_process(server, tmp_path, **settings) as process:
+        viewer = Viewer(process, "idle")
+        eventually(lambda: running(mark) and viewer.is_ready())
+        for worker in psutil.Process(process.process.pid).children():
+            if "resource_tracker" not in " ".join(worker.cmdline()):
+                worker.send_signal(signal.SIGTERM)
+        viewer.check()
+        eventually(lambda: not running(mark), 2)
