@@ -83,7 +83,7 @@ async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOp
     if run.refused is not None:
         await viewer.until_done()
         dialect = options.dialect if downstream.refuses_in_frames else None
-        await viewer.timed(send_refusal(downstream.send, Refusal.of_run(run.refused), run.token, dialect))
+        await viewer.last(send_refusal(downstream.send, Refusal.of_run(run.refused), run.token, dialect))
         return False
     head = messages.start(200, [*STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])
     await viewer.timed(downstream.send(head))

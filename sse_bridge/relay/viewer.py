@@ -22,6 +22,9 @@ __all__ = ["HEARTBEAT", "Gone", "Viewer"]
 HEARTBEAT: Final = comment("heartbeat")[:-1]
 #: Seconds for the last, empty body of a viewer whose end had to wait for its run.
 LAST_SEND: Final = 0.2
+#: Seconds for the last `send` of a response once the client is said to have left. A server that closes the connection
+#: itself, as HTTP/1.0 asks for, may say so in the midst of that `send`, and has to finish.
+CLOSING_TIME: Final = 1.0
 #: Seconds beyond `retry_ms` that a client gets to come back whose time was up. Browsers reconnect within three.
 RETURN_TIME: Final = 10.0
 
@@ -50,12 +53,12 @@ class Viewer:
     """
 
     __slots__ = (
-        "_done",
         "_expires",
+        "_farewell",
         "_heartbeat_due",
         "_hurry",
+        "_is_ending",
         "_is_expired",
-        "_last_words",
         "_now",
         "_options",
         "_sending_since",
@@ -85,8 +88,8 @@ class Viewer:
         self._heartbeat_due = False
         self._expires = self.took_at + options.max_viewer_time
         self._is_expired = False  # its time is up, and it is to come back
-        self._last_words = b""
-        self._done: Latch | None = None
+        self._is_ending = False  # its last `send` has begun
+        self._farewell: tuple[bytes, Latch] | None = None  # last words, and what to wait for behind them
 
     @property
     def returns_within(self) -> float:
@@ -94,9 +97,15 @@ class Viewer:
         return (self._options.retry_ms or 0) / 1000 + RETURN_TIME if self._is_expired else 0.0
 
     def end(self, reason: Gone) -> None:
-        """Ends the writing wherever it is. The first reason counts."""
+        """Ends the writing wherever it is; a client that leaves, not in the midst of the last `send`.
+
+        The first reason counts.
+        """
         self.gone = self.gone or reason
-        self.scope.cancel()
+        if reason is Gone.DISCONNECTED and self._is_ending:
+            self.scope.deadline = min(self.scope.deadline, self._now() + CLOSING_TIME)
+        else:
+            self.scope.cancel()
 
     def stop(self, farewell: bytes, deadline: float, done: Latch) -> None:
         """Ends the viewer because the server stops. Its run has been ended by then.
@@ -105,7 +114,7 @@ class Viewer:
         cancelled while `gone` is still `None`. The response itself stays open until the run is done: granian ends its
         process with its last response, and would leave the run's work behind.
         """
-        self._last_words, self._done = farewell, done
+        self._farewell = farewell, done
         self.scope.deadline = deadline
         self.delivery.hurry()
         self._rouse()
@@ -155,16 +164,21 @@ class Viewer:
 
     async def until_done(self) -> None:
         """Holds the end of a stopped viewer back until its run is done. Returns at once for all others."""
-        if self._done is not None:
+        if self._farewell is not None:
             deadline, self.scope.deadline = self.scope.deadline, inf
-            await self._done.wait()
+            await self._farewell[1].wait()
             self.scope.deadline = max(deadline, anyio.current_time() + LAST_SEND)
 
     async def _finish(self, send_body: SendBody) -> None:
-        if self._last_words:
-            await self.timed(send_body(self._last_words, True))
+        if self._farewell is not None and self._farewell[0]:
+            await self.timed(send_body(self._farewell[0], True))
         await self.until_done()
-        await self.timed(send_body(b"", False))
+        await self.last(send_body(b"", False))
+
+    async def last(self, sending: Awaitable[None]) -> None:
+        """Awaits the last `send` of the response. See `end`."""
+        self._is_ending = True
+        await self.timed(sending)
 
     async def timed(self, sending: Awaitable[None]) -> None:
         """Awaits a `send`, and notes when it began and when it went through."""
