@@ -31,6 +31,7 @@ from ..upstream.base import Source, Work
 from ..wire.ids import new_token
 from . import messages
 from .application import OnEnd, OnStart
+from .http2 import Windows
 from .messages import Send
 from .refusals import RETRY_AFTER_STOP
 from .reporting import report
@@ -106,6 +107,7 @@ class Host:
         self._store = MemoryStore(options.keep, options.keep_bytes)
         self._totals = Totals()
         self._sockets = Sockets()
+        self._windows = Windows()
         self._open: Open | None = None
 
     def statistics(self) -> BridgeStatistics:
@@ -255,7 +257,7 @@ class Host:
                 downstream = Downstream(
                     request.scope,
                     request.receive,
-                    send,
+                    self._windows.waiting(request.scope, send),
                     tasks.cancel_scope,
                     refuses_in_frames=refuses_in_frames,
                     resumes=resumes,
