@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import anyio
@@ -147,13 +147,11 @@ WRAPPINGS: dict[str, Callable[[SSEBridge], Any]] = {
 def test_a_client_without_a_window_holds_its_run_back(backend: str, wrapping: str, streams: int) -> None:
     """It gets everything once it reads, on each of its streams."""
     server = Server(WRAPPINGS[wrapping], policy=Block(high_water=100_000))
-    with served(server, backend) as port:
-        client = Client(port, streams)
+    with served(server, backend) as port, closing(Client(port, streams)) as client:
         eventually(lambda: len(server.works) == streams and server.is_held(), 20)
         for work in server.works:
             assert (CHUNKS - work.unread) * len(CHUNK) < MOST_ON_THE_WAY
         client.read_all()
-        client.close()
 
     assert client.content.count(b'"type":"stdout"') == streams * CHUNKS * 64
     assert client.content.count(b'"type":"exit","code":0') == streams
@@ -163,11 +161,9 @@ def test_a_client_without_a_window_holds_its_run_back(backend: str, wrapping: st
 def test_a_policy_that_drops_drops(backend: str) -> None:
     """What the client is too slow for is counted, and its memory given back."""
     server = Server(WRAPPINGS["mounted"], policy=Drop(high_water=100_000))
-    with served(server, backend) as port:
-        client = Client(port)
+    with served(server, backend) as port, closing(Client(port)) as client:
         eventually(lambda: server.works and not server.works[0].unread)
         client.read_all()
-        client.close()
 
     assert b'"type":"gap"' in client.content
     assert len(client.content) < MOST_ON_THE_WAY
@@ -177,8 +173,7 @@ def test_a_policy_that_drops_drops(backend: str) -> None:
 def test_a_client_that_leaves_a_closed_window_behind_is_noticed(backend: str) -> None:
     """Its run ends."""
     server = Server(WRAPPINGS["mounted"], policy=Block(high_water=100_000), grace=0)
-    with served(server, backend) as port:
-        client = Client(port)
+    with served(server, backend) as port, closing(Client(port)) as client:
         eventually(server.is_held, 20)
         client.close()
         eventually(lambda: server.works[0].cancels)
