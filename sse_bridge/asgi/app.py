@@ -242,9 +242,10 @@ class SSEBridge:
     async def shutdown(self) -> None:
         """Ends every stream and exec of this bridge in this event loop. New requests get 503.
 
-        This happens by itself where the bridge can hear the server's SIGTERM and SIGINT, as in uvicorn, hypercorn and
-        granian. In other hosts, call it before the host waits for open responses. It returns when all requests are
-        over, after two seconds and `cancel_timeout` at most, and may be called again.
+        This happens by itself where the bridge can hear the server's signals, or see that it accepts no more
+        connections, as in uvicorn, gunicorn, hypercorn, granian and daphne. In other hosts, call it before the host
+        waits for open responses. It returns when all requests are over, after two seconds and `cancel_timeout` at most,
+        and may be called again.
         """
         await self._host.shutdown()
 

@@ -8,6 +8,7 @@ the handler it found. What a listener does about it is decided elsewhere.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -112,7 +113,7 @@ def listen(listener: Listener, default: _Found | None = None) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in _SIGNALS:
+    for number in _signals():
         found = signal.getsignal(number)
         if isinstance(found, _Handler):  # installed for another bridge
             found.listeners.add(listener)
@@ -125,6 +126,11 @@ def listen(listener: Listener, default: _Found | None = None) -> None:
             continue
         handler.listeners.add(listener)
         signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals that stop a server. gunicorn also sends its workers SIGQUIT, which means other things elsewhere."""
+    return [*_SIGNALS, *([signal.SIGQUIT] if "gunicorn.arbiter" in sys.modules else [])]
 
 
 def _is_graceful(handler: object) -> bool:

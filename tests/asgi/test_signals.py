@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -289,6 +291,25 @@ def test_a_stand_in_for_the_default_action_waits_for_the_listeners(holds: bool) 
 
     assert (ear.told, ear.is_patient) == (["stop"], [False])
     assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("is_gunicorn", [False, True])
+def test_gunicorns_workers_are_told_by_sigquit_as_well(is_gunicorn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the signal means other things: a program may dump its stacks."""
+    if is_gunicorn:
+        monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    else:
+        monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
+    server = Server()
+    before = signal.signal(signal.SIGQUIT, server.handle_exit)
+    try:
+        ear = Ear()
+        signal.raise_signal(signal.SIGQUIT)
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+
+    assert ear.told == ["stop"] * is_gunicorn
+    assert server.heard == [signal.SIGQUIT]
 
 
 class Immediately(list[Callable[[], None]]):

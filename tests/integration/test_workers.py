@@ -101,3 +101,24 @@ def test_a_worker_that_is_told_to_end_alone_ends_its_streams_first(
                 worker.send_signal(signal.SIGTERM)
         viewer.check()
         eventually(lambda: not running(mark), 2)
+
+
+@pytest.mark.parametrize("server", ["gunicorn-uvicorn", pytest.param("gunicorn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("has_viewer", [True, False])
+def test_gunicorns_quick_stop_ends_the_commands(
+    server: str, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """It is SIGQUIT, for which its uvicorn worker does nothing, until the parent kills it after half a minute."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    settings: dict[str, Any] = {
+        "url": sandbox.url,
+        "key": KEY,
+        "sandbox": sandbox.id,
+        "commands": {"idle": f"sleep {mark}"},
+        "options": {"cancel_timeout": CANCEL_TIMEOUT, "grace": None},
+    }
+    with server_process(server, tmp_path, **settings) as process:
+        viewer = Viewer(process, "idle", leaves=not has_viewer)
+        eventually(lambda: running(mark) and viewer.is_ready())
+        process.tell(signal.SIGQUIT)
+        eventually(lambda: not running(mark), STOP_BOUND)
