@@ -56,7 +56,14 @@ def test_a_run_outlives_the_request_that_started_it(settings: dict[str, Any], tm
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("how", ["followed", "left by its viewer", "started apart"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "followed",
+        pytest.param("left by its viewer", marks=pytest.mark.slow),
+        pytest.param("started apart", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_ends_the_command_first(
     how: str, number: signal.Signals, settings: dict[str, Any], mark: str, tmp_path: Path
 ) -> None:

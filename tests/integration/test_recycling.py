@@ -11,10 +11,12 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.test_stop import Viewer, assert_clean
@@ -48,9 +50,11 @@ class Way:
 
 
 def many_requests(server: ServerProcess, folder: Path) -> None:
-    """As many as two processes take."""
-    for _ in range(3 * int(MAX_REQUESTS)):
-        server.answers()
+    """As many as two processes take, each on a connection of its own."""
+    with httpx.Client(base_url=server.url, headers={"Connection": "close"}) as client:
+        for _ in range(3 * int(MAX_REQUESTS)):
+            with suppress(httpx.TransportError):
+                client.get("/health")
 
 
 def touch(server: ServerProcess, folder: Path) -> None:
@@ -80,7 +84,13 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
+#: Those of them that `make test` tries.
+QUICK = ["uvicorn-limit", "uvicorn-reload", "gunicorn-uvicorn-max", "hypercorn-trio-max"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in WAYS]
+)
 def test_a_process_that_is_recycled_ends_its_streams(
     name: str, sandbox: LocalSandbox, mark: str, tmp_path: Path
 ) -> None:
