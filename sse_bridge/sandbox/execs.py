@@ -25,6 +25,9 @@ __all__ = ["MAX_OUTPUT", "BlockingExec", "StreamingExec", "routes"]
 
 #: Bytes that `exec` keeps of stdout, and of stderr; it reads and drops the rest. MIOSA documents no limit.
 MAX_OUTPUT: Final = 10 * 1024 * 1024
+#: Seconds that the beginning of a line waits for its end. A person at a prompt does not notice them, and a program that
+#: writes a line in several parts (Python's `print` under `-u` writes the newline apart) is done by then.
+_UNFINISHED: Final = 0.1
 
 
 def routes(sandboxes: Sandboxes, *, heartbeat: float) -> list[Route]:
@@ -106,12 +109,17 @@ class StreamingExec:
         async with sandbox.run(wanted) as command, anyio.create_task_group() as pumps:
             outlet = _Outlet(send, self._heartbeat)
             await outlet.begin()
-            pumps.start_soon(command.stdout.pump, outlet.stdout)
-            pumps.start_soon(command.stderr.pump, outlet.stderr)
+            stdout, stderr = _Output(outlet, "stdout"), _Output(outlet, "stderr")
+            pumps.start_soon(command.stdout.pump, stdout.add)
+            pumps.start_soon(command.stderr.pump, stderr.add)
             async with anyio.create_task_group() as watchers:
                 watchers.start_soon(outlet.watch, receive)
                 watchers.start_soon(outlet.beat)
-                await outlet.end(await command.ended())
+                watchers.start_soon(stdout.show_unfinished)
+                watchers.start_soon(stderr.show_unfinished)
+                outcome = await command.ended()
+                last = exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
+                await outlet.end(stdout.finish() + stderr.finish() + last)
                 watchers.cancel_scope.cancel()
 
 
@@ -127,42 +135,30 @@ class _Outlet:
         self._interval = interval
         self._turn = anyio.Lock(fast_acquire=True)
         self._sending = anyio.CancelScope()
-        self._is_over = False  # the client has left, or has received the whole response
+        #: The client has left, or has received the whole response.
+        self.is_over = False
         self._last = anyio.current_time()
-        self._out = LineEncoder("stdout")
-        self._err = LineEncoder("stderr")
 
     async def begin(self) -> None:
         """Sends the headers, before there is any output."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await self._put({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._write(b"")  # some servers hold the headers back until the first part of the body
+        await self.write(b"")  # some servers hold the headers back until the first part of the body
 
-    async def stdout(self, piece: bytes) -> None:
-        """Sends what was printed to stdout."""
-        await self._relay(self._out, piece)
+    async def write(self, frames: bytes) -> None:
+        """Sends frames, in the order of the calls."""
+        await self._put({"type": "http.response.body", "body": frames, "more_body": True})
 
-    async def stderr(self, piece: bytes) -> None:
-        """Sends what was printed to stderr."""
-        await self._relay(self._err, piece)
-
-    async def _relay(self, encoder: LineEncoder, piece: bytes) -> None:
-        if self._is_over:
-            return
-        if frames := encoder.feed(piece):
-            await self._write(frames)
-
-    async def end(self, outcome: Outcome) -> None:
-        """Sends unfinished lines and the exit frame, and ends the response."""
-        last = exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
-        await self._write(self._out.finish() + self._err.finish() + last, more=False)
+    async def end(self, frames: bytes) -> None:
+        """Sends the last frames, and ends the response."""
+        await self._put({"type": "http.response.body", "body": frames, "more_body": False})
 
     async def beat(self) -> None:
         """Sends a comment after each interval of silence."""
         while True:
             await anyio.sleep_until(self._last + self._interval)
             if anyio.current_time() >= self._last + self._interval:
-                await self._write(HEARTBEAT)
+                await self.write(HEARTBEAT)
 
     async def watch(self, receive: Receive) -> None:
         """Waits for the client to leave, then stops sending and releases a `send` that waits."""
@@ -170,12 +166,9 @@ class _Outlet:
             pass
         self._stop()
 
-    async def _write(self, body: bytes, *, more: bool = True) -> None:
-        await self._put({"type": "http.response.body", "body": body, "more_body": more})
-
     async def _put(self, message: Message) -> None:
         async with self._turn:
-            if not self._is_over:
+            if not self.is_over:
                 with anyio.CancelScope() as self._sending:
                     await self._try(message)
             if message.get("more_body") is False:
@@ -189,5 +182,44 @@ class _Outlet:
             self._stop()
 
     def _stop(self) -> None:
-        self._is_over = True
+        self.is_over = True
         self._sending.cancel()
+
+
+class _Output:
+    """stdout or stderr of a stream, as frames."""
+
+    def __init__(self, outlet: _Outlet, stream: str) -> None:
+        self._outlet = outlet
+        self._encoder = LineEncoder(stream)
+        self._waits_since: float | None = None  # when text of an unfinished line arrived that is still to be sent
+        self._waits = anyio.Event()
+
+    async def add(self, piece: bytes) -> None:
+        """Sends the lines that a piece of output completes."""
+        if self._outlet.is_over:
+            return
+        if frames := self._encoder.feed(piece):
+            self._waits_since = None  # a new line, whose time runs once those before it are sent
+            await self._outlet.write(frames)
+        if self._encoder.is_waiting and self._waits_since is None:
+            self._waits_since = anyio.current_time()
+            self._waits.set()
+
+    async def show_unfinished(self) -> None:
+        """Sends what there is of a line that stays unfinished, as a prompt or a progress bar does."""
+        while True:
+            await self._waits.wait()
+            self._waits = anyio.Event()
+            while self._waits_since is not None:
+                left = self._waits_since + _UNFINISHED - anyio.current_time()
+                if left > 0:
+                    await anyio.sleep(left)
+                    continue
+                self._waits_since = None
+                if frames := self._encoder.flush():
+                    await self._outlet.write(frames)
+
+    def finish(self) -> bytes:
+        """The frames of an unfinished last line."""
+        return self._encoder.finish()

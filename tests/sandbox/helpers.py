@@ -11,7 +11,18 @@ from typing import Final
 import anyio
 import httpx
 
-__all__ = ["KEY", "Box", "eventually", "frame", "is_running", "lines_of", "number_in", "number_soon_in", "soon"]
+__all__ = [
+    "KEY",
+    "Box",
+    "eventually",
+    "frame",
+    "is_running",
+    "lines_of",
+    "number_in",
+    "number_soon_in",
+    "pieces_of",
+    "soon",
+]
 
 KEY: Final = "msk_test_key"
 
@@ -62,6 +73,13 @@ def is_running(pid: int) -> bool:
 def frame(event: str, data: Mapping[str, object]) -> bytes:
     """One frame of `exec/stream`, by the obvious and slow way."""
     return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def pieces_of(stream: bytes, event: str = "stdout") -> list[str]:
+    """The texts that came before their line ended, or with its end, of one kind in a whole stream."""
+    head = f"event: {event}\ndata: ".encode()
+    bodies = [json.loads(each.removeprefix(head)) for each in stream.split(b"\n\n") if each.startswith(head)]
+    return [body["data"] for body in bodies if "data" in body]
 
 
 def lines_of(stream: bytes, event: str = "stdout") -> list[str]:

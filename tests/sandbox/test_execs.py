@@ -10,7 +10,7 @@ import pytest
 
 from sse_bridge.sandbox import create_app
 from sse_bridge.sandbox.execs import MAX_OUTPUT
-from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running, lines_of
+from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running, lines_of, pieces_of
 from tests.support.servers import Served, serve
 
 EXIT_0 = frame("exit", {"exit_code": 0})
@@ -55,9 +55,57 @@ def test_a_character_may_straddle_two_reads(box: Box) -> None:
 
 def test_a_line_above_the_limit_arrives_in_pieces(box: Box) -> None:
     """The limit is 256 KiB, and every byte arrives."""
-    lines = lines_of(box.stream("head -c 600000 /dev/zero | tr '\\0' x"))
+    pieces = pieces_of(box.stream("head -c 600000 /dev/zero | tr '\\0' x; echo"))
 
-    assert [len(line) for line in lines] == [262_144, 262_144, 75_712]
+    assert "".join(pieces) == "x" * 600_000 + "\n"
+    assert max(map(len, pieces)) == 262_144
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "texts"),
+    [
+        ("printf 'Password: '", "echo secret", ["Password: ", "secret\n"]),
+        ("printf '\\r 10%%'", "printf '\\r100%%\\n'", ["\r 10%", "\r100%\n"]),
+        ("printf 'a\\n> '", "printf b", ["> ", "b"]),
+        ("printf '\\xe2\\x82'; printf .", "echo", ["\ufffd.", "\n"]),
+        ("printf 'x\\xe2\\x82'", "printf '\\xac\\n'", ["x", "€\n"]),
+    ],
+)
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_text_without_a_newline_is_shown_while_the_command_waits(
+    box: Box, stream: str, before: str, after: str, texts: list[str]
+) -> None:
+    """Output is held back until its line ends: prompts, progress bars, dots, half of a character's bytes."""
+    to = ">&2" if stream == "stderr" else ""
+    command = f"{{ {before}; while [ ! -e go ]; do sleep 0.01; done; {after}; }} {to}"
+    with box.http.stream("POST", f"{box.path}/exec/stream", json={"command": command}) as response:
+        parts = response.iter_raw()
+        seen = b""
+        while not pieces_of(seen, stream):
+            seen += next(parts)
+        assert pieces_of(seen, stream) == texts[:1]
+        box.write("go", "")
+        seen += b"".join(parts)
+
+    assert pieces_of(seen, stream) == texts
+    assert seen.endswith(EXIT_0)
+
+
+def test_text_without_a_newline_is_shown_although_more_keeps_coming(box: Box) -> None:
+    """Each dot comes sooner than the pause after which text is shown."""
+    command = {"command": "while [ ! -e go ]; do printf .; sleep 0.02; done; echo"}
+    with box.http.stream("POST", f"{box.path}/exec/stream", json=command) as response:
+        parts = response.iter_raw()
+        assert next(parts).startswith(b'event: stdout\ndata: {"data":".')
+        box.write("go", "")
+        seen = b"".join(parts)
+
+    assert pieces_of(seen)[-1].endswith("\n")
+
+
+def test_a_line_written_in_two_parts_is_one_frame(box: Box) -> None:
+    """Python's `print` under `-u` writes the newline apart."""
+    assert box.stream("python3 -uc 'print(1)'") == frame("stdout", {"line": "1"}) + EXIT_0
 
 
 def test_the_response_starts_before_the_command_prints(box: Box) -> None:

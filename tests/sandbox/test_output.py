@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_bridge.sandbox.output import MAX_LINE, LineEncoder, boundary, exit_frame
-from tests.sandbox.helpers import frame, lines_of
+from tests.sandbox.helpers import frame, pieces_of
 
 
 def encode(*pieces: bytes, max_line: int = MAX_LINE) -> bytes:
@@ -17,7 +18,7 @@ def encode(*pieces: bytes, max_line: int = MAX_LINE) -> bytes:
     return b"".join([*map(encoder.feed, pieces), encoder.finish()])
 
 
-def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
 
@@ -78,7 +79,7 @@ def test_the_fast_encoder_agrees_with_json_dumps(text: str, cuts: list[int]) -> 
     lines = text.split("\n")
     expected = lines if lines[-1] else lines[:-1]
 
-    frames = encode(*pieces_of(text.encode(), cuts))
+    frames = encode(*cut(text.encode(), cuts))
 
     assert frames == b"".join(frame("stdout", {"line": line}) for line in expected)
 
@@ -86,23 +87,22 @@ def test_the_fast_encoder_agrees_with_json_dumps(text: str, cuts: list[int]) -> 
 @given(data=st.binary(), cuts=st.lists(st.integers(0, 1000), max_size=5), max_line=st.integers(4, 12))
 def test_cuts_never_change_the_frames(data: bytes, cuts: list[int], max_line: int) -> None:
     """Frames depend on the bytes alone, however they were read, long lines included."""
-    assert encode(*pieces_of(data, cuts), max_line=max_line) == encode(data, max_line=max_line)
+    assert encode(*cut(data, cuts), max_line=max_line) == encode(data, max_line=max_line)
 
 
 @given(text=st.text(alphabet=st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
 def test_a_long_line_is_cut_between_characters(text: str) -> None:
     """The pieces hold whole characters, are as long as the limit allows, and add up to the line."""
-    lines = lines_of(encode(text.encode() + b"\n", max_line=8))
+    pieces = pieces_of(encode(b"start" + text.encode() + b"\n", max_line=4))
 
-    assert "".join(lines) == text
-    assert all(len(line.encode()) <= 8 for line in lines)
-    assert all(len(line.encode()) > 4 for line in lines[:-1])
+    assert "".join(pieces) == f"start{text}\n"
+    assert all(len(piece.removesuffix("\n").encode()) <= 4 for piece in pieces)
 
 
 def test_a_line_of_exactly_the_limit_is_not_cut() -> None:
     """The limit itself is allowed."""
-    assert lines_of(encode(b"x" * 8 + b"\n", max_line=8)) == ["x" * 8]
-    assert lines_of(encode(b"x" * 9 + b"\n", max_line=8)) == ["x" * 8, "x"]
+    assert encode(b"x" * 8 + b"\n", max_line=8) == frame("stdout", {"line": "x" * 8})
+    assert pieces_of(encode(b"x" * 9 + b"\n", max_line=8)) == ["x" * 8, "x\n"]
 
 
 def test_a_line_without_an_end_is_held_in_bounded_memory() -> None:
@@ -111,8 +111,61 @@ def test_a_line_without_an_end_is_held_in_bounded_memory() -> None:
 
     sent = b"".join(encoder.feed(b"x" * 700) for _ in range(100))
 
-    assert len(lines_of(sent)) == 70_000 // 1024
-    assert len(lines_of(encoder.finish())[0]) == 70_000 % 1024
+    assert len(pieces_of(sent)) == 70_000 // 1024
+    assert len(pieces_of(encoder.finish())[0]) == 70_000 % 1024
+
+
+def test_an_unfinished_line_can_be_shown_at_once() -> None:
+    """A frame of `line` would end it. The text goes out as `data`, and so does the rest of the line."""
+    encoder = LineEncoder("stdout")
+    encoder.feed(b"Password: ")
+
+    assert encoder.flush() == frame("stdout", {"data": "Password: "})
+    assert encoder.flush() == b""
+    assert encoder.feed(b"ok\nnext\n") == frame("stdout", {"data": "ok\n"}) + frame("stdout", {"line": "next"})
+    assert encoder.finish() == b""
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"50%",
+        b"50%\r100%\n",
+        b"\n\n",
+        b"a" * 20,
+        "größer € 😀\n".encode(),
+        b"\xe2\x82",  # a character that never ends
+        b"\xe2(\xa1\n",  # invalid, and known to be only by its second byte
+        b"\xf0\x9f\x98\n\x80",
+        b"\xff\xfe",
+        b'"\\\x1b[0m',
+    ],
+)
+@pytest.mark.parametrize("max_line", [MAX_LINE, 4])
+def test_the_text_is_the_same_however_often_it_is_shown(output: bytes, max_line: int) -> None:
+    """Also where a character, or an invalid sequence, straddles two reads with a `flush` after each."""
+    for first in range(len(output) + 1):
+        for second in range(first, len(output) + 1):
+            encoder = LineEncoder("stdout", max_line)
+            frames = b""
+            for piece in (output[:first], output[first:second], output[second:]):
+                frames += encoder.feed(piece) + encoder.flush()
+            assert text_of(frames + encoder.finish()) == output.decode("utf-8", "replace").removesuffix("\n")
+
+
+@given(data=st.binary(), cuts=st.lists(st.integers(0, 1000), max_size=8), max_line=st.integers(4, 12))
+def test_any_bytes_shown_at_any_time_are_the_same_text(data: bytes, cuts: list[int], max_line: int) -> None:
+    """For any output, cut anywhere and shown after every cut."""
+    encoder = LineEncoder("stdout", max_line)
+    frames = b"".join(encoder.feed(piece) + encoder.flush() for piece in cut(data, cuts)) + encoder.finish()
+
+    assert text_of(frames) == data.decode("utf-8", "replace").removesuffix("\n")
+
+
+def text_of(frames: bytes) -> str:
+    """The output as a reader of the frames puts it together, without a last newline, which a `line` may have lacked."""
+    bodies = [json.loads(each.partition(b"data: ")[2]) for each in frames.split(b"\n\n")[:-1]]
+    return "".join(body.get("data", body.get("line", "") + "\n") for body in bodies).removesuffix("\n")
 
 
 def test_continuation_bytes_alone_are_cut_at_the_limit() -> None:
