@@ -3,7 +3,7 @@
 **There is no isolation.** A command runs as the user of the server, sees the machine's files and network, and is kept
 apart from other sandboxes only by its working folder. Serve it to yourself, on loopback.
 
-It has 17 routes: creating, finding, listing and destroying sandboxes, readiness, `exec`, `exec/stream` and files. For
+It has 18 routes: creating, finding, listing and destroying sandboxes, readiness, `exec`, `exec/stream` and files. For
 these, MIOSA's SDK works unchanged (2.19.2, which the tests run); the rest of the platform's API answers 404.
 
 The modules: `app` assembles the application; `lifecycle`, `files` and `execs` are the routes; `state` holds the

@@ -6,6 +6,7 @@ Independent of sandboxes. The codes are MIOSA's wherever it documents one.
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
 from http import HTTPStatus
 from typing import Final
@@ -23,6 +24,7 @@ __all__ = [
     "invalid",
     "missing",
     "not_found",
+    "not_running",
     "on_api_error",
     "on_http_exception",
     "on_unexpected_error",
@@ -77,6 +79,11 @@ def not_found(what: str) -> ApiError:
     return ApiError(404, "NOT_FOUND", f"{what} not found")
 
 
+def not_running() -> ApiError:
+    """The refusal of a request to a sandbox that is destroyed."""
+    return ApiError(409, "SANDBOX_NOT_RUNNING", "the sandbox is destroyed")
+
+
 def _envelope(scope: Scope, error: ApiError) -> JSONResponse:
     body: dict[str, object] = {
         "code": error.code,
@@ -85,9 +92,12 @@ def _envelope(scope: Scope, error: ApiError) -> JSONResponse:
         "request_id": scope.get(_REQUEST_ID),
         "retryable": error.retryable,
     }
+    headers = {}
     if error.retry_after_ms is not None:
         body["retry_after_ms"] = error.retry_after_ms
-    return JSONResponse({"error": body}, status_code=error.status)
+        # The header takes whole seconds (RFC 9110, 10.2.3): later rather than too early.
+        headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
+    return JSONResponse({"ok": False, "error": body}, status_code=error.status, headers=headers)
 
 
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:

@@ -30,6 +30,7 @@ def routes(sandboxes: Sandboxes) -> list[Route]:
     return [
         Route("/sandboxes", life.create, methods=["POST"]),
         Route("/sandboxes", life.list, methods=["GET"]),
+        Route("/sandboxes/by-name/{name:path}", life.get_by_name, methods=["GET"]),
         Route("/sandboxes/{id}", life.get, methods=["GET"]),
         Route("/sandboxes/{id}", life.destroy, methods=["DELETE"]),
         Route("/sandboxes/{id}/readiness", life.readiness, methods=["GET"]),
@@ -59,16 +60,20 @@ class _Lifecycle:
     async def list(self, request: Request) -> Response:
         """All sandboxes on one page; `state` filters."""
         state = request.query_params.get("state", "running")
-        views = [sandbox.view() for sandbox in self._sandboxes.all() if state == "running"]
+        views = [sandbox.view() for sandbox in self._sandboxes.all(state)]
         return JSONResponse({"data": views, "page": {"page": 1, "page_size": len(views), "total": len(views)}})
 
     async def get(self, request: Request) -> Response:
-        """One sandbox."""
-        return JSONResponse({"data": self._sandbox(request).view()})
+        """One sandbox. A destroyed one is still known, with its state."""
+        return JSONResponse({"data": self._sandboxes.find(request.path_params["id"]).view()})
+
+    async def get_by_name(self, request: Request) -> Response:
+        """One running sandbox. The SDK's `get_or_create` asks for it, and creates one on a 404."""
+        return JSONResponse({"data": self._sandboxes.named(request.path_params["name"]).view()})
 
     async def destroy(self, request: Request) -> Response:
-        """Answers once the sandbox's processes have ended and its folder is gone."""
-        await self._sandboxes.destroy(self._sandbox(request))
+        """Answers once the sandbox's processes have ended and its folder is gone. May be repeated."""
+        await self._sandboxes.destroy(self._sandboxes.find(request.path_params["id"]))
         return Response(status_code=204)
 
     async def readiness(self, request: Request) -> Response:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeGuard
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -29,8 +30,16 @@ MAX_BODY: Final = 1024 * 1024
 #: Bytes, base64 included. The whole body is held in memory.
 MAX_UPLOAD: Final = 64 * 1024 * 1024
 
+#: Levels of objects and arrays in a body. Python's parser and its encoder give up at depths of their own, which depend
+#: on the depth of the stack, so what one route accepts another could fail to send back.
+_MAX_DEPTH: Final = 64
 #: Seconds, some thirty years: a limit that floats and clocks handle.
 _MAX_SECONDS: Final = 1e9
+#: Seconds that a command may take: MIOSA's own limit (`docs/miosa.md` §4).
+_MAX_TIMEOUT: Final = 86_400
+#: Milliseconds that a command waits for its sandbox with `wait`: MIOSA's default, and its limit.
+_WAIT: Final = 30_000
+_MAX_WAIT: Final = 120_000
 
 
 async def json_object(request: Request, limit: int = MAX_BODY) -> dict[str, object]:
@@ -48,9 +57,22 @@ async def json_object(request: Request, limit: int = MAX_BODY) -> dict[str, obje
         value = _strict_json(body) if body else {}
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "INVALID_JSON", "the body is not JSON") from error
+    if _is_deep(value):
+        raise ApiError(400, "INVALID_JSON", f"the body must not be nested deeper than {_MAX_DEPTH} levels")
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object", field="body")
     return value
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _members(each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _members(value: dict[str, object] | list[object]) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -152,10 +174,41 @@ def seconds(value: object, field: str) -> float | None:
     """
     if value is None:
         return None
-    # JSON's `true` is an int to Python.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MAX_SECONDS:
+    if not (_is_integer(value) or isinstance(value, float)) or not 0 < value < _MAX_SECONDS:
         raise invalid(f"{field} must be a positive number of seconds", field=field)
     return float(value)
+
+
+def _timeout(value: object) -> int | None:
+    """`value` as the seconds that a command may take, or `None` for `None`.
+
+    Raises:
+        ApiError: 400, it is something else than an integer from 1 to 86,400.
+    """
+    if value is None or (_is_integer(value) and 1 <= value <= _MAX_TIMEOUT):
+        return value
+    message = f"timeout must be an integer from 1 to {_MAX_TIMEOUT}, in seconds"
+    raise ApiError(400, "INVALID_TIMEOUT", message, details={"field": "timeout"})
+
+
+def _wait(body: dict[str, object]) -> float:
+    """The seconds that a command waits for its sandbox to become ready.
+
+    Raises:
+        ApiError: 422, `wait` is something else than a boolean, or `wait_timeout_ms` than a positive integer.
+    """
+    wait, limit = body.get("wait"), body.get("wait_timeout_ms")
+    if wait is not None and not isinstance(wait, bool):
+        raise invalid("wait must be true or false", field="wait")
+    if limit is None:
+        limit = _WAIT
+    if not _is_integer(limit) or limit < 1:
+        raise invalid("wait_timeout_ms must be a positive integer", field="wait_timeout_ms")
+    return min(limit, _MAX_WAIT) / 1000 if wait else 0.0
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)  # JSON's `true` is an int to Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +221,16 @@ class ExecRequest:
     cwd: str | None
     env: dict[str, str]
     #: Seconds. `None`: unlimited.
-    timeout: float | None
+    timeout: int | None
+    #: Seconds to wait for a sandbox that is still starting.
+    wait: float
 
     @classmethod
     def parse(cls, body: dict[str, object]) -> ExecRequest:
         """Checks a request's body. Unknown keys are ignored, as on the platform.
 
         Raises:
-            ApiError: 400 for a missing command, 422 for a wrong value.
+            ApiError: 400 for a missing command or a wrong `timeout`, 422 for another wrong value.
         """
         if body.get("command") is None:
             raise missing("command")
@@ -183,4 +238,4 @@ class ExecRequest:
         if not command.strip():
             raise invalid("command must not be empty", field="command")
         cwd = optional_text(body.get("cwd"), "cwd")
-        return cls(command, cwd, environment(body.get("env")), seconds(body.get("timeout"), "timeout"))
+        return cls(command, cwd, environment(body.get("env")), _timeout(body.get("timeout")), _wait(body))

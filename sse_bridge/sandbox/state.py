@@ -9,11 +9,12 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,7 +23,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process
 
-from .errors import ApiError, invalid, not_found
+from .errors import ApiError, invalid, not_found, not_running
 from .paths import is_plain, resolve, substitute
 from .processes import MARKER, CannotStart, Command, end_all, group_is_left, kill_all, running
 from .requests import ExecRequest, environment, mapping, optional_text, seconds
@@ -46,6 +47,8 @@ _COMPONENTS: Final = (
     "internal_probe",
 )
 
+#: Destroyed sandboxes that can still be looked up. The platform keeps them for a time that is not documented.
+_MAX_DESTROYED: Final = 1000
 #: Seconds. uvloop's clock ticks in milliseconds, so a sleeping task may wake up a rounding error too early.
 _CLOCK_TICK: Final = 0.001
 
@@ -70,11 +73,24 @@ class Sandbox:
         self._ready_at = anyio.current_time() + (seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
         self._created = datetime.now(UTC)
         self._closing = anyio.Event()
+        self._destroyed: datetime | None = None
         self._processes: set[Process] = set()  # leaders of groups that may still have members
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
         # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
         self._sweep = weakref.finalize(self, _sweep, self.id, self.folder, self._processes)
+
+    @property
+    def name(self) -> str | None:
+        """The client's name for it."""
+        return self._name
+
+    @property
+    def state(self) -> str:
+        """`running`, `destroying` or `destroyed`."""
+        if self._destroyed is not None:
+            return "destroyed"
+        return "destroying" if self.is_closing else "running"
 
     @property
     def is_ready(self) -> bool:
@@ -91,8 +107,12 @@ class Sandbox:
         """Whether its destruction has begun."""
         return self._closing.is_set()
 
-    def view(self, state: str = "running") -> dict[str, object]:
-        """The sandbox as clients see it. The SDK reads `state`, MIOSA's documentation shows `status`."""
+    def view(self, state: str | None = None) -> dict[str, object]:
+        """The sandbox as clients see it, in its own state or in another.
+
+        The SDK reads `state`, MIOSA's documentation shows `status`.
+        """
+        state = state or self.state
         return {
             "id": self.id,
             "state": state,
@@ -103,6 +123,7 @@ class Sandbox:
             "metadata": self._metadata,
             "persistent": False,
             "created_at": _iso(self._created),
+            "destroyed_at": self._destroyed and _iso(self._destroyed),
         }
 
     def readiness(self) -> dict[str, object]:
@@ -121,10 +142,13 @@ class Sandbox:
         """Runs a command in the sandbox. Its children in the background may outlive the context.
 
         Raises:
-            ApiError: 409 before the sandbox is ready, 400 for a `cwd` outside the workspace, 422 for a `cwd` that is
-                not a folder and for a command that is too long, 404 if the sandbox is destroyed meanwhile.
+            ApiError: 409 before the sandbox is ready and once it is destroyed, 400 for a `cwd` outside the workspace,
+                422 for a `cwd` that is not a folder and for a command that is too long.
         """
+        await self.wait_until_ready(request.wait)
         self._demand_ready()
+        with suppress(OSError):  # an earlier command removed it; if it cannot be made, the start says so
+            self.folder.mkdir(mode=0o700, exist_ok=True)
         cwd = resolve(request.cwd or ".", self.folder)
         text = substitute(request.command, self.folder)
         env = self._environment(request.env)
@@ -132,7 +156,7 @@ class Sandbox:
             async with running(text, cwd=cwd, env=env, timeout=request.timeout) as command:
                 self._processes.add(command.process)
                 if self.is_closing:  # `destroy` may have searched before this process started
-                    raise not_found("sandbox")
+                    raise not_running()
                 yield command
         except CannotStart as error:
             raise invalid(str(error), field=error.culprit) from error
@@ -145,8 +169,11 @@ class Sandbox:
         await end_all(self.id, self._processes)
         await anyio.to_thread.run_sync(_remove, self.folder)
         self._sweep.detach()
+        self._destroyed = self._destroyed or datetime.now(UTC)
 
     def _demand_ready(self) -> None:
+        if self.is_closing:
+            raise not_running()
         if not self.is_ready:
             raise ApiError(
                 409,
@@ -185,6 +212,7 @@ class Sandboxes:
         self._parent = parent
         self._temporary: Path | None = None
         self._sandboxes: dict[str, Sandbox] = {}
+        self._destroyed: OrderedDict[str, Sandbox] = OrderedDict()
         self.replays = Replays()
 
     def create(self, body: Mapping[str, object]) -> Sandbox:
@@ -198,24 +226,50 @@ class Sandboxes:
         return sandbox
 
     def get(self, sandbox_id: str) -> Sandbox:
-        """The sandbox with that id.
+        """The sandbox with that id, for using it.
 
         Raises:
-            ApiError: 404, it is unknown, or is being destroyed.
+            ApiError: 404, it is unknown; 409, it is destroyed, or being destroyed.
         """
-        sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is None or sandbox.is_closing:
+        sandbox = self.find(sandbox_id)
+        if sandbox.is_closing:
+            raise not_running()
+        return sandbox
+
+    def find(self, sandbox_id: str) -> Sandbox:
+        """The sandbox with that id, in any state.
+
+        Raises:
+            ApiError: 404, it is unknown.
+        """
+        sandbox = self._sandboxes.get(sandbox_id) or self._destroyed.get(sandbox_id)
+        if sandbox is None:
             raise not_found("sandbox")
         return sandbox
 
-    def all(self) -> list[Sandbox]:
-        """All sandboxes except those being destroyed, oldest first."""
-        return [each for each in self._sandboxes.values() if not each.is_closing]
+    def named(self, name: str) -> Sandbox:
+        """The oldest running sandbox with that name. A destroyed one is not found, so that its name can be reused.
+
+        Raises:
+            ApiError: 404, no running sandbox has the name.
+        """
+        for sandbox in self.all("running"):
+            if sandbox.name == name:
+                return sandbox
+        raise not_found("sandbox")
+
+    def all(self, state: str) -> list[Sandbox]:
+        """All sandboxes in that state, oldest first."""
+        known = (*self._destroyed.values(), *self._sandboxes.values())
+        return [each for each in known if each.state == state]
 
     async def destroy(self, sandbox: Sandbox) -> None:
-        """Destroys a sandbox and forgets it."""
+        """Destroys a sandbox, and keeps what is known of it. May be called again."""
         await sandbox.destroy()
-        self._sandboxes.pop(sandbox.id, None)
+        if self._sandboxes.pop(sandbox.id, None) is not None:
+            self._destroyed[sandbox.id] = sandbox
+            if len(self._destroyed) > _MAX_DESTROYED:
+                self._destroyed.popitem(last=False)
 
     async def close(self) -> None:
         """Destroys all sandboxes and removes the temporary folder. Sandboxes created later get a new folder."""
@@ -284,4 +338,9 @@ def _sweep(name: str, folder: Path, processes: Collection[Process]) -> None:
 def _remove(folder: Path) -> None:
     # Twice: a killed process may still finish a system call that creates a file.
     for _ in range(2):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir() and not folder.is_symlink():  # `rmtree` waits at a FIFO
+            with suppress(RecursionError):  # before Python 3.13, folders a thousand levels deep
+                shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):  # closed to us, too deep, or replaced by something else: rare, so `rm` may do it
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

@@ -296,7 +296,7 @@ async def test_a_sandbox_destroyed_while_a_command_starts_does_not_keep_it(
     with anyio.fail_after(10):
         await page.request("POST", f"{path}/exec", {"command": "sleep 1000"})
 
-    assert page.status == 404
+    assert page.status == 409
 
 
 async def test_a_bug_of_ours_is_answered_and_raised(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:

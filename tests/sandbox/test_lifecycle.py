@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from sse_bridge.sandbox.state import READY_AFTER, Replays
+from sse_bridge.sandbox.errors import ApiError
+from sse_bridge.sandbox.state import READY_AFTER, Replays, Sandboxes
 from tests.sandbox.helpers import Box, eventually, frame, is_running, lines_of
 from tests.support.servers import Served
 
@@ -67,6 +69,7 @@ def test_the_list_holds_live_sandboxes(http: httpx.Client, box: Box) -> None:
     assert box.id in ids
     assert gone.id not in ids
     assert listed["page"]["total"] == len(ids)
+    assert gone.id in [each["id"] for each in http.get("/sandboxes?state=destroyed").json()["data"]]
     assert http.get("/sandboxes?state=paused").json()["data"] == []
 
 
@@ -117,11 +120,42 @@ def test_commands_are_refused_until_the_sandbox_is_ready(http: httpx.Client, for
 
     assert (response.status_code, error["code"]) == (409, "SANDBOX_NOT_COMMAND_READY")
     assert error["retryable"] is True
-    assert 0 < error["retry_after_ms"] <= 60_000
+    assert 59_000 < error["retry_after_ms"] <= 60_000
+    assert response.headers["retry-after"] == "60"
     assert error["request_id"] == response.headers["x-request-id"]
     seen = http.get(box.path).json()["data"]
     assert (seen["state"], seen["ready"]) == ("running", False)
     box.destroy()
+
+
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+def test_a_command_waits_on_request_until_the_sandbox_is_ready(http: httpx.Client, form: str) -> None:
+    """`wait` replaces the refusal; `wait_timeout_ms` bounds it."""
+    box = Box(http, metadata={READY_AFTER: 0.3})
+    patient = http.post(f"{box.path}/{form}", json={"command": "echo ok", "wait": True})
+    box.destroy()
+    box = Box(http, metadata={READY_AFTER: 60})
+    hasty = http.post(f"{box.path}/{form}", json={"command": "true", "wait": True, "wait_timeout_ms": 20})
+    refused = http.post(f"{box.path}/{form}", json={"command": "true", "wait": False, "wait_timeout_ms": 100_000})
+    box.destroy()
+
+    assert b"ok" in patient.content
+    for response in (hasty, refused):
+        assert response.json()["error"]["code"] == "SANDBOX_NOT_COMMAND_READY"
+
+
+@pytest.mark.parametrize("form", ["exec", "exec/stream"])
+def test_destruction_ends_the_wait_of_a_command(http: httpx.Client, form: str) -> None:
+    """The command is refused as in any destroyed sandbox."""
+    box = Box(http, metadata={READY_AFTER: 60})
+    answers: list[httpx.Response] = []
+    body = {"command": "true", "wait": True}
+    waiting = threading.Thread(target=lambda: answers.append(http.post(f"{box.path}/{form}", json=body)))
+    waiting.start()
+    box.destroy()
+    waiting.join(10)
+
+    assert [answer.json()["error"]["code"] for answer in answers] == ["SANDBOX_NOT_RUNNING"]
 
 
 def test_polling_reports_readiness(http: httpx.Client) -> None:
@@ -200,11 +234,9 @@ def test_a_command_that_cleaned_its_environment_is_ended_with_its_group(box: Box
     eventually(lambda: not is_running(pid))
 
 
-@pytest.mark.parametrize(
+USES = pytest.mark.parametrize(
     ("method", "route"),
     [
-        ("GET", ""),
-        ("DELETE", ""),
         ("GET", "/readiness"),
         ("GET", "/readiness/stream"),
         ("POST", "/exec"),
@@ -214,17 +246,69 @@ def test_a_command_that_cleaned_its_environment_is_ended_with_its_group(box: Box
         ("GET", "/fs/download"),
     ],
 )
-def test_a_destroyed_or_unknown_sandbox_is_not_found(http: httpx.Client, method: str, route: str) -> None:
+
+
+def use(http: httpx.Client, method: str, path: str) -> httpx.Response:
+    body = {"command": "true", "path": "x", "content": "", "wait": True} if method == "POST" else None
+    return http.request(method, path, json=body)
+
+
+@USES
+def test_an_unknown_sandbox_is_not_found(http: httpx.Client, method: str, route: str) -> None:
     """404 in the platform's envelope, with a request id."""
+    response = use(http, method, f"/sandboxes/sbx_unknown{route}")
+    error = response.json()["error"]
+
+    assert (response.status_code, error["code"]) == (404, "NOT_FOUND")
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert [http.request(each, "/sandboxes/sbx_unknown").status_code for each in ("GET", "DELETE")] == [404, 404]
+
+
+@USES
+def test_a_destroyed_sandbox_is_known_but_cannot_be_used(http: httpx.Client, method: str, route: str) -> None:
+    """409, and waiting would not help. Its state can still be read, and destroying it again changes nothing."""
     gone = Box(http)
     gone.destroy()
-    for path in (gone.path, "/sandboxes/sbx_unknown"):
-        body = {"command": "true", "path": "x", "content": ""} if method == "POST" else None
-        response = http.request(method, path + route, json=body)
-        error = response.json()["error"]
+    response = use(http, method, gone.path + route)
+    error = response.json()["error"]
+    seen = http.get(gone.path)
 
-        assert (response.status_code, error["code"]) == (404, "NOT_FOUND")
-        assert error["request_id"] == response.headers["x-request-id"]
+    assert (response.status_code, error["code"], error["retryable"]) == (409, "SANDBOX_NOT_RUNNING", False)
+    assert "retry-after" not in response.headers
+    assert (seen.status_code, seen.json()["data"]["state"], seen.json()["data"]["ready"]) == (200, "destroyed", False)
+    assert http.delete(gone.path).status_code == 204
+
+
+async def destroyed(sandboxes: Sandboxes) -> str:
+    sandbox = sandboxes.create({})
+    await sandboxes.destroy(sandbox)
+    return sandbox.id
+
+
+@pytest.mark.anyio
+async def test_a_limited_number_of_destroyed_sandboxes_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten first."""
+    monkeypatch.setattr("sse_bridge.sandbox.state._MAX_DESTROYED", 1)
+    sandboxes = Sandboxes()
+    first, second = await destroyed(sandboxes), await destroyed(sandboxes)
+
+    assert sandboxes.find(second).state == "destroyed"
+    with pytest.raises(ApiError, match="not found"):
+        sandboxes.find(first)
+    await sandboxes.close()
+
+
+@pytest.mark.parametrize("name", ["plain", "a/b", "a b?c#d", "ünï", "files", "%2F"])
+def test_a_sandbox_is_found_by_its_name(http: httpx.Client, name: str) -> None:
+    """Until it is destroyed: then the name is free for another."""
+    path = f"/sandboxes/by-name/{quote(name, safe='')}"
+    first, second = Box(http, name=name), Box(http, name=name)
+
+    assert http.get(path).json()["data"]["id"] == first.id
+    first.destroy()
+    assert http.get(path).json()["data"]["id"] == second.id
+    second.destroy()
+    assert http.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic msk_test_key", "msk_test_key", "Bearer é"])

@@ -1,6 +1,6 @@
 """MIOSA's own SDK against this server: its calls for sandboxes, commands and files work as on the platform.
 
-These calls reach the 17 routes that the server has. The SDK's other resources (deployments, databases, ...) are
+These calls reach the 18 routes that the server has. The SDK's other resources (deployments, databases, ...) are
 outside its scope.
 """
 
@@ -12,7 +12,7 @@ from typing import cast
 
 import miosa
 import pytest
-from miosa.resources.sandboxes import Sandbox, SandboxEvent
+from miosa.resources.sandboxes import ExecOptions, Sandbox, SandboxEvent
 
 from sse_bridge.sandbox.state import READY_AFTER
 from tests.sandbox.helpers import KEY, eventually
@@ -83,8 +83,7 @@ async def test_the_tutorial_runs_asynchronously(server: Served) -> None:
     assert ("stdout", {"line": "line 2"}) in events
     assert events[-1] == ("exit", {"exit_code": 0})
     await sandbox.destroy()
-    with pytest.raises(miosa.NotFoundError):
-        await client.sandboxes.get(sandbox.id)
+    assert (await client.sandboxes.get(sandbox.id)).state == "destroyed"
     await client.close()
 
 
@@ -170,6 +169,68 @@ def test_refusals_are_the_sdks_exceptions(server: Served, client: miosa.Miosa, s
     with pytest.raises(miosa.MiosaError) as mismatch:
         client.sandboxes.create(name="b", idempotency_key="0f0e0d0c-1111-4222-8333-444455556666")
     assert mismatch.value.code == "IDEMPOTENCY_PAYLOAD_MISMATCH"
+
+
+def test_a_prompt_arrives_before_its_line_ends(sandbox: Sandbox) -> None:
+    """The SDK passes pieces on as they come."""
+    command = "printf 'Name: '; while [ ! -e go ]; do sleep 0.01; done; echo Ann"
+    stream = sandbox.exec_stream(command)
+
+    assert next(stream).data == {"data": "Name: "}
+    sandbox.write_file("/workspace/go", "")
+    assert [each.data for each in stream] == [{"data": "Ann\n"}, {"exit_code": 0}]
+
+
+@pytest.mark.parametrize("timeout", [0.5, 0, 100_000])
+def test_a_timeout_that_the_platform_refuses_is_refused(sandbox: Sandbox, timeout: float) -> None:
+    """Whole seconds, a day at most."""
+    options = cast(ExecOptions, {"timeout": timeout})
+    for attempt in (lambda: sandbox.exec("true", options), lambda: list(sandbox.exec_stream("true", options))):
+        with pytest.raises(miosa.MiosaError) as refusal:
+            attempt()
+        assert (refusal.value.status_code, refusal.value.code) == (400, "INVALID_TIMEOUT")
+
+
+def test_a_destroyed_sandbox_takes_no_commands_but_has_a_state(client: miosa.Miosa, sandbox: Sandbox) -> None:
+    """The SDK refuses by itself if it knows; another client of the same sandbox learns it from the server."""
+    other = client.sandboxes.get(sandbox.id)
+    sandbox.destroy()
+    for attempt in (lambda: other.exec("true"), lambda: list(other.exec_stream("true"))):
+        with pytest.raises(miosa.MiosaError) as refusal:
+            attempt()
+        assert (refusal.value.status_code, refusal.value.code) == (409, "SANDBOX_NOT_RUNNING")
+        assert refusal.value.retryable is False
+    seen = client.sandboxes.get(sandbox.id)
+    assert seen.state == "destroyed"
+    assert seen.destroyed_at is not None
+
+
+def test_get_or_create_finds_what_it_created(client: miosa.Miosa) -> None:
+    """By its name, until it is destroyed."""
+    first = client.sandboxes.get_or_create("mine/1", wait_until_ready=True)
+    assert client.sandboxes.get_or_create("mine/1").id == first.id
+    assert first.exec("echo ok").stdout == "ok\n"
+    first.destroy()
+    again = client.sandboxes.get_or_create("mine/1")
+    assert again.id != first.id
+    again.destroy()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_get_or_create_finds_it_asynchronously(server: Served) -> None:
+    """With the asynchronous client, which also reads pieces and refusals alike."""
+    async with miosa.AsyncMiosa(api_key=KEY, base_url=server.url) as client:
+        sandbox = await client.sandboxes.get_or_create("async", wait_until_ready=True)
+        again = await client.sandboxes.get_or_create("async")
+        assert again.id == sandbox.id
+        generator = cast(AsyncEvents, sandbox.exec_stream("printf '50%%'; sleep 0.5; printf '\\r100%%\\n'"))
+        async with contextlib.aclosing(generator) as stream:
+            assert [each.data async for each in stream][:2] == [{"data": "50%"}, {"data": "\r100%\n"}]
+        await sandbox.destroy()
+        with pytest.raises(miosa.MiosaError) as refusal:
+            await again.exec("true")
+        assert refusal.value.code == "SANDBOX_NOT_RUNNING"
 
 
 def test_the_same_sandbox_is_found_again(client: miosa.Miosa, sandbox: Sandbox) -> None:
