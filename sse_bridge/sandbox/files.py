@@ -1,6 +1,10 @@
 """The files of a sandbox: MIOSA's `fs/*` routes and the older `files` ones, which the SDK falls back to.
 
 MIOSA documents its answers only as far as its SDK reads them. The names here are the SDK's, and ours beyond that.
+
+What commands leave behind is foreign: a FIFO blocks whoever opens it, a folder may be closed or vanish, a name may be
+any bytes, a file may grow while it is read. So only regular files are read and written, without waiting for them, and
+a listing shows what it can find out.
 """
 
 from __future__ import annotations
@@ -9,19 +13,21 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from .errors import ApiError, invalid, missing, not_found
-from .paths import WORKSPACE, resolve, virtual
+from .paths import WORKSPACE, resolve, shown, virtual
 from .requests import MAX_UPLOAD, encoded, json_object, text
 from .state import Sandboxes
 
@@ -31,6 +37,18 @@ __all__ = ["routes"]
 _MAX_ENTRIES: Final = 10_000
 #: Levels that a listing descends, whatever the client asks for.
 _MAX_DEPTH: Final = 100
+#: Bytes of a file that are read at once.
+_READ_SIZE: Final = 64 * 1024
+#: What `type` says of a path, by the kind in its mode.
+_TYPES: Final = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
 
 
 def routes(sandboxes: Sandboxes) -> list[Route]:
@@ -108,11 +126,27 @@ class _Files:
         if not wanted:
             raise missing("path")
         path = resolve(wanted if "path" not in request.path_params else f"/{wanted}", folder)
-        await anyio.to_thread.run_sync(_demand_file, path)
-        return FileResponse(path, media_type="application/octet-stream")
+        return _Download(await anyio.to_thread.run_sync(_open, path, "rb", os.O_RDONLY))
 
     def _folder(self, request: Request) -> Path:
         return self._sandboxes.get(request.path_params["id"]).folder
+
+
+class _Download(StreamingResponse):
+    """A file as it is being read. It has no length: a file that grows or shrinks meanwhile would break its promise."""
+
+    def __init__(self, file: FileIO) -> None:
+        super().__init__(self._pieces(), media_type="application/octet-stream")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file, and closes it however that ends."""
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await anyio.to_thread.run_sync(self._file.read, _READ_SIZE):
+            yield piece
 
 
 def _path(body: dict[str, object]) -> str:
@@ -157,47 +191,83 @@ def _os_errors() -> Iterator[None]:
 def _write(path: Path, content: bytes) -> None:
     with _os_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with _open(path, "wb", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
 
 
-def _demand_file(path: Path) -> None:
+def _open(path: Path, mode: str, flags: int) -> FileIO:
+    """Opens a regular file. To open anything else may block, or change something."""
     with _os_errors():
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise invalid("path is not a file", field="path")
+        with suppress(FileNotFoundError):
+            _demand_file(path.stat())
+        # The flag is for a path that is replaced by a FIFO meanwhile.
+        file = FileIO(path, mode, opener=lambda name, _: os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+        try:
+            _demand_file(os.fstat(file.fileno()))
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+def _demand_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise invalid("path is not a file", field="path")
 
 
 def _stat(path: Path, folder: Path) -> dict[str, object]:
     with _os_errors():
-        return _entry(path, folder)
+        return _entry(path, folder, path.lstat())
 
 
-def _entry(path: Path, folder: Path) -> dict[str, object]:
-    status = path.lstat()
-    is_dir = stat.S_ISDIR(status.st_mode)
+def _entry(path: Path, folder: Path, status: os.stat_result | None) -> dict[str, object]:
+    """What is known of a path. The status is missing in a folder that may be read, but not entered."""
+    mode = status.st_mode if status else 0
     return {
         "path": virtual(path, folder),
-        "name": path.name if path != folder else Path(WORKSPACE).name,
-        "type": "directory" if is_dir else "symlink" if stat.S_ISLNK(status.st_mode) else "file",
-        "is_dir": is_dir,
-        "size": status.st_size,
-        "mode": status.st_mode & 0o7777,
-        "mtime": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+        "name": shown(path.name) if path != folder else Path(WORKSPACE).name,
+        "type": _TYPES.get(stat.S_IFMT(mode), "unknown"),
+        "is_dir": stat.S_ISDIR(mode),
+        "size": status and status.st_size,
+        "mode": status and stat.S_IMODE(mode),
+        "mtime": status and _iso(status.st_mtime),
     }
+
+
+def _iso(seconds: float) -> str | None:
+    """The time, or `None` outside of the years 1 to 9999: a file system knows more."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _list(path: Path, folder: Path, depth: int) -> dict[str, object]:
     entries: list[dict[str, object]] = []
     with _os_errors():
-        for each in _walk(path, depth):
-            if len(entries) == _MAX_ENTRIES:
-                return {"path": virtual(path, folder), "entries": entries, "truncated": True}
-            with suppress(FileNotFoundError):  # removed since the folder was read
-                entries.append(_entry(each, folder))
+        names = _names(path)
+    for each in _walk(path, names, depth):
+        if len(entries) == _MAX_ENTRIES:
+            return {"path": virtual(path, folder), "entries": entries, "truncated": True}
+        try:
+            entries.append(_entry(each, folder, each.lstat()))
+        except FileNotFoundError:  # removed since the folder was read
+            continue
+        except OSError:
+            entries.append(_entry(each, folder, None))
     return {"path": virtual(path, folder), "entries": entries}
 
 
-def _walk(path: Path, depth: int) -> Iterator[Path]:
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        yield Path(entry.path)
-        if depth > 1 and entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), depth - 1)
+def _walk(path: Path, names: list[str], depth: int) -> Iterator[Path]:
+    for name in names:
+        yield (each := path / name)
+        if depth > 1:
+            with suppress(OSError):  # closed, removed, or too deep: it is listed, and what is in it is left out
+                if stat.S_ISDIR(each.lstat().st_mode):
+                    yield from _walk(each, _names(each), depth - 1)
+
+
+def _names(path: Path) -> list[str]:
+    return sorted(os.listdir(path))

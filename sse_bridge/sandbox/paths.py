@@ -16,7 +16,7 @@ from typing import Final
 
 from .errors import ApiError
 
-__all__ = ["WORKSPACE", "is_plain", "resolve", "substitute", "virtual"]
+__all__ = ["WORKSPACE", "is_plain", "resolve", "shown", "substitute", "virtual"]
 
 WORKSPACE: Final = "/workspace"
 
@@ -54,7 +54,7 @@ def resolve(path: str, folder: Path) -> Path:
     """
     try:
         real = Path(os.path.realpath(folder / _ROOT.sub("", path)))
-    except ValueError as error:  # a NUL, or a lone surrogate
+    except (ValueError, OSError, RecursionError) as error:  # a NUL, a lone surrogate; a thousand links in a row
         raise _refused(path) from error
     if not real.is_relative_to(folder):
         raise _refused(path)
@@ -63,7 +63,12 @@ def resolve(path: str, folder: Path) -> Path:
 
 def virtual(real: Path, folder: Path) -> str:
     """The path `real`, which is in `folder`, as clients write it."""
-    return str(WORKSPACE / real.relative_to(folder))
+    return shown(str(WORKSPACE / real.relative_to(folder)))
+
+
+def shown(name: str) -> str:
+    """A name of the file system as text. Names are bytes there; what is invalid UTF-8 becomes U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _refused(path: str) -> ApiError:

@@ -40,6 +40,11 @@ _SEARCH_INTERVAL: Final = 0.01
 
 _PROC: Final = Path("/proc")
 
+#: How entering a folder fails for which the request is to blame.
+_WRONG_FOLDER: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+)
+
 
 class CannotStart(Exception):
     """The start of a command failed.
@@ -217,12 +222,12 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
 def _start_errors() -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise CannotStart("cwd is not a folder that can be entered", "cwd") from error
     except OSError as error:
-        if error.errno != errno.E2BIG:
-            raise
-        raise CannotStart("command and environment are too long", "command") from error
+        if error.errno in _WRONG_FOLDER:
+            raise CannotStart("cwd is not a folder that can be entered", "cwd") from error
+        if error.errno == errno.E2BIG:
+            raise CannotStart("command and environment are too long", "command") from error
+        raise
 
 
 def _shell() -> str:
