@@ -5,7 +5,9 @@ The page chooses a script, a policy and a rate by name, in the query. The comman
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from typing import Any, Final, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from ..asgi.app import SSEBridge
@@ -76,8 +78,11 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
         finally:
             await sandbox.destroy()
 
-    async def page(request: Request) -> FileResponse:
-        return FileResponse(_HERE / "index.html", headers={"Cache-Control": "no-cache"})
+    html = (_HERE / "index.html").read_text("utf-8")
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _security_policy(html)}
+
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(html, headers=headers)
 
     async def pipeline(request: Request) -> SandboxExec:
         return SandboxExec(sandbox.id, _choice(request, "script", _COMMANDS), cwd="/workspace", timeout=600)
@@ -91,6 +96,18 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
     bridge = SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE, max_runs=_MAX_RUNS, refusals="frame")
     app = Starlette(routes=[Route("/", page)], lifespan=lifespan)
     return SSEBridgeMiddleware(app, "/run-sse", bridge)
+
+
+def _security_policy(html: str) -> str:
+    """Lets the page run its own script and style sheet, and talk to this server: what a script prints stays text."""
+    hashes = {
+        kind: f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+        for kind, content in re.findall(r"<(script|style)\b[^>]*>(.*?)</\1>", html, re.DOTALL)
+    }
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _choice(request: Request, name: str, choices: Mapping[str, T]) -> T:
