@@ -1,7 +1,8 @@
-"""Pages in a real browser: refusals, Stop for a silent run, and components that mount twice."""
+"""Pages in a real browser: refusals, Stop for a silent run, unfinished lines, and components that mount twice."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,6 +190,51 @@ def test_a_silent_run_can_be_stopped(page: Page, sandbox: LocalSandbox) -> None:
 
         assert text_of(page).startswith("[cancelled]")
         eventually(lambda: not running(seconds))
+
+
+# -- lines that take their time
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("printf 'Name: '", "echo Ann", [("Name: ", True), ("Ann", False)]),
+        ("printf '50%%'", "printf '\\r100%%\\n'", [("50%", True), ("\r100%", False)]),
+        ("printf 'a\\n> '", "true", [("a", False), ("> ", True)]),
+        ("printf 'x\\xe2\\x82'", "printf '\\xac\\n'", [("x", True), ("€", False)]),
+    ],
+)
+def test_a_line_is_shown_before_it_ends(
+    sandbox: LocalSandbox, before: str, after: str, expected: list[tuple[str, bool]]
+) -> None:
+    """The local sandbox held it back until its newline. The bridge marks what goes on as `partial`."""
+    gate = f"gate-{uuid.uuid4().hex}"
+    with site(sandbox) as it, it.stream(f"{before}; until [ -e {gate} ]; do sleep 0.02; done; {after}") as response:
+        found = []
+        for message in messages(response):
+            if message["type"] == "stdout":
+                found.append((message["line"], message.get("partial", False)))
+                if found[-1][1]:
+                    sandbox.write(f"/workspace/{gate}", "")
+
+    assert found == expected
+
+
+@pytest.mark.parametrize("size", [65_536, 300_000, 1_000_000])
+def test_a_long_line_is_one_line(sandbox: LocalSandbox, size: int) -> None:
+    """However many pieces it takes, all but the last are `partial`."""
+    with site(sandbox) as it, it.stream(f"head -c {size} /dev/zero | tr '\\0' x; echo; echo next") as response:
+        lines = [message for message in messages(response) if message["type"] == "stdout"]
+
+    assert [line["line"] for line in lines[-1:]] == ["next"]
+    assert "".join(line["line"] for line in lines[:-1]) == "x" * size
+    assert [line.get("partial", False) for line in lines[:-1]] == [True] * (len(lines) - 2) + [False]
+
+
+def messages(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
 
 
 # -- components that mount twice
