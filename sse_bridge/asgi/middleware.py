@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ConfigurationError
-from .messages import AnyASGIApp, route_path
+from .messages import AnyASGIApp
+from .paths import below_root
 
 __all__ = ["SSEBridgeMiddleware"]
 
@@ -32,7 +33,7 @@ class SSEBridgeMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serves one request, or whatever else the server sends."""
         if scope["type"] == "http":
-            below = route_path(scope)
+            below = below_root(scope)
             if below == self._path or below.startswith(self._path + "/"):
                 root = scope.get("root_path", "").rstrip("/")
                 ending = "/" if scope["path"].endswith("/") else ""  # a second one makes another path of it

@@ -19,7 +19,7 @@ from ..relay.run import Run
 from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
-from . import messages, options
+from . import messages, options, paths
 from .application import Application, call
 from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
@@ -43,6 +43,10 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 _FOREIGN: Final = (
     "Pages of other sites may not start a run here. If a proxy changes the Host header, let it pass on the browser's."
+)
+_NOWHERE: Final = (
+    "There is nothing at this path. If the bridge is to answer here, the host in front of it has to name the path in "
+    "root_path, as mounts and SSEBridgeMiddleware do."
 )
 _NOT_SHOWN: Final = Refusal(503, "not_shown", "Runs are started by pages that are shown, not by a prefetch.")
 _UNKNOWN: Final = Refusal(404, "run_unknown", "This run is unknown here. It may have ended some time ago.")
@@ -89,8 +93,10 @@ class Requests:
             here.request_ended()
 
     async def _route(self, request: Request, send: Send) -> None:
-        token = messages.route_path(request.scope)
+        token = paths.below_mount(request.scope)
         method = request.method
+        if token and not is_token(token):
+            raise HTTPException(404, _NOWHERE)
         if not token and method in ("GET", "POST"):
             await self._start_or_resume(request, send)
         elif token and method == "GET":
@@ -134,7 +140,7 @@ class Requests:
     async def _tell_started(self, request: Request, run: Run, send: Send) -> None:
         if run.refused is not None:
             return await self._refuse(request, send, Refusal.of_run(run.refused))
-        href = messages.href(request.scope, run.token)
+        href = paths.href(request.scope, run.token)
         headers = [(b"location", href.encode()), (b"sse-bridge-run", run.token.encode())]
         return await messages.send_json(send, 201, {"run": run.token, "href": href}, headers)
 
@@ -150,8 +156,6 @@ class Requests:
         return await self._attach(request, run, place.number + 1, send, await self._limits(request), resumes=True)
 
     async def _follow(self, request: Request, token: str, send: Send) -> None:
-        if not is_token(token):
-            raise HTTPException(404, "There is nothing at this path.")
         place = read_place(_last_event_id(request))
         if place == (token, None):
             return await messages.send_json(send, 204, None)
@@ -215,7 +219,7 @@ class Requests:
         A client that reads event streams gets a frame, so that a page can tell its reader.
         """
         dialect = self._host.options.run.dialect if accepts(request, "text/event-stream") else None
-        await send_refusal(send, _UNKNOWN, token if is_token(token) else new_token(), dialect)
+        await send_refusal(send, _UNKNOWN, token, dialect)
 
     # -- what the application says
 

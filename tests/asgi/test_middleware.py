@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sse_bridge import ConfigurationError, SSEBridgeMiddleware
-from sse_bridge.asgi.messages import Receive, Scope, Send, route_path
+from sse_bridge.asgi.messages import Receive, Scope, Send
+from sse_bridge.asgi.paths import below_root
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ async def test_requests_at_the_path_and_below_go_to_the_bridge(
 
     assert app.scope is None
     assert bridge.scope is not None
-    assert route_path(bridge.scope) == below
+    assert below_root(bridge.scope) == below
     assert bridge.scope["root_path"] == f"{root_path}/run-sse"
 
 
