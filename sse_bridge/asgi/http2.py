@@ -7,14 +7,13 @@ since middleware hides hypercorn's own `send`. Waiting for the buffer is hyperco
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
+from . import hypercorn
 from .messages import Message, Scope, Send
 
 __all__ = ["Windows"]
@@ -37,17 +36,17 @@ class Windows:
 
     def waiting(self, scope: Scope, send: Send) -> Send:
         """A `send` that waits while the client's window is closed. Returns `send` itself for other servers."""
-        kind = getattr(sys.modules.get("hypercorn.protocol.http_stream"), "HTTPStream", None)
-        if kind is None or _FINGERPRINT not in scope.get("extensions", ()):
+        if "hypercorn" not in sys.modules or _FINGERPRINT not in scope.get("extensions", ()):
             return send
-        buffers, number = _buffers(scope, kind)
+        stream = hypercorn.stream_of(scope)
+        buffers = getattr(getattr(getattr(stream, "send", None), "__self__", None), "stream_buffers", None)
         if buffers is None:
             self._warn()
             return send
 
         async def send_and_wait(message: Message) -> None:
             await send(message)
-            buffer = buffers.get(number)
+            buffer = buffers.get(stream.stream_id)
             while buffer is not None and message.get("more_body") and len(buffer.buffer) > HIGH_WATER:
                 with anyio.move_on_after(INTERVAL):
                     await buffer.drain()
@@ -62,37 +61,3 @@ class Windows:
                 "buffers here: the policies of viewers have no effect. Let a proxy in front speak HTTP/2, and serve it "
                 "HTTP/1.1. This is said once."
             )
-
-
-def _buffers(scope: Scope, kind: type) -> tuple[Any, int]:
-    """The buffers of the connection's streams, by their numbers, and the number of the request's stream."""
-    for coroutine in _coroutines():
-        frame = getattr(coroutine, "cr_frame", None)
-        stream: Any = None if frame is None else getattr(frame.f_locals.get("send"), "__self__", None)
-        # Middleware may copy the scope, but the state in it stays the request's own.
-        if isinstance(stream, kind) and _state(stream.scope) is _state(scope):  # type: ignore[attr-defined]
-            protocol = getattr(stream.send, "__self__", None)  # type: ignore[attr-defined]
-            return getattr(protocol, "stream_buffers", None), stream.stream_id  # type: ignore[attr-defined]
-    return None, 0
-
-
-def _state(scope: Scope) -> object:
-    return scope.get("state", scope)
-
-
-def _coroutines() -> Iterator[Any]:
-    """The coroutines of all tasks of this event loop."""
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:
-        import trio
-
-        waiting = [trio.lowlevel.current_root_task()]
-        while waiting:
-            task = waiting.pop()
-            if task is not None:
-                yield task.coro
-                waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    else:
-        for one in tasks:
-            yield one.get_coro()

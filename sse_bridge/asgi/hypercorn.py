@@ -7,6 +7,8 @@ its requests are cancelled: after the graceful timeout (3 s) before Python 3.12,
 
 As soon as one worker has ended, hypercorn sends SIGTERM to the others, which ends them at once: they leave it at its
 default. An idle worker ends within a tenth of a second, so those with streams would leave their commands running.
+
+It says once that a client has left, and its `send` discards in silence from then on.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import asyncio
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
-__all__ = ["end_process", "is_worker", "watch"]
+from .messages import Message, Scope, Send
+
+__all__ = ["end_process", "is_worker", "knows_of_leaving", "sending", "stream_of", "watch"]
 
 
 def watch(stop: Callable[[], None]) -> None:
@@ -43,3 +48,66 @@ def end_process(number: int, frame: object) -> None:
     """Does what the signal does by default."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+
+
+# -- the stream of a request
+
+
+def stream_of(scope: Scope) -> Any:
+    """hypercorn's stream of a request; `None` under other servers.
+
+    The scope does not lead to it, and every framework wraps hypercorn's `send`, which does. So it is found in the task
+    that hypercorn has begun the request with: the running one, or one that middleware has left for a task of its own.
+    """
+    kind: Any = getattr(sys.modules.get("hypercorn.protocol.http_stream"), "HTTPStream", None)
+    for coroutine in _coroutines() if kind is not None else ():
+        if getattr(getattr(coroutine, "cr_code", None), "co_name", "") == "_handle" and coroutine.cr_frame is not None:
+            stream = getattr(coroutine.cr_frame.f_locals.get("send"), "__self__", None)
+            # Middleware may copy the scope, but the state in it stays the request's own.
+            if isinstance(stream, kind) and _state(stream.scope) is _state(scope):
+                return stream
+    return None
+
+
+def knows_of_leaving(scope: Scope) -> Callable[[], bool]:
+    """Returns a function that says whether hypercorn knows that the client has left; for other servers it says no."""
+    stream = stream_of(scope)
+    return _no if stream is None else lambda: bool(stream.closed)
+
+
+def sending(send: Send, has_left: Callable[[], bool]) -> Send:
+    """A `send` that raises `OSError` once the client has left (ASGI HTTP 2.4). hypercorn's own discards in silence."""
+    if has_left is _no:
+        return send
+
+    def sends(message: Message) -> Awaitable[None]:
+        if has_left():
+            raise BrokenPipeError("the client has left")
+        return send(message)
+
+    return sends
+
+
+def _no() -> bool:
+    return False
+
+
+def _state(scope: Scope) -> object:
+    return scope.get("state", scope)
+
+
+def _coroutines() -> Iterator[Any]:
+    """What the running task began with, then what all other tasks of this event loop did."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        import trio
+
+        waiting: list[Any] = [trio.lowlevel.current_root_task(), trio.lowlevel.current_task()]
+        while waiting:
+            one = waiting.pop()
+            yield one.coro
+            waiting += [child for nursery in one.child_nurseries for child in nursery.child_tasks]
+    else:
+        yield task and task.get_coro()
+        yield from (other.get_coro() for other in asyncio.all_tasks())

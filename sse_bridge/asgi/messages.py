@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..relay.signal import Signal
+
 __all__ = [
     "ASGIApp",
     "AnyASGIApp",
+    "Inbox",
     "Message",
     "Receive",
     "Scope",
     "Send",
     "body",
+    "send_all",
     "send_json",
     "start",
 ]
@@ -41,5 +46,52 @@ async def send_json(send: Send, status: int, content: Any, headers: Headers = ()
     """A whole response. `content` is left out for statuses without a body (204, 304)."""
     payload = b"" if status in (204, 304) else json.dumps(content).encode()
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(payload))] if payload else []
-    await send(start(status, [*own, (b"cache-control", b"no-store"), *headers]))
-    await send(body(payload, more=False))
+    await send_all(send, start(status, [*own, (b"cache-control", b"no-store"), *headers]), payload)
+
+
+async def send_all(send: Send, head: Message, content: bytes) -> None:
+    """A whole response. A client that has left needs none: `OSError` is how servers of ASGI HTTP 2.4 say so."""
+    with suppress(OSError):
+        await send(head)
+        await send(body(content, more=False))
+
+
+class Inbox:
+    """A request's `receive` that remembers `http.disconnect`.
+
+    Some servers say it once (hypercorn, daphne), and `request.is_disconnected()` of the application or a body that it
+    reads may take it. All callers hear of it: those that come later, and those that wait at the same time.
+
+    Args:
+        receive: of the server, or of a middleware.
+        has_left: whether the server knows by now that the client has left. A middleware in front may have taken the
+            message.
+    """
+
+    __slots__ = ("__wrapped__", "_has_left", "_is_read", "_read", "is_over")
+
+    def __init__(self, receive: Receive, has_left: Callable[[], bool]) -> None:
+        self.__wrapped__ = receive  # as `functools.wraps` calls it
+        #: Whether the message has come.
+        self.is_over = False
+        self._has_left = has_left
+        self._is_read = False  # by one of the callers; the others wait for `_read`
+        self._read: Signal | None = None
+
+    async def __call__(self) -> Message:
+        while not self.is_over and not self._has_left():
+            if self._is_read:
+                self._read = self._read or Signal()
+                await self._read.wait()
+                continue
+            self._is_read = True
+            try:
+                message = await self.__wrapped__()
+                self.is_over = message["type"] == "http.disconnect"
+                return message
+            finally:
+                self._is_read = False
+                if self._read is not None:
+                    self._read.notify()
+        self.is_over = True
+        return {"type": "http.disconnect"}

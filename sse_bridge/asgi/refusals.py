@@ -101,8 +101,8 @@ async def send_refusal(send: Send, refusal: Refusal, token: str, dialect: Dialec
     if dialect is None or not dialect.has_own_frames or refusal.status == 204:
         await _send_status(send, refusal)
     else:
-        await send(messages.start(200, STREAM_HEADERS))
-        await send(messages.body(_frame_of(refusal, token, dialect), more=False))
+        head = messages.start(200, STREAM_HEADERS)
+        await messages.send_all(send, head, _frame_of(refusal, token, dialect))
 
 
 def _frame_of(refusal: Refusal, token: str, dialect: Dialect) -> bytes:

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 import anyio
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from ..errors import BridgeUnavailable, ConfigurationError, KeyConflict
 from ..relay.run import Run
 from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
-from . import messages, options, paths
+from . import hypercorn, messages, options, paths
 from .application import Application, call
 from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
@@ -78,7 +78,10 @@ class Requests:
         """Answers one HTTP request."""
         here = self._host.here()
         here.request_began(scope)
-        request = Request(scope, receive)
+        has_left = hypercorn.knows_of_leaving(scope)
+        send = hypercorn.sending(send, has_left)
+        inbox = messages.Inbox(receive, has_left)
+        request = Request(scope, inbox)
         try:
             if here.stopping:
                 raise stopping()
@@ -89,6 +92,10 @@ class Requests:
             await self._refuse(request, send, Refusal.of_limit(raised))
         except KeyConflict as raised:
             await self._refuse(request, send, Refusal.of_key(raised))
+        except (ClientDisconnect, BaseExceptionGroup) as raised:
+            # The client has left, and the application was reading its body.
+            if not inbox.is_over or not _is_only(raised, ClientDisconnect):
+                raise
         finally:
             here.request_ended()
 
@@ -347,6 +354,13 @@ def _last_event_id(request: Request) -> str:
         if name.lower().replace("-", "").replace("_", "") == "lasteventid" and value:
             return value
     return ""
+
+
+def _is_only(raised: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an exception is of that kind, or a group of exceptions that are."""
+    if isinstance(raised, BaseExceptionGroup):
+        return raised.split(kind)[1] is None
+    return isinstance(raised, kind)
 
 
 def _text_or_none(name: str, value: object) -> str | None:

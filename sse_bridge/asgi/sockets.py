@@ -122,9 +122,10 @@ def with_own_addresses(scope: Scope, receive: Receive) -> Scope:
     """The scope with the addresses of the connection itself, where the server reveals them.
 
     uvicorn replaces the client's address with what a proxy on the same machine says. Its `receive` is a method of an
-    object that also holds the transport, which knows the real address. Behind middleware that wraps `receive`, the
-    scope is returned as it is.
+    object that also holds the transport, which knows the real address. Behind middleware that wraps `receive` without
+    saying so in `__wrapped__`, the scope is returned as it is.
     """
+    receive = getattr(receive, "__wrapped__", receive)
     ask = getattr(getattr(getattr(receive, "__self__", None), "transport", None), "get_extra_info", None)
     if ask is None:
         return scope

@@ -1,10 +1,15 @@
-"""Inside the middleware that applications commonly stack: lines still arrive at once, and leaving is noticed."""
+"""Inside the middleware that applications commonly stack: lines still arrive at once, and leaving is noticed.
+
+hypercorn says `http.disconnect` once. Its kind of fault: a middleware, or a function of the application's, took the
+message, and the command ran for no one.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
 
+import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -15,10 +20,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_bridge import SandboxExec, SSEBridge
 from tests.support.sandboxes import LocalSandbox, running
-from tests.support.servers import serve
+from tests.support.servers import serve, serve_on_hypercorn
 from tests.support.waiting import eventually
 
 
@@ -52,5 +58,87 @@ def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stac
                 content += chunk
                 if b'"line":"first"' in content:
                     break
+            eventually(lambda: running(mark))
+        eventually(lambda: not running(mark))
+
+
+async def until_left(request: Request) -> None:
+    """As functions that have to know whether anyone still waits."""
+    while not await request.is_disconnected():  # noqa: ASYNC110
+        await anyio.sleep(0.01)
+
+
+class Asks:
+    """A middleware that has taken the message before the application is called."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await until_left(Request(scope, receive))
+        await self.app(scope, receive, send)
+
+
+class Listens(Asks):
+    """A middleware that takes the message while the application runs, and keeps it for itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def listen() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def never() -> None:
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            if scope["type"] == "http":
+                tasks.start_soon(listen)
+            await self.app(scope, never if scope["type"] == "http" else receive, send)  # type: ignore[arg-type]
+
+
+async def asks_first(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    await until_left(request)
+    return await call_next(request)
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    [None, Middleware(Asks), Middleware(BaseHTTPMiddleware, dispatch=asks_first)],
+    ids=["none", "pure", "base"],
+)
+def test_a_client_that_left_before_the_bridge_was_asked_starts_nothing(
+    sandbox: LocalSandbox, middleware: Middleware | None
+) -> None:
+    """Its `http.disconnect` was taken by a middleware, or by `resolve`."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    work, asked = SandboxExec(sandbox.id, f"touch {mark}; sleep {mark}"), []
+
+    async def resolve(request: Request) -> SandboxExec:
+        if middleware is None:
+            await until_left(request)
+        asked.append(request)
+        return work
+
+    bridge = SSEBridge(sandbox.miosa(), resolve, grace=0, heartbeat=None)
+    app = Starlette(routes=[Mount("/run-sse", bridge)], middleware=[middleware] if middleware else [])
+    with serve_on_hypercorn(app) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(url + "/run-sse/", timeout=0.5)
+        eventually(lambda: asked)
+        eventually(lambda: not bridge.statistics().runs)
+
+    assert not running(mark)
+
+
+def test_a_middleware_that_keeps_the_message_is_found_out_by_the_next_send(sandbox: LocalSandbox) -> None:
+    """A heartbeat, at the latest: on hypercorn the bridge sees that the stream is closed."""
+    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
+    bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=0.2)
+    app = Listens(Starlette(routes=[Mount("/run-sse", bridge)]))
+    with serve_on_hypercorn(app) as url:
+        with httpx.stream("GET", url + "/run-sse/") as response:
+            assert response.status_code == 200
             eventually(lambda: running(mark))
         eventually(lambda: not running(mark))
