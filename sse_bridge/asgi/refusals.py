@@ -5,10 +5,16 @@ This is the only place where a run's ending gets a status.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,6 +29,8 @@ from . import messages
 from .messages import Send
 
 __all__ = ["RETRY_AFTER_STOP", "STREAM_HEADERS", "Refusal", "accepts", "send_refusal"]
+
+logger: Final = logging.getLogger("sse_bridge")
 
 #: Headers of every event stream.
 STREAM_HEADERS: Final = [
@@ -70,10 +78,10 @@ class Refusal:
     @classmethod
     def of_exception(cls, raised: HTTPException) -> Refusal:
         """What the application raised: its status, its detail and its headers stay."""
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in (raised.headers or {}).items())
+        headers = tuple(_headers_of(raised))
         wait = seconds_to_wait(dict(headers).get(b"retry-after", b"").decode()) or None  # a time that is past is none
         code = _code_of(raised.status_code)
-        return cls(raised.status_code, code, raised.detail, retry_after=wait, headers=headers)
+        return cls(raised.status_code, code, _detail_of(raised), retry_after=wait, headers=headers)
 
     @classmethod
     def of_limit(cls, raised: BridgeUnavailable) -> Refusal:
@@ -126,3 +134,33 @@ def _code_of(status: int) -> str:
         return HTTPStatus(status).name.lower()
     except ValueError:
         return f"http_{status}"
+
+
+def _headers_of(raised: HTTPException) -> Iterable[tuple[bytes, bytes]]:
+    """The exception's headers, without those of a body: the body is ours."""
+    for name, value in (raised.headers or {}).items():
+        if name.lower() not in ("content-length", "content-type"):
+            yield name.lower().encode(), str(value).encode()
+
+
+def _detail_of(raised: HTTPException) -> object:
+    """The exception's detail, of which JSON has every value; else the name of the status."""
+    detail: object = raised.detail
+    if isinstance(detail, str):
+        return detail
+    try:
+        return json.loads(json.dumps(detail, default=_plain, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        logger.warning("the detail of an HTTPException %d was left out: it is no JSON", raised.status_code)
+        return _code_of(raised.status_code).replace("_", " ").capitalize() + "."
+
+
+def _plain(value: Any) -> object:
+    """Values that JSON lacks, in the words that are usual for them."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    raise TypeError

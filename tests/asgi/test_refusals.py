@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from email.utils import format_datetime
+from enum import IntEnum
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -18,7 +22,7 @@ from sse_bridge.asgi.refusals import Refusal, send_refusal
 from sse_bridge.relay.ending import Cause
 from sse_bridge.wire.dialects import DIALECTS, NAMED, TYPED, VERBATIM
 from tests.support.asgi import Page
-from tests.support.site import site
+from tests.support.site import site, visit
 from tests.support.work import ScriptedWork
 
 pytestmark = pytest.mark.anyio
@@ -156,6 +160,90 @@ async def test_no_refusal_lets_a_browser_ask_without_a_pause(anyio_backend: str)
     await send_refusal(page.send, Refusal.of_run(error), TOKEN, TYPED)
 
     assert page.content == b"retry: 1000\n"
+
+
+class Color(IntEnum):
+    RED = 1
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("detail", "expected"),
+    [
+        ({"code": "no_seat", "seats": [1, 2]}, {"code": "no_seat", "seats": [1, 2]}),
+        ([{"loc": ["body", 1], "msg": "No."}], [{"loc": ["body", 1], "msg": "No."}]),
+        (None, "Forbidden"),  # Starlette's word for it
+        ("", ""),
+        (7, 7),
+        (False, False),
+        ({}, {}),
+        ((1, "a"), [1, "a"]),
+        ({1: Color.RED, None: True}, {"1": 1, "null": True}),
+        ({"when": datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "day": date(2026, 1, 2)},
+         {"when": "2026-01-02T03:04:00+00:00", "day": "2026-01-02"}),
+        ({"id": UUID(int=7), "price": Decimal("1.50"), "tags": {"a"}},
+         {"id": "00000000-0000-0000-0000-000000000007", "price": "1.50", "tags": ["a"]}),
+        ("half a pair: \ud800", "half a pair: \ud800"),
+        # JSON cannot say these, and nothing of Python's own words for them goes out
+        (object(), "Forbidden."),
+        ({"reason": object()}, "Forbidden."),
+        (b"bytes", "Forbidden."),
+        ({"quota": math.nan}, "Forbidden."),
+        (math.inf, "Forbidden."),
+        ({(1, 2): "a"}, "Forbidden."),
+        (CIRCLE, "Forbidden."),
+        (LookupError("no database"), "Forbidden."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("style", ["status", "frame"])
+@pytest.mark.parametrize("dialect", ["typed", "named"])
+async def test_a_detail_reaches_clients_as_json(
+    anyio_backend: str, detail: Any, expected: object, style: Any, dialect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kind of fault: a detail that is no text went out as Python's `repr` of it, or as a traceback."""
+
+    async def resolve(request: Request) -> ScriptedWork:
+        raise HTTPException(403, detail)
+
+    page = Page(headers={"Accept": "text/event-stream"})
+    await visit(SSEBridge(None, resolve, refusals=style, dialect=dialect), page)
+
+    if style == "status":
+        assert (page.status, page.error) == (403, {"code": "forbidden", "message": expected, "request_id": None})
+    else:
+        said = json.loads(page.events[0].data or "")
+        assert (said["status"], said["code"], said["message"]) == (403, "forbidden", expected)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (expected == "Forbidden.")
+    assert "database" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Retry-After": 7}, {"retry-after": "7"}),
+        ({"Content-Length": "3", "Content-Type": "text/plain", "X-Why": "a"}, {"x-why": "a"}),
+        ({"WWW-Authenticate": "Basic"}, {"www-authenticate": "Basic"}),
+        (None, {}),
+    ],
+)
+async def test_the_headers_of_a_refusal_fit_its_body(
+    anyio_backend: str, headers: Any, expected: dict[str, str]
+) -> None:
+    """The body is the bridge's, and so are the headers that describe it."""
+
+    async def resolve(request: Request) -> ScriptedWork:
+        raise HTTPException(403, "No.", headers)
+
+    page = await visit(SSEBridge(None, resolve))
+
+    names = [name for name, _ in page.sent[0]["headers"]]
+    assert len(names) == len(set(names))
+    assert page.headers["content-length"] == str(len(page.content))
+    assert page.headers["content-type"] == "application/json"
+    assert {name: page.headers[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])
