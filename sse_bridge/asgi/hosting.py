@@ -30,7 +30,7 @@ from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
 from ..wire.ids import new_token
 from . import messages
-from .application import OnEnd, OnStart
+from .application import OnEnd, OnStart, Threads
 from .http2 import Windows
 from .messages import Send
 from .refusals import RETRY_AFTER_STOP
@@ -104,6 +104,7 @@ class Host:
 
     def __init__(self, options: HostOptions) -> None:
         self.options = options
+        self.threads = Threads()
         self._store = MemoryStore(options.keep, options.keep_bytes)
         self._totals = Totals()
         self._sockets = Sockets()
@@ -175,7 +176,7 @@ class Host:
         self._store.add(run, beginning.key)
         here.start_for(run, self._carry, run, is_followed, finally_call=partial(self._drop, run))
         if self.options.on_start is not None or self.options.on_end is not None:
-            here.start_for(run, report, here, run, self.options.on_start, self.options.on_end)
+            here.start_for(run, report, here, self.threads, run, self.options.on_start, self.options.on_end)
         return run
 
     async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:

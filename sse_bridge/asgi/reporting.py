@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
+from anyio import CapacityLimiter
 
 from ..relay.run import Run
-from .application import OnEnd, OnStart, call
+from .application import OnEnd, OnStart, Purpose, Threads, call
 from .stopping import PATIENCE, Open
 
 __all__ = ["report"]
@@ -17,7 +18,7 @@ __all__ = ["report"]
 logger: Final = logging.getLogger("sse_bridge")
 
 
-async def report(here: Open, run: Run, on_start: OnStart | None, on_end: OnEnd | None) -> None:
+async def report(here: Open, threads: Threads, run: Run, on_start: OnStart | None, on_end: OnEnd | None) -> None:
     """Tells the application of the run's start, and then of its end. The run waits for neither.
 
     A stop waits for it, so that the last word reaches the application's database. The event loop may end all the same:
@@ -26,26 +27,26 @@ async def report(here: Open, run: Run, on_start: OnStart | None, on_end: OnEnd |
     try:
         await run.answered.wait()
         if on_start is not None and run.refused is None:
-            await _tell(here, on_start, run.info)
+            await _tell(here, threads.limiter(Purpose.ON_START), on_start, run.info)
         await run.done.wait()
     except anyio.get_cancelled_exc_class():
         here.stop()  # bounds the rest
         with anyio.CancelScope(shield=True):
             await run.done.wait()
-            await _tell_end(here, run, on_end)
+            await _tell_end(here, threads, run, on_end)
         raise
-    await _tell_end(here, run, on_end)
+    await _tell_end(here, threads, run, on_end)
 
 
-async def _tell_end(here: Open, run: Run, on_end: OnEnd | None) -> None:
+async def _tell_end(here: Open, threads: Threads, run: Run, on_end: OnEnd | None) -> None:
     if on_end is not None and run.began:
-        await _tell(here, on_end, run.info, run.outcome())
+        await _tell(here, threads.limiter(Purpose.ON_END), on_end, run.info, run.outcome())
 
 
-async def _tell(here: Open, hook: Callable[..., object], *arguments: object) -> None:
+async def _tell(here: Open, limiter: CapacityLimiter, hook: Callable[..., object], *arguments: object) -> None:
     """Calls a hook of the application's. What it raises is logged: the run goes on."""
     try:
         with here.wait(PATIENCE):
-            await call(hook, *arguments, may_abandon=True)
+            await call(hook, *arguments, limiter=limiter, may_abandon=True)
     except Exception:
         logger.exception("the hook %s failed", getattr(hook, "__name__", hook))

@@ -20,7 +20,7 @@ from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
 from . import hypercorn, messages, options, paths
-from .application import Application, call
+from .application import Application, Purpose, call
 from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
@@ -64,7 +64,13 @@ class Requests:
     """
 
     def __init__(
-        self, host: Host, application: Application, upstream: Upstream, *, style: Style, allow_cross_site: bool
+        self,
+        host: Host,
+        application: Application,
+        upstream: Upstream,
+        *,
+        style: Style,
+        allow_cross_site: bool,
     ) -> None:
         self._host = host
         self._application = application
@@ -125,10 +131,10 @@ class Requests:
             return await send_refusal(send, _NOT_SHOWN, new_token(), None)
         if not self._allow_cross_site and _is_foreign(request):
             raise HTTPException(403, _FOREIGN)
-        identity = await self._identity(request)
+        identity = await self._identity(request, Purpose.STARTING)
         key = await self._key(request, identity)
         source = await self._resolve(request)
-        limits = await self._limits(request)
+        limits = await self._limits(request, Purpose.STARTING)
         run = self._host.shared(key, source)
         if run is None:
             work = source.work(self._upstream, seen if seen and _NO_HEADER_HAS.isdisjoint(seen) else None)
@@ -137,7 +143,7 @@ class Requests:
                 run = await self._host.launch_apart(beginning, limits)
                 return await self._tell_started(request, run, send)
             return await self._host.host(beginning, self._visit(request, send, limits))
-        if not await self._may(request, run, identity):
+        if not await self._may(request, run, identity, Purpose.STARTING):
             return await self._refuse_unknown(request, new_token(), send)
         if _wants_no_stream(request):
             await run.answered.wait()
@@ -160,7 +166,9 @@ class Requests:
         run = await self._permitted(request, place.token)
         if run is None or place.number >= run.audience.log.next:
             return await self._refuse_unknown(request, place.token, send)
-        return await self._attach(request, run, place.number + 1, send, await self._limits(request), resumes=True)
+        return await self._attach(
+            request, run, place.number + 1, send, await self._limits(request, Purpose.RETURNING), resumes=True
+        )
 
     async def _follow(self, request: Request, token: str, send: Send) -> None:
         place = read_place(_last_event_id(request))
@@ -172,7 +180,7 @@ class Requests:
         if accepts(request, "application/json") and not accepts(request, "text/event-stream"):
             return await messages.send_json(send, 200, _state_of(run))
         seen = place.number if place is not None and place.token == token else None
-        limits = await self._limits(request)
+        limits = await self._limits(request, Purpose.RETURNING)
         if seen is None or seen >= run.audience.log.next:
             # From the beginning, a viewer is told how much of it is no longer kept.
             return await self._attach(request, run, 1, send, limits)
@@ -235,53 +243,68 @@ class Requests:
 
         `identify` is asked first, for known and unknown runs alike: a refusal of its own would tell them apart.
         """
-        identity = await self._identity(request)
+        identity = await self._identity(request, Purpose.RETURNING)
         run = self._host.find(token)
         if run is None:
             self._warn_of_workers(token)
-        return run if run is not None and await self._may(request, run, identity) else None
+        elif await self._may(request, run, identity, Purpose.RETURNING):
+            return run
+        return None
 
-    async def _may(self, request: Request, run: Run, identity: str | None) -> bool:
+    async def _may(self, request: Request, run: Run, identity: str | None, purpose: Purpose) -> bool:
         if self._application.authorize is not None:
-            return bool(await self._ask(self._application.authorize, request, run.info))
+            return bool(await self._ask("authorize", self._application.authorize, purpose, request, run.info))
         owner = run.facts.owner
         return self._application.identify is None or owner is None or owner == identity
 
-    async def _identity(self, request: Request) -> str | None:
+    async def _identity(self, request: Request, purpose: Purpose) -> str | None:
         if self._application.identify is None:
             return None
-        return _text_or_none("identify", await self._ask(self._application.identify, request))
+        identity = await self._ask("identify", self._application.identify, purpose, request)
+        return _text_or_none("identify", identity)
 
     async def _key(self, request: Request, identity: str | None) -> Key | None:
         header = request.headers.get("idempotency-key") or None if request.method == "POST" else None
         if self._application.key is None:
             word = header
         else:
-            word = _text_or_none("key", await self._ask(self._application.key, request)) or None
+            chosen = await self._ask("key", self._application.key, Purpose.STARTING, request)
+            word = _text_or_none("key", chosen) or None
         return None if word is None else Key(identity, word, is_idempotency_key=word == header)
 
     async def _resolve(self, request: Request) -> Source:
-        return options.a_source(await self._ask(self._application.resolve, request))
+        return options.a_source(await self._ask("resolve", self._application.resolve, Purpose.STARTING, request))
 
-    async def _limits(self, request: Request) -> Limits:
-        policy, rate = self._application.policy, self._application.rate
-        chosen_policy = await self._ask(policy, request) if callable(policy) else policy
-        chosen_rate = await self._ask(rate, request) if callable(rate) else rate
-        return Limits(options.a_policy(chosen_policy), options.a_rate(chosen_rate))
+    async def _limits(self, request: Request, purpose: Purpose) -> Limits:
+        policy: object = self._application.policy
+        if callable(policy):
+            policy = await self._ask("policy", policy, purpose, request)
+        rate: object = self._application.rate
+        if callable(rate):
+            rate = await self._ask("rate", rate, purpose, request)
+        return Limits(options.a_policy(policy), options.a_rate(rate))
 
-    async def _ask(self, function: Callable[..., object], *arguments: object) -> object:
+    async def _ask(
+        self, name: str, function: Callable[..., object], purpose: Purpose, request: Request, *more: object
+    ) -> object:
         """Calls a function of the application's.
 
         When the server stops, the wait for an async function ends. A sync one runs on in its thread, and the request
         waits for it.
+
+        What the function raises reaches the host, which has handlers for it, or logs it and answers 500.
 
         Raises:
             BridgeUnavailable: the server is stopping.
         """
         here = self._host.here()
         answer = None
-        with here.wait():
-            answer = await call(function, *arguments)
+        try:
+            with here.wait():
+                answer = await call(function, request, *more, limiter=self._host.threads.limiter(purpose))
+        except Exception as raised:
+            raised.add_note(f"The application's {name} raised this, which sse_bridge asked about a {request.method}.")
+            raise
         if here.stopping:
             raise stopping()
         return answer

@@ -205,7 +205,7 @@ async def test_identities_and_keys_are_strings(name: str, value: object) -> None
 
 @pytest.mark.parametrize("name", ["identify", "key", "authorize"])
 async def test_an_exception_of_the_applications_reaches_the_server(name: str) -> None:
-    """The server answers 500 and logs it. The run goes on, and the bridge counts the request as over."""
+    """The server logs it with a note that says what was asked. The run goes on, and the request counts as over."""
 
     async def fails(*arguments: object) -> Any:
         if arguments[0].headers.get("x-fail"):  # type: ignore[attr-defined]
@@ -216,8 +216,9 @@ async def test_an_exception_of_the_applications_reaches_the_server(name: str) ->
     async with site(work, **cast(Any, functions)) as it:
         page, token = await it.started()
         path = "/" if name == "key" else f"/{token}"
-        with pytest.raises(LookupError, match="no database"):
+        with pytest.raises(LookupError, match="no database") as raised:
             await visit(it.bridge, Page(path=path, headers={"X-Fail": "1"}))
+        assert raised.value.__notes__ == [f"The application's {name} raised this, which sse_bridge asked about a GET."]
         work.feed(exit_frame())
         work.finish()
         await page.until(lambda: page.ended)
