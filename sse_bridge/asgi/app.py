@@ -84,6 +84,9 @@ class SSEBridge:
             is logged.
         allow_cross_site: whether pages of other sites may start a run. They are told by `Sec-Fetch-Site`, or by an
             `Origin` that differs from `Host`.
+        identity_encoding: whether event streams carry `Content-Encoding: identity`. It stops layers in front from
+            compressing them that ignore `Cache-Control: no-transform`, and hold lines back for it. Off, because
+            RFC 9110 8.4.1 advises against sending it.
 
     Raises:
         ConfigurationError: an argument is of the wrong kind or out of range.
@@ -117,6 +120,7 @@ class SSEBridge:
         on_start: OnStart | None = None,
         on_end: OnEnd | None = None,
         allow_cross_site: bool = False,
+        identity_encoding: bool = False,
         max_viewers: int | None = None,
         max_runs: int | None = None,
     ) -> None:
@@ -146,7 +150,9 @@ class SSEBridge:
         options.not_negative(grace=grace, commit_after=commit_after, keep=keep, keep_bytes=keep_bytes)
         options.positive(max_run_time=max_run_time, max_viewer_time=max_viewer_time)
         options.size(replay=replay)
-        options.flags(allow_cross_site=allow_cross_site, ids=False if ids is None else ids)
+        options.flags(
+            allow_cross_site=allow_cross_site, identity_encoding=identity_encoding, ids=False if ids is None else ids
+        )
         options.a_choice("refusals", refusals, get_args(Style))
         if max_viewer_time is not None and not (spelling.ids_by_default if ids is None else ids):
             raise ConfigurationError("max_viewer_time needs ids=True: a viewer comes back to its place by an id.")
@@ -177,6 +183,7 @@ class SSEBridge:
             self._upstream,
             style=refusals,
             allow_cross_site=allow_cross_site,
+            identity_encoding=identity_encoding,
         )
 
     async def start(

@@ -24,6 +24,7 @@ from .application import Application, Purpose, call
 from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
+from .response import naming_identity
 
 __all__ = ["Requests", "Style"]
 
@@ -61,6 +62,7 @@ class Requests:
         upstream: what sources are opened with.
         style: how refusals go out.
         allow_cross_site: whether pages of other sites may start runs.
+        identity_encoding: whether event streams name their content coding.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Requests:
         *,
         style: Style,
         allow_cross_site: bool,
+        identity_encoding: bool,
     ) -> None:
         self._host = host
         self._application = application
         self._upstream = upstream
         self._style = style
         self._allow_cross_site = allow_cross_site
+        self._identity_encoding = identity_encoding
         self._resumes = host.options.run.ids
         self._has_warned = False
 
@@ -86,6 +90,8 @@ class Requests:
         here.request_began(scope)
         has_left = hypercorn.knows_of_leaving(scope)
         send = hypercorn.sending(send, has_left)
+        if self._identity_encoding:
+            send = naming_identity(send)
         inbox = messages.Inbox(receive, has_left)
         request = Request(scope, inbox)
         try:

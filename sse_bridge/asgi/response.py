@@ -6,6 +6,7 @@ What lies between these frames is the viewer's own business (`relay.viewer`).
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable
 from typing import Final
 
 import anyio
@@ -16,10 +17,10 @@ from ..relay.signal import Latch
 from ..relay.viewer import HEARTBEAT, Gone, Viewer
 from ..wire.ids import FrameIds
 from . import messages
-from .messages import Receive, Scope, Send
+from .messages import Message, Receive, Scope, Send
 from .refusals import RETRY_AFTER_STOP, STREAM_HEADERS, Refusal, send_refusal
 
-__all__ = ["Downstream", "begin", "farewell", "first_frames"]
+__all__ = ["Downstream", "begin", "farewell", "first_frames", "naming_identity"]
 
 #: Milliseconds over which viewers are spread when they come back after a stop. They were all told at the same moment.
 _RECONNECT_SPREAD: Final = 5000
@@ -70,6 +71,17 @@ class Downstream:
             self.failures.append(error)
         self.left.set()
         viewer.end(Gone.DISCONNECTED)
+
+
+def naming_identity(send: Send) -> Send:
+    """A `send` that adds `Content-Encoding: identity` to event streams, and leaves other responses alone."""
+
+    def sends(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start" and STREAM_HEADERS[0] in message["headers"]:
+            message = {**message, "headers": [*message["headers"], (b"content-encoding", b"identity")]}
+        return send(message)
+
+    return sends
 
 
 async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOptions, commit_after: float) -> bool:

@@ -359,7 +359,7 @@ def test_numbers_at_the_edges_are_taken(options: dict[str, Any]) -> None:
     SSEBridge(None, resolve, **options)
 
 
-@pytest.mark.parametrize("name", ["ids", "allow_cross_site"])
+@pytest.mark.parametrize("name", ["ids", "allow_cross_site", "identity_encoding"])
 @pytest.mark.parametrize("value", ["false", "no", 1, 0, [], object()])
 def test_switches_are_true_or_false(name: str, value: Any) -> None:
     """`"false"`, read from the environment, would count as true."""

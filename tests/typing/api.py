@@ -146,6 +146,7 @@ bridge = SSEBridge(
     on_start=on_start,
     on_end=on_end,
     allow_cross_site=True,
+    identity_encoding=True,
     max_viewers=10,
     max_runs=10,
 )
