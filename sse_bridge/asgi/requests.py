@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -19,7 +18,7 @@ from ..relay.run import Run
 from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
-from . import hypercorn, messages, options, paths
+from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
 from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
@@ -36,11 +35,8 @@ logger: Final = logging.getLogger("sse_bridge")
 _ALLOWED: Final = {False: "GET, POST", True: "GET, DELETE"}
 #: Seconds that a `DELETE` waits for the command's end. Callers have timeouts; httpx's is five seconds.
 DELETE_WAIT: Final = 3.0
-#: Headers by which browsers mark a request that they send before their user has asked for it.
-_SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
 #: Characters that end a header's line or are invalid in it (RFC 9110 5.5). A query may hold them.
 _NO_HEADER_HAS: Final = frozenset("\r\n\0")
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 _FOREIGN: Final = (
     "Pages of other sites may not start a run here. If a proxy changes the Host header, let it pass on the browser's."
@@ -128,14 +124,14 @@ class Requests:
     # -- starting
 
     async def _start_or_resume(self, request: Request, send: Send) -> None:
-        seen = _last_event_id(request)
+        seen = asked.last_event_id(request)
         place = read_place(seen)
         if place is not None and (self._resumes or place.number is None):
             # A viewer that has seen a run never starts one, whatever has become of it.
             return await self._resume(request, place, send)
-        if _is_speculative(request):
+        if asked.is_speculative(request):
             return await send_refusal(send, _NOT_SHOWN, new_token(), None)
-        if not self._allow_cross_site and _is_foreign(request):
+        if not self._allow_cross_site and asked.is_foreign(request):
             raise HTTPException(403, _FOREIGN)
         identity = await self._identity(request, Purpose.STARTING)
         key = await self._key(request, identity)
@@ -145,13 +141,13 @@ class Requests:
         if run is None:
             work = source.work(self._upstream, seen if seen and _NO_HEADER_HAS.isdisjoint(seen) else None)
             beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
-            if _wants_no_stream(request):
+            if asked.wants_no_stream(request):
                 run = await self._host.launch_apart(beginning, limits)
                 return await self._tell_started(request, run, send)
             return await self._host.host(beginning, self._visit(request, send, limits))
         if not await self._may(request, run, identity, Purpose.STARTING):
             return await self._refuse_unknown(request, new_token(), send)
-        if _wants_no_stream(request):
+        if asked.wants_no_stream(request):
             await run.answered.wait()
             return await self._tell_started(request, run, send)
         return await self._attach(request, run, 1, send, limits)
@@ -177,7 +173,7 @@ class Requests:
         )
 
     async def _follow(self, request: Request, token: str, send: Send) -> None:
-        place = read_place(_last_event_id(request))
+        place = read_place(asked.last_event_id(request))
         if place == (token, None):
             return await messages.send_json(send, 204, None)
         run = await self._permitted(request, token)
@@ -329,60 +325,6 @@ def _state_of(run: Run) -> dict[str, Any]:
         "frames": run.audience.log.next - 1,
         "viewers": run.audience.viewers,
     }
-
-
-def _wants_no_stream(request: Request) -> bool:
-    """Whether a `POST` asks for the run's address instead of its stream (`Prefer`: RFC 7240 4.1)."""
-    if request.method != "POST":
-        return False
-    preferences = {part.strip().lower() for part in ",".join(request.headers.getlist("prefer")).split(",")}
-    wants_json = accepts(request, "application/json") and not accepts(request, "text/event-stream")
-    return "respond-async" in preferences or wants_json
-
-
-def _is_speculative(request: Request) -> bool:
-    """Whether a browser sends the request before its user has asked for it. It is told so by a status in any case."""
-    purposes = [request.headers.get(name, "").lower() for name in _SPECULATIVE]
-    return any(word in purpose for purpose in purposes for word in ("prefetch", "prerender", "preview"))
-
-
-def _is_foreign(request: Request) -> bool:
-    """Whether a page of another site sends the request. Pages of sibling subdomains (`same-site`) are no strangers.
-
-    Browsers say so in `Sec-Fetch-Site`, but only over https and to loopback. Elsewhere `Origin` is held against `Host`.
-    """
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site.lower() == "cross-site"
-    origin = request.headers.get("origin")
-    if origin is None:
-        return False
-    scheme, host = _origin(origin)
-    return host != request.headers.get("host", "").lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
-
-
-def _origin(text: str) -> tuple[str, str | None]:
-    """Scheme and host of an `Origin`. The host is `None` for `null` and for what is no origin."""
-    try:
-        parts = urlsplit(text.lower())
-    except ValueError:
-        return "", None
-    return parts.scheme, parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, "")) or None
-
-
-def _last_event_id(request: Request) -> str:
-    """The id of the last event that the viewer saw: from the header, or from the query.
-
-    Browsers send the header as UTF-8 (WHATWG HTML 9.2.4), and Starlette reads headers as Latin-1. Polyfills that cannot
-    set it everywhere put it into the query, in several spellings.
-    """
-    header = request.headers.get("last-event-id", "").encode("latin-1").decode("utf-8", "replace")
-    if header:
-        return header
-    for name, value in request.query_params.multi_items():
-        if name.lower().replace("-", "").replace("_", "") == "lasteventid" and value:
-            return value
-    return ""
 
 
 def _is_only(raised: BaseException, kind: type[BaseException]) -> bool:
