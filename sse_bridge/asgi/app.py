@@ -44,7 +44,8 @@ class SSEBridge:
         rate: a `TokenBucket` that limits the frames a viewer gets, or a function of the request that returns one or
             `None`.
         heartbeat: seconds of silence before a comment is sent. Proxies cut silent connections after 29 to 100 s; MIOSA
-            itself, Mercure and sse-starlette send one every 15 s.
+            itself, Mercure and sse-starlette send one every 15 s. Keep it well below the shortest of these: a cut is a
+            viewer that leaves, and with `grace=0` it ends the exec.
         grace: seconds the exec goes on after the last viewer has left. A viewer that comes back in time has lost
             nothing. `None` lets the exec run to its end. Unless its policy drops, the script pauses meanwhile,
             once it is `high_water` bytes ahead.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sse_bridge.asgi.messages import Inbox
 from sse_bridge.asgi.sockets import Sockets, with_own_addresses
 from tests.support.connections import Connection, connected
 from tests.support.skipping import skip
@@ -232,7 +233,9 @@ def test_a_proxy_does_not_hide_the_connection_from_uvicorns_transport(connection
     """The proxy's `X-Forwarded-For` has replaced the address in the scope; the transport still has the real one."""
     scope = {**connection.scope, "client": ("192.0.2.1", 0)}
     assert not Sockets().cut(scope)
-    assert Sockets().cut(with_own_addresses(scope, Cycle(connection).receive))
+    inbox = Inbox(Cycle(connection).receive, lambda: False)  # what the bridge itself puts around it
+    assert with_own_addresses(scope, inbox) == with_own_addresses(scope, Cycle(connection).receive)
+    assert Sockets().cut(with_own_addresses(scope, inbox))
     assert not connection.is_open()
 
 
