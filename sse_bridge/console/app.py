@@ -51,7 +51,7 @@ _POLICIES: Final[Mapping[str, Policy]] = {
     # A quarter of the default mark. The lines that wait below the mark when the script ends arrive without a gap; a
     # full mark holds thousands of them, which would push the notices out of what the page keeps.
     "drop": Drop(high_water=256 * 1024),
-    # The defaults will do. 200,000 lines are 29 MB, and the page may be given 30 MB a second: 60 events of 512 KiB.
+    # The defaults will do: where the page falls behind, the run waits, and the limit on events is lifted meanwhile.
     "coalesce": Coalesce(),
 }
 #: On loopback every viewer keeps up. At 1,000 events a second, 200,000 lines take over three minutes under `Block`.

@@ -19,11 +19,9 @@ from .policy import Policy
 
 __all__ = ["BATCH", "Delivery", "ViewerStatistics"]
 
-#: Bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back.
+#: The most bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back. A client's
+#: progress shows only when a `send` returns, so each one is small. Merged events are no larger, unless one line is.
 BATCH: Final = 64 * 1024
-#: Bytes that become one event when they are merged: at sixty a second 30 MB, and less than the 1 MiB at which some
-#: clients give up (httpx2's).
-_MERGED_BATCH: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,13 @@ class ViewerStatistics:
     #: Frames it was due, and their bytes. The bytes exclude frames that the log had forgotten before it came.
     frames_in: int
     bytes_in: int
-    #: Handed to `send`.
+    #: Handed to `send`. A frame of several pieces counts with its last one.
     frames_out: int
     bytes_out: int
     #: Given up. A `gap` says so, in dialects that have frames of their own.
     frames_dropped: int
     bytes_dropped: int
-    #: Waiting in the log.
+    #: Waiting in the log, or sent in part.
     frames_pending: int
     bytes_pending: int
     #: Frames among those handed out that share another frame's event.
@@ -70,11 +68,12 @@ class Delivery:
         "_dialect",
         "_first",
         "_ids",
+        "_is_held",
         "_is_plain",
+        "_large",
         "_lifted",
         "_log",
         "_merged",
-        "_merges",
         "_pace",
         "_start",
         "cursor",
@@ -97,7 +96,6 @@ class Delivery:
         self._log = log
         self._dialect = dialect
         self._ids = ids
-        self._merges = policy.merges
         own = [] if policy.max_rate is None else [_bucket(policy.max_rate)]
         buckets = own if rate is None else [*own, rate]
         # While the run waits for the viewer, `max_rate` would slow the script, so its bucket is not asked.
@@ -110,6 +108,8 @@ class Delivery:
         self._first = number
         self._start = self.cursor.offset
         self._merged = 0
+        self._large: _LargeFrame | None = None  # a part of it is out
+        self._is_held = False  # whether the run waited for the viewer at the last look
 
     @property
     def first(self) -> int:
@@ -119,7 +119,17 @@ class Delivery:
     @property
     def finished(self) -> bool:
         """All frames were taken, and the log is closed."""
-        return self.cursor.finished
+        return self.cursor.finished and self._large is None
+
+    @property
+    def is_within_frame(self) -> bool:
+        """Whether the last `take` ended inside a frame. Only the next `take` may follow then."""
+        return self._large is not None
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have not been taken. Policies measure this."""
+        return self.cursor.pending + self._left
 
     @property
     def stall_timeout(self) -> float | None:
@@ -132,12 +142,12 @@ class Delivery:
 
     def holds(self, held: bool) -> bool:
         """Whether the run has to wait for this viewer. `held` says whether it is waiting already."""
-        return self.policy.holds(self.cursor.pending, held)
+        return self.policy.holds(self.pending, held)
 
     @property
     def calm_until(self) -> float:
         """The size of the log up to which a run that is not held stays so. It only grows."""
-        return inf if self.policy.may_lose else self.cursor.offset + self.policy.high_water
+        return inf if self.policy.may_lose else self.cursor.offset - self._left + self.policy.high_water
 
     def hurry(self) -> None:
         """Drops the pace: pending frames may go at once."""
@@ -145,30 +155,46 @@ class Delivery:
         self.is_paced = False
 
     def take(self, now: float) -> bytes:
-        """What goes out next: a notice of frames that were given up, then frames.
+        """What goes out next, `BATCH` bytes at most: a notice of frames that were given up, then frames.
 
-        Empty while the log has no more, or the pace allows none.
+        It ends with a frame, unless that frame alone is larger. Empty while the log has no more, or the pace allows
+        none.
         """
-        cursor = self.cursor
+        if self._large is not None:
+            return self._take_piece(self._large)
         if self._is_plain:
-            return cursor.take(BATCH)
-        most = None if self._pace is None else self._pace.available(now, self._lifted if self._is_behind else 0)
+            frames = self.cursor.take(BATCH)
+            return frames if len(frames) <= BATCH else self._begin(_LargeFrame(b"", frames, len(frames)))
+        return self._take_with_care(now)
+
+    def _take_with_care(self, now: float) -> bytes:
+        """Takes where frames may be missing, merged or kept back."""
+        cursor = self.cursor
+        most = None
+        if self._pace is not None:
+            self._look()
+            most = self._pace.available(now, self._lifted if self._is_held else 0)
         if most == 0:
             return b""
         gap = cursor.gap()
         notice = b"" if gap is None else self._dialect.missed(self._ids, gap.frames, gap.size, gap.last)
-        return notice + (cursor.take(BATCH) if most is None and not self._merges else self._take_some(most))
+        before, room = cursor.offset, BATCH - len(notice)
+        is_whole = most is None and not self.policy.merges
+        frames = cursor.take(room) if is_whole else self._take_some(room, most)
+        if len(frames) <= room:
+            return notice + frames
+        return self._begin(_LargeFrame(notice, frames, cursor.offset - before))
 
-    @property
-    def _is_behind(self) -> bool:
-        return self.cursor.pending > self.policy.high_water
+    def _look(self) -> None:
+        """Looks whether the run waits for the viewer."""
+        self._is_held = self.holds(self._is_held)
 
-    def _take_some(self, most: int | None) -> bytes:
+    def _take_some(self, room: int, most: int | None) -> bytes:
         cursor = self.cursor
-        pending = cursor.peek(_MERGED_BATCH if self._merges else BATCH)
+        pending = cursor.peek(room)
         if not pending:
             return b""
-        if self._merges:
+        if self.policy.merges:
             taken = self._dialect.merge(self._ids, pending, cursor.next, most)
         else:
             taken = first_frames(pending, most)
@@ -176,7 +202,23 @@ class Delivery:
         self._merged += taken.frames - taken.events
         if self._pace is not None:
             self._pace.spend(taken.events)
-        return taken.data
+            self._look()
+        # Viewers that get the same large frame share the log's copy of it.
+        return pending if taken.size > BATCH and taken.data == pending else taken.data
+
+    def _begin(self, frame: _LargeFrame) -> bytes:
+        self._large = frame
+        return self._take_piece(frame)
+
+    def _take_piece(self, frame: _LargeFrame) -> bytes:
+        piece = frame.take()
+        if not frame.left:
+            self._large = None
+        return piece
+
+    @property
+    def _left(self) -> int:
+        return 0 if self._large is None else self._large.left
 
     def ready_at(self, now: float) -> float:
         """When to ask `take` again after it was empty: infinity if only the log decides."""
@@ -188,17 +230,45 @@ class Delivery:
         """The count so far."""
         cursor, log = self.cursor, self._log
         cursor.settle()
+        partly, partly_bytes = (0, 0) if self._large is None else (1, self._large.size)
         return ViewerStatistics(
             frames_in=log.next - self._first,
             bytes_in=log.size - self._start,
-            frames_out=cursor.next - self._first - cursor.dropped,
-            bytes_out=cursor.offset - self._start - cursor.dropped_bytes,
+            frames_out=cursor.next - self._first - cursor.dropped - partly,
+            bytes_out=cursor.offset - self._start - cursor.dropped_bytes - partly_bytes,
             frames_dropped=cursor.dropped,
             bytes_dropped=cursor.dropped_bytes,
-            frames_pending=log.next - cursor.next,
-            bytes_pending=cursor.pending,
+            frames_pending=log.next - cursor.next + partly,
+            bytes_pending=cursor.pending + partly_bytes,
             frames_merged=self._merged,
         )
+
+
+class _LargeFrame:
+    """A frame that goes out in pieces. The cursor has passed it, so that the log may give up what comes next.
+
+    Args:
+        notice: goes out before it.
+        frame: its bytes, which viewers may share.
+        size: its bytes in the log. Merging may leave fewer of them.
+    """
+
+    __slots__ = ("_frame", "_notice", "left", "size")
+
+    def __init__(self, notice: bytes, frame: bytes, size: int) -> None:
+        self._notice = notice
+        self._frame = frame
+        self.size = size
+        #: Bytes of it that have not been taken.
+        self.left = len(frame)
+
+    def take(self) -> bytes:
+        """The next piece."""
+        start = len(self._frame) - self.left
+        piece = self._frame[start : start + BATCH - len(self._notice)]
+        self.left -= len(piece)
+        notice, self._notice = self._notice, b""
+        return notice + piece
 
 
 def _bucket(max_rate: float) -> TokenBucket:

@@ -7,10 +7,14 @@ wait for the log to grow or shrink do so elsewhere.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["Cursor", "Gap", "RunLog"]
+__all__ = ["LARGEST_BATCH", "Cursor", "Gap", "RunLog"]
 
+#: Bytes. Larger appends are cut at frame ends, so that a reader that takes one batch, or gives one up, handles little
+#: at a time. One frame may be larger. A notice of missing frames still fits into the 64 KiB that one `send` takes.
+LARGEST_BATCH: Final = 63 * 1024
 #: Bytes from which on a batch is kept as it came.
 _BATCH_SIZE: Final = 4096
 #: Smaller appends are joined, this many at a time. An upstream that sends one frame a chunk would otherwise cost 170
@@ -19,6 +23,7 @@ _APPENDS_PER_BATCH: Final = 32
 #: Forgotten batches may stand at the head of the lists until there are more than this. Cutting the lists rarely keeps
 #: the cost of forgetting a batch constant.
 _FORGOTTEN_BATCHES: Final = 1024
+_BLANK_LINE: Final = b"\n\n"
 
 
 class Gap(NamedTuple):
@@ -34,8 +39,9 @@ class Gap(NamedTuple):
 class RunLog:
     """The frames of one run: those that a cursor still needs, and some that all cursors have passed.
 
-    Frames are numbered consecutively from 1. Memory is bounded by `replay` plus the backlog of the slowest cursor. A
-    cursor with a mark limits its own backlog; for a cursor without one, the policy must (see `Cursor.pending`).
+    Frames are numbered consecutively from 1. Memory is bounded by `replay` plus the backlog of the slowest cursor, and
+    by a batch. A cursor with a mark limits its own backlog; for a cursor without one, the policy must (see
+    `Cursor.pending`).
 
     Args:
         replay: bytes to keep after every cursor has passed them, for viewers that come late or come back.
@@ -47,6 +53,7 @@ class RunLog:
     __slots__ = (
         "_cursors",
         "_ends",
+        "_first",
         "_forget_at",
         "_frames",
         "_head",
@@ -56,7 +63,6 @@ class RunLog:
         "_start",
         "_tail",
         "closed",
-        "first",
         "next",
         "replay",
         "size",
@@ -68,18 +74,19 @@ class RunLog:
         self.replay = replay
         #: The number of the next frame to be appended.
         self.next = 1
-        #: The number of the oldest frame in memory, or `next` if the log holds none.
-        self.first = 1
         #: Bytes appended since the run began.
         self.size = 0
         #: Whether the run has ended: the log takes no further frame.
         self.closed = False
         # Three parallel lists, one entry a batch, valid from `_head` on: the frames, the offset in the run at which
-        # they end, and the number of the frame after them.
+        # they end, and the number of the frame after them. Where an append was cut, that number is unknown until it is
+        # asked for, because counting frames costs a tenth of everything else: it is stored as minus the number after
+        # the whole append.
         self._frames: list[bytes] = []
         self._ends: list[int] = []
         self._nexts: list[int] = []
         self._head = 0
+        self._first = 1  # number of the oldest frame in memory, unless it is unknown as above
         self._start = 0  # offset of the oldest byte in memory
         self._forget_at = 0  # the `size` from which on there may be a batch to forget
         self._tail: list[bytes] = []  # recent small appends, joined into a batch before anything reads the lists
@@ -91,6 +98,13 @@ class RunLog:
     def kept(self) -> int:
         """Bytes held in memory."""
         return self.size - self._start
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest frame in memory, or `next` if the log holds none."""
+        if self._first < 0:
+            self._first = self._number_at(self._start)
+        return self._first
 
     def append(self, frames: bytes, next_number: int) -> None:
         """Adds whole frames. The first gets the number `next`; `next_number` follows the last.
@@ -120,10 +134,22 @@ class RunLog:
         if len(self._frames) > self._head and len(self._frames[-1]) + len(frames) < _BATCH_SIZE:
             self._frames[-1] += frames
             self._ends[-1], self._nexts[-1] = self.size, self.next
-        else:
+        elif len(frames) <= LARGEST_BATCH:
             self._frames.append(frames)
             self._ends.append(self.size)
             self._nexts.append(self.next)
+        else:
+            self._put_away_in_pieces(frames)
+
+    def _put_away_in_pieces(self, frames: bytes) -> None:
+        end = self.size - len(frames)
+        for piece in _pieces(frames):
+            end += len(piece)
+            self._frames.append(piece)
+            self._ends.append(end)
+            self._nexts.append(-self.next)
+        self._nexts[-1] = self.next
+        self._newest, self._newest_at = b"", -1  # too much to be taken at once, and the batches are copies
 
     def close(self) -> None:
         """Ends the log. Cursors can still take the frames that are pending; then they are `finished`."""
@@ -155,17 +181,36 @@ class RunLog:
     def _offset(self, number: int) -> int:
         """The offset in the run of a frame in memory, or of the next frame to be appended."""
         self._put_away()
-        index = bisect_right(self._nexts, number, self._head)
+        index = bisect_right(self._nexts, number, self._head, key=abs)
         if index == len(self._nexts):
             return self.size
+        while self._number_after(index) <= number:
+            index += 1
         frames, offset = self._frames[index], 0
         first = self._nexts[index - 1] if index > self._head else self.first
         for _ in range(number - first):
-            offset = frames.index(b"\n\n", offset) + 2
+            offset = frames.index(_BLANK_LINE, offset) + 2
         return self._ends[index] - len(frames) + offset
 
+    def _number_at(self, offset: int) -> int:
+        """The number of the frame at an offset at which a batch in memory begins."""
+        index = bisect_right(self._ends, offset, self._head)
+        return self._number_after(index) - self._frames[index].count(_BLANK_LINE)
+
+    def _number_after(self, index: int) -> int:
+        """The number of the frame after a batch. Where it is unknown, the frames of the append are counted, once."""
+        nexts = self._nexts
+        if nexts[index] < 0:
+            last = index
+            while nexts[last] < 0:
+                last += 1
+            while last > self._head and nexts[last - 1] < 0:
+                nexts[last - 1] = nexts[last] - self._frames[last].count(_BLANK_LINE)
+                last -= 1
+        return nexts[index]
+
     def _read(self, offset: int, limit: int) -> tuple[list[bytes], int, int]:
-        """Batches from `offset` on, the offset at which they end, and the number of the frame after them.
+        """Batches from `offset` on, the offset at which they end, and what `_nexts` says of the frame after them.
 
         As many batches as fit into `limit` bytes, and at least one.
         """
@@ -189,14 +234,18 @@ class RunLog:
         before = min(bisect_left(self._ends, floor, self._head), len(self._ends) - 2)
         if before < self._head or floor <= self._start:
             return self._start, self.first
-        return self._ends[before], self._nexts[before]
+        return self._ends[before], self._number_after(before)
 
     def _forget(self) -> None:
         """Drops frames that every cursor has passed or given up, apart from the last `replay` bytes of them."""
         self._put_away()
         passed = min([cursor.needed for cursor in self._cursors], default=self.size)
+        if self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
+            for cursor in self._cursors:
+                if cursor.offset < passed:
+                    cursor.know_number()
         while self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
-            self._start, self.first = self._ends[self._head], self._nexts[self._head]
+            self._start, self._first = self._ends[self._head], self._nexts[self._head]
             self._frames[self._head] = b""
             self._head += 1
         self._forget_at = self._ends[self._head] + self.replay if self._head < len(self._ends) else 0
@@ -207,8 +256,23 @@ class RunLog:
 
     def _detach(self, cursor: Cursor) -> None:
         if cursor in self._cursors:
+            cursor.know_number()
             self._cursors.remove(cursor)
             self._forget()
+
+
+def _pieces(frames: bytes) -> Iterator[bytes]:
+    """Cuts frames at frame ends into pieces of at most `LARGEST_BATCH`. A larger frame is a piece of its own."""
+    start = 0
+    while len(frames) - start > LARGEST_BATCH:
+        end = frames.rfind(_BLANK_LINE, start, start + LARGEST_BATCH)
+        if end < 0:
+            end = frames.find(_BLANK_LINE, start + LARGEST_BATCH - 1, -2)
+        if end < 0:
+            break
+        yield frames[start : end + 2]
+        start = end + 2
+    yield frames[start:]
 
 
 class Cursor:
@@ -219,16 +283,15 @@ class Cursor:
         "_gap",
         "_log",
         "_mark",
+        "_next",
         "dropped",
         "dropped_bytes",
-        "next",
         "offset",
     )
 
     def __init__(self, log: RunLog, number: int, offset: int, missed: int, mark: int | None) -> None:
         self._log = log
-        #: The number of the next frame to take.
-        self.next = number
+        self._next = number  # unknown if negative, see `RunLog`
         #: The offset of that frame in the run, in bytes.
         self.offset = offset
         #: Frames that the reader missed: forgotten before the cursor was attached, or given up since.
@@ -239,6 +302,17 @@ class Cursor:
         # Bytes it may be behind at present: the mark, or the backlog it began with.
         self._allowed = 0 if mark is None else max(mark, min(self.pending, log.replay))
         self._gap: Gap | None = Gap(missed, None, number - 1) if missed else None
+
+    @property
+    def next(self) -> int:
+        """The number of the next frame to take."""
+        self.know_number()
+        return self._next
+
+    def know_number(self) -> None:
+        """Works `next` out, as long as the log has what that takes."""
+        if self._next < 0:
+            self._next = self._log._number_at(self.offset)
 
     @property
     def pending(self) -> int:
@@ -268,7 +342,7 @@ class Cursor:
         self.dropped_bytes += size
         told = self._gap or Gap(0, 0, 0)
         self._gap = Gap(told.frames + frames, None if told.size is None else told.size + size, number - 1)
-        self.offset, self.next = offset, number
+        self.offset, self._next = offset, number
 
     def gap(self) -> Gap | None:
         """What the reader missed since the last call. Tell it before the frames that are taken next."""
@@ -286,25 +360,26 @@ class Cursor:
 
     def advance(self, frames: int, size: int) -> None:
         """Takes the next `frames` frames, which have `size` bytes in all."""
-        self.next += frames
+        self._next = self.next + frames
         self.offset += size
         self._forget_backlog()
 
     def take(self, limit: int) -> bytes:
         """Takes the next frames and returns them joined; empty if none is pending.
 
-        As many batches as fit into `limit` bytes, and at least one, even if that is larger.
+        As many batches as fit into `limit` bytes, and at least one, even if that is larger. A batch above
+        `LARGEST_BATCH` is a single frame.
         """
         log = self._log
         if self.offset == log.size:
             return b""
         if self.offset == log._newest_at:
-            self.offset, self.next = log.size, log.next
+            self.offset, self._next = log.size, log.next
             if self._allowed != self._mark:
                 self._forget_backlog()
             return log._newest
         self.settle()
-        batch, self.offset, self.next = log._read(self.offset, limit)
+        batch, self.offset, self._next = log._read(self.offset, limit)
         self._forget_backlog()
         return batch[0] if len(batch) == 1 else b"".join(batch)
 

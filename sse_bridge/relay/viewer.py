@@ -36,7 +36,8 @@ class Gone(Enum):
 
     #: Its client closed the connection.
     DISCONNECTED = auto()
-    #: It took nothing for longer than `send_timeout`, or than its policy's `stall_timeout`.
+    #: One `send` hung for longer than `send_timeout`, or it held the run up without taking anything for longer than its
+    #: policy's `stall_timeout`.
     STALLED = auto()
     #: The server stopped before it had taken everything.
     STOPPED = auto()
@@ -133,7 +134,7 @@ class Viewer:
         delivery, now = self.delivery, self._now
         while True:
             time = now() if delivery.is_paced else 0.0
-            if self._is_expired:
+            if self._is_expired and not delivery.is_within_frame:
                 await self._finish(send_body)
                 return
             if frames := delivery.take(time):
@@ -191,7 +192,7 @@ class Viewer:
         """Lets a heartbeat go after the interval without a `send`, and ends a viewer whose `send` hangs.
 
         See `Clocked.tick`. At most one heartbeat is ever due, and it goes between frames: a viewer whose `send` hangs
-        gets none.
+        gets none. A viewer whose time is up leaves between frames, too.
         """
         heartbeat, send_timeout = self._options.heartbeat, self._options.send_timeout
         if self._sending_since is not None:

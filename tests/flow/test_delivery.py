@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import dataclass
 from math import inf
 from typing import cast
@@ -66,6 +67,13 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
     def print(self, count: int, size: int, kind: str) -> None:
         self.source.print(*[f"{len(self.source.said) + index}".ljust(size, ".") for index in range(count)], kind=kind)
 
+    @precondition(
+        lambda self: not self.source.log.closed and not any(page.delivery.holds(False) for page in self.pages)
+    )
+    @rule(sizes=st.lists(st.sampled_from([10, 30_000, 70_000]), min_size=1, max_size=3))
+    def print_a_lot(self, sizes: list[int]) -> None:
+        self.source.print(*[f"{len(self.source.said) + index}".ljust(size, ".") for index, size in enumerate(sizes)])
+
     @precondition(lambda self: not self.source.log.closed)
     @rule()
     def end(self) -> None:
@@ -91,6 +99,7 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
             assert counted.frames_out == page.place - page.delivery.first - page.dropped
             assert counted.frames_dropped >= page.dropped
             assert counted.frames_merged == counted.frames_out - len(page.events)
+            assert counted.bytes_pending >= len(page.unfinished)
 
     @invariant()
     def only_what_was_gone_before_is_lost_unless_a_policy_drops(self) -> None:
@@ -174,18 +183,17 @@ def test_a_wait_for_the_pace_is_no_stall(policy: Policy, rate: TokenBucket, time
 
 
 def test_coalesce_takes_what_it_was_waited_for() -> None:
-    """Two takes of merged lines end the wait that began beyond the mark, and every line has come."""
+    """Merged lines go out at once, whatever `max_rate` says, until the run waits no longer. Every line comes."""
     source = Source()
     page = Page(source, source.view(Coalesce(high_water=2**20)))
     while not page.delivery.holds(False):
         source.print(*["x" * 5000] * 10)
-    page.read(0.0)
-    assert page.delivery.holds(True)
-    assert page.delivery.take(0.01) == b""
-    page.read(page.delivery.ready_at(0.01))
+    while page.delivery.holds(True):
+        assert page.read(0.0)
 
-    assert not page.delivery.holds(True)
-    assert len(page.events) == 2
+    assert page.delivery.cursor.pending > 2**17
+    assert page.delivery.take(0.01) == b""
+    assert page.read(page.delivery.ready_at(0.01))
     assert page.dropped == 0
 
 
@@ -206,7 +214,7 @@ def test_up_to_a_size_of_the_log_it_is_certain_that_a_viewer_does_not_hold_the_r
 
 @dataclass(frozen=True)
 class Stepwise:
-    """A policy that the library lacks: the run goes on only once the viewer has every frame."""
+    """A policy that the library lacks: a run that waits goes on only once the viewer has every frame."""
 
     high_water: int = 1000
     may_lose: bool = False
@@ -215,14 +223,14 @@ class Stepwise:
     stall_timeout: float | None = 5.0
 
     def holds(self, pending: int, held: bool) -> bool:
-        return pending > 0
+        return pending > (0 if held else self.high_water)
 
 
 def test_a_delivery_asks_its_policy() -> None:
     """A policy that is new to it is asked the same questions as the others."""
     source = Source()
     delivery = source.view(cast("Policy", Stepwise()))
-    assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(False)) == (5.5, True, False)
+    assert (delivery.stall_timeout, delivery.is_paced, delivery.holds(True)) == (5.5, True, False)
     assert delivery.calm_until == 1000
     source.print("a", "b")
     source.print("x" * 10_000)
@@ -387,3 +395,139 @@ def test_a_hurried_viewer_gets_everything_at_once() -> None:
 
     assert not delivery.is_paced
     assert delivery.take(0.0).count(b"\n\n") == 2
+
+
+# -- frames and bursts of any size ---------------------------------------------------------------------------------
+
+EVERY_POLICY: list[Policy] = [
+    Block(high_water=64 * 1024),
+    Drop(high_water=64 * 1024),
+    Coalesce(high_water=64 * 1024, max_rate=None),
+    Coalesce(high_water=64 * 1024, max_rate=None, beyond="drop"),
+]
+
+
+@pytest.mark.parametrize("policy", EVERY_POLICY, ids=repr)
+@pytest.mark.parametrize(
+    "lines",
+    [["x" * 10**6], ["a", "x" * 200_000, "b"], ["x" * 70_000] * 3, ['"\t' * 50_000], ["x" * (BATCH - 60)] * 2],
+    ids=["a mebibyte", "among small ones", "in a row", "escapes", "just within"],
+)
+def test_a_frame_larger_than_a_send_goes_out_in_pieces(policy: Policy, lines: list[str]) -> None:
+    """Whatever is taken may be sent in one piece, and nothing comes between two pieces of a frame.
+
+    While a frame is out in part, the rest of it is pending and counts as unsent, in frames and in bytes.
+    """
+    source = Source()
+    page = Page(source, source.view(policy))
+    source.print(*lines)
+    while page.delivery.pending:
+        pending = page.delivery.pending
+        assert page.read(0.0)
+        assert page.delivery.pending < pending
+        counted = page.delivery.statistics()
+        assert counted.frames_pending == source.log.next - page.place
+        assert (counted.bytes_pending == 0) == (counted.frames_pending == 0)
+        assert not (page.delivery.finished and page.delivery.is_within_frame)
+    assert page.place == source.log.next
+
+
+def test_the_last_frame_may_be_large() -> None:
+    """The viewer is finished with its last piece."""
+    source = Source()
+    delivery = source.view(Block())
+    source.print("x" * 100_000)
+    source.log.close()
+    assert delivery.take(0.0)
+    assert not delivery.finished
+    assert delivery.take(0.0).endswith(b"\n\n")
+    assert delivery.finished
+
+
+def test_the_unsent_rest_of_a_large_frame_holds_the_run() -> None:
+    """The mark measures bytes that `send` has yet to get, and they hold the run until a quarter of the mark."""
+    source = Source()
+    delivery = source.view(Block(high_water=3 * BATCH))
+    source.print("x" * (6 * BATCH))
+    holds = []
+    while delivery.take(0.0):
+        holds.append(delivery.holds(True))
+        assert source.log.size > delivery.calm_until or not delivery.holds(False)
+
+    assert holds == [True] * 5 + [False] * 2
+
+
+def test_a_gap_waits_for_the_end_of_a_frame_that_is_out_in_part() -> None:
+    """The viewer loses what comes after the frame, and is told after it."""
+    source = Source()
+    page = Page(source, source.view(Drop(high_water=1)))
+    source.print("x" * 200_000)
+    page.read(0.0)
+    for number in range(50):
+        source.print(f"{number}".ljust(5000))
+    assert source.log.kept < 100_000
+    while page.read(0.0):
+        pass
+
+    assert (page.place, page.dropped, len(page.events)) == (52, 49, 2)
+
+
+def test_a_pace_counts_a_large_frame_once() -> None:
+    """The pieces of a frame follow each other at once."""
+    source = Source()
+    page = Page(source, source.view(Block(), TokenBucket(1, burst=1)))
+    source.print("x" * 200_000, "y")
+    while page.read(0.0):
+        pass
+    assert page.events == [0.0]
+    assert page.delivery.ready_at(0.0) == 1.0
+
+
+@pytest.mark.parametrize("policy", [Coalesce(max_rate=None), Coalesce(10**9, 1.0, "drop")], ids=repr)
+@pytest.mark.parametrize("size", [0, 10, 1000, 40_000, 63_000])
+def test_a_merged_event_is_no_larger_than_a_send(policy: Policy, size: int) -> None:
+    """However much is pending: clients have limits of their own, and a page is busy with each event."""
+    source = Source()
+    delivery = source.view(policy)
+    for _ in range(20):
+        source.print(*["x" * size] * max(1, 100_000 // (size + 60)))
+    now, taken = 0.0, []
+    while delivery.pending:
+        taken.append(delivery.take(now))
+        now += 1.0
+
+    assert max(map(len, taken)) <= BATCH
+    assert all(frames.count(b"\n\n") == 1 for frames in taken)
+    assert size > 10_000 or len(taken) < delivery.statistics().frames_out / 10
+
+
+#: What one chunk of the upstream becomes, as lines: far more than any mark.
+BURSTS = {
+    "one event with many newlines": ["x\n" * 50_000],
+    "many short lines": ["x"] * 50_000,
+    "long lines": ["x" * 50_000] * 80,
+    "large frames": ["x" * 500_000] * 8,
+}
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("lines", BURSTS.values(), ids=BURSTS)
+@pytest.mark.parametrize("policy", EVERY_POLICY, ids=repr)
+def test_stalled_viewers_of_a_burst_share_what_is_kept(policy: Policy, lines: list[str]) -> None:
+    """Twenty viewers that take once cost one `send` each, and the log whatever the policy lets it keep.
+
+    What one upstream chunk becomes has no bound, so no viewer may be handed all of it.
+    """
+    source = Source()
+    source.print("first")
+    deliveries = [source.view(policy, number=2) for _ in range(20)]
+    before = tracemalloc.get_traced_memory()[0]
+    source.print_unseen(*lines)
+    size = source.log.size
+    handed_out = [delivery.take(0.0) for delivery in deliveries]
+    source.print_unseen("x" * 5000)  # the log forgets when it grows
+
+    assert max(map(len, handed_out)) <= BATCH
+    assert size > 3_000_000
+    kept = 1_000_000 if policy.may_lose else size
+    assert tracemalloc.get_traced_memory()[0] - before < kept + len(deliveries) * BATCH + 1_000_000

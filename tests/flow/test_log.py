@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from sse_bridge.flow.log import Cursor, Gap, RunLog
+from sse_bridge.flow.log import LARGEST_BATCH, Cursor, Gap, RunLog
 from tests.support.numbered import equal, frame
 
 
@@ -24,20 +24,23 @@ class LogAgainstModel(RuleBasedStateMachine):
         self.places: dict[Cursor, int] = {}  # the index of each cursor's next frame
         self.small = 0  # bytes of appends since the last large one: they may form a batch together with the next
         self.largest_batch = 0
+        self.is_curious = True  # whether numbers are asked for after every step, or only at the end
 
     cursors = Bundle("cursors")
 
-    @initialize(replay=st.sampled_from([0, 50, 5000, 10**6]))
-    def begin(self, replay: int) -> None:
+    @initialize(replay=st.sampled_from([0, 50, 5000, 10**6]), is_curious=st.booleans())
+    def begin(self, replay: int, is_curious: bool) -> None:
         self.log = RunLog(replay)
+        self.is_curious = is_curious
 
     @precondition(lambda self: not self.log.closed)
-    @rule(count=st.integers(1, 5), size=st.sampled_from([1, 10, 30, 900, 5000]))
+    @rule(count=st.integers(1, 5), size=st.sampled_from([1, 10, 30, 900, 5000, 30_000, 70_000]))
     def append(self, count: int, size: int) -> None:
         added = [frame(len(self.frames) + index + 1, size) for index in range(count)]
         batch = b"".join(added)
-        self.largest_batch = max(self.largest_batch, self.small + len(batch))
-        self.small = 0 if len(batch) > 4096 else self.small + len(batch)
+        cut = max(LARGEST_BATCH, len(added[0]))
+        self.largest_batch = max(self.largest_batch, min(self.small + len(batch), cut))
+        self.small = min(len(batch), 4096) if len(batch) > 4096 else self.small + len(batch)
         self.frames += added
         self.log.append(batch, len(self.frames) + 1)
         self.check_that_passed_frames_are_forgotten()
@@ -52,15 +55,16 @@ class LogAgainstModel(RuleBasedStateMachine):
         self.places[cursor] = cursor.next - 1
         return cursor
 
-    @rule(cursor=cursors, limit=st.sampled_from([0, 1, 100, 5000, 10**6]))
+    @rule(cursor=cursors, limit=st.sampled_from([0, 1, 100, 5000, 70_000, 10**9]))
     def take(self, cursor: Cursor, limit: int) -> None:
         place = self.places[cursor]
         taken = cursor.take(limit)
-        count = cursor.next - 1 - place
+        count = taken.count(b"\n\n")
 
         assert taken == b"".join(self.frames[place : place + count])
         assert (count > 0) == (place < len(self.frames))
-        assert limit < 10**6 or cursor.pending == 0
+        assert limit < 10**9 or cursor.pending == 0
+        assert len(taken) <= max(limit, LARGEST_BATCH) or count == 1
         self.places[cursor] += count
 
     @rule(cursor=consumes(cursors), again=st.booleans())
@@ -79,10 +83,10 @@ class LogAgainstModel(RuleBasedStateMachine):
     def what_is_said_is_true(self) -> None:
         assert self.log.next == len(self.frames) + 1
         assert self.log.size == sum(map(len, self.frames))
-        assert self.log.kept == sum(map(len, self.frames[self.log.first - 1 :]))
+        if self.is_curious:
+            self.check_numbers()
         for cursor, place in self.places.items():
             pending = sum(map(len, self.frames[place:]))
-            assert cursor.next == place + 1
             assert cursor.pending == pending
             assert cursor.finished == (self.log.closed and not pending)
 
@@ -93,24 +97,24 @@ class LogAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def what_a_cursor_needs_is_kept(self) -> None:
-        assert self.log.first <= self.slowest + 1
+        assert self.log.kept >= sum(map(len, self.frames[self.slowest :]))
+
+    def teardown(self) -> None:
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        assert self.log.kept == sum(map(len, self.frames[self.log.first - 1 :]))
+        for cursor, place in self.places.items():
+            assert cursor.next == place + 1
 
     def check_that_passed_frames_are_forgotten(self) -> None:
         """The log forgets when it grows and when a cursor leaves, in whole batches."""
-        passed = sum(map(len, self.frames[self.log.first - 1 : self.slowest]))
-        assert passed <= self.log.replay + self.largest_batch
+        needed = sum(map(len, self.frames[self.slowest :]))
+        assert self.log.kept - needed <= self.log.replay + self.largest_batch
 
 
 TestLogAgainstModel = LogAgainstModel.TestCase
 TestLogAgainstModel.settings = settings(max_examples=150, stateful_step_count=40)
-
-
-@pytest.fixture
-def traced() -> Iterator[None]:
-    """Memory that the test allocates is counted by `tracemalloc.get_traced_memory`."""
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
 
 
 @pytest.mark.usefixtures("traced")
@@ -269,3 +273,101 @@ def test_a_single_batch_is_handed_on_without_a_copy() -> None:
     log.append(frames, 3)
 
     assert cursor.take(1000) is frames
+
+
+# -- appends of any size -------------------------------------------------------------------------------------------
+
+#: Sizes of the frames of one append. What one upstream event becomes has no bound: half a million newlines in a frame
+#: are half a million frames.
+LARGE_APPENDS = {
+    "many small frames": [50] * 10_000,
+    "a large frame alone": [10**6],
+    "a large frame among small ones": [50] * 100 + [300_000] + [50] * 100,
+    "large frames in a row": [70_000] * 5,
+    "the last is large": [50] * 2000 + [200_000],
+    "just within a batch": [LARGEST_BATCH - 7] * 3,
+    "just beyond a batch": [LARGEST_BATCH - 6] * 3,
+}
+
+
+def append(log: RunLog, sizes: list[int]) -> list[bytes]:
+    first = log.next
+    frames = [frame(first + index, size) for index, size in enumerate(sizes)]
+    log.append(b"".join(frames), first + len(frames))
+    return frames
+
+
+@pytest.mark.parametrize("sizes", LARGE_APPENDS.values(), ids=LARGE_APPENDS)
+def test_an_append_of_any_size_is_read_in_batches_that_end_with_frames(sizes: list[int]) -> None:
+    """A reader gets at most a batch, or a single frame that is larger. It knows its number wherever it stops."""
+    log = RunLog()
+    cursor, asked = log.attach(), log.attach()
+    frames = append(log, sizes)
+    taken: list[bytes] = []
+    while batch := cursor.take(LARGEST_BATCH):
+        assert asked.take(LARGEST_BATCH) == batch
+        assert batch.endswith(b"\n\n")
+        assert len(batch) <= LARGEST_BATCH or batch.count(b"\n\n") == 1
+        taken.append(batch)
+        assert asked.next == 1 + sum(part.count(b"\n\n") for part in taken)
+
+    assert b"".join(taken) == b"".join(frames)
+    assert cursor.next == log.next
+
+
+@pytest.mark.parametrize("sizes", LARGE_APPENDS.values(), ids=LARGE_APPENDS)
+def test_a_reader_can_begin_at_every_frame_of_a_large_append(sizes: list[int]) -> None:
+    """Also once the front of the append is forgotten, and with small appends before and behind it."""
+    log = RunLog()
+    reader = log.attach()
+    frames = b"".join(b"".join(append(log, part)) for part in ([20], sizes, [20], [5000]))
+    while reader.pending:
+        last = log.next - 1
+        for number in {log.first, min(log.first + 1, last), (log.first + last) // 2, last}:
+            late = log.attach(number)
+            assert late.next == number
+            assert late.peek(1).startswith(b"%d:" % number)
+            assert frames.endswith(late.take(10**9))
+            late.close()
+        reader.take(1)
+        log.attach(log.next).close()  # the log forgets when a reader leaves
+
+
+@pytest.mark.parametrize("number", [1, 2, 1500, 2999, 3000, 3001, 3002])
+def test_a_reader_can_begin_in_an_append_whose_frames_are_not_counted_yet(number: int) -> None:
+    """Wherever the append was cut."""
+    log = RunLog(replay=10**6)
+    frames = append(log, [50] * 3000) + append(log, [50])
+
+    assert log.attach(number).take(10**6) == b"".join(frames[number - 1 :])
+
+
+@pytest.mark.parametrize("mark", [1, 64 * 1024])
+@pytest.mark.parametrize("sizes", LARGE_APPENDS.values(), ids=LARGE_APPENDS)
+def test_a_mark_holds_within_a_large_append(mark: int, sizes: list[int]) -> None:
+    """The log forgets the front of the append. The reader loses whole frames, and their count is exact."""
+    log = RunLog()
+    cursor = log.attach(1, mark)
+    frames = append(log, [50] * 3000)
+    begun = cursor.gap()
+    taken = (begun.frames if begun else 0) + cursor.take(1).count(b"\n\n")  # within an append that is then forgotten
+    frames += append(log, sizes) + append(log, [50])
+
+    assert log.kept <= mark + 2 * max(LARGEST_BATCH, *map(len, frames))
+    gap = cursor.gap()
+    assert gap is not None
+    lost = frames[taken : taken + gap.frames]
+    assert gap == Gap(len(lost), sum(map(len, lost)), taken + len(lost))
+    assert cursor.take(10**9) == b"".join(frames[taken + len(lost) :])
+
+
+def test_a_reader_that_has_left_still_knows_its_number() -> None:
+    """What it stood in is forgotten by then."""
+    log = RunLog()
+    cursor = log.attach()
+    append(log, [50] * 3000)
+    taken = cursor.take(1).count(b"\n\n")
+    cursor.close()
+
+    assert log.kept == 0
+    assert cursor.next == taken + 1

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from sse_bridge.wire.frames import FrameSplitter
 from tests.support.asgi import is_start
 from tests.support.bridge_process import BridgeProcess, bridge_process
 from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.upstreams import Connection, serve_raw
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
@@ -30,13 +31,13 @@ MAX_GROWTH = (1 + 8 + 32) * MIB
 class RawViewer:
     """A client that reads only on demand."""
 
-    def __init__(self, port: int, *, policy: str = "") -> None:
+    def __init__(self, port: int, *, policy: str = "", path: str = "/run-sse") -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         self.socket.connect(("127.0.0.1", port))
         self.socket.settimeout(30)
         query = f"?policy={policy}" if policy else ""
-        self.socket.sendall(f"GET /run-sse{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        self.socket.sendall(f"GET {path}{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
     def __enter__(self) -> Self:
         return self
@@ -61,8 +62,7 @@ class RawViewer:
 
 WAITING = {
     "block": ("Block", {"stall_timeout": None}),
-    # At 60 events a second, 512 KiB each, the output would take a quarter of a minute.
-    "coalesce": ("Coalesce", {"stall_timeout": None, "max_rate": None}),
+    "coalesce": ("Coalesce", {"stall_timeout": None}),
 }
 DROPPING = {"drop": ("Drop", {}), "coalesce-drop": ("Coalesce", {"beyond": "drop"})}
 POLICIES = {**WAITING, **DROPPING}
@@ -184,6 +184,44 @@ def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         thread.join(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [("Drop", {"high_water": 65536}), ("Coalesce", {"beyond": "drop"})], ids=str)
+def test_stalled_viewers_of_one_burst_hold_no_copies_of_it(policy: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
+    """One upstream event with 300,000 newlines becomes 20 MB of frames, which twenty viewers are due."""
+    gate, done = threading.Event(), threading.Event()
+
+    def answer(upstream: Connection) -> None:
+        upstream.stream()
+        upstream.chunk(b'event: stdout\ndata: {"line":"first"}\n\n')
+        gate.wait(30)
+        upstream.chunk(b'event: stdout\ndata: {"line":"%b"}\n\n' % (b"x\\n" * 300_000))
+        upstream.chunk(b'event: stdout\ndata: {"line":"last"}\n\n')
+        done.wait(30)
+
+    with (
+        serve_raw(answer) as upstream,
+        bridge_process(
+            tmp_path,
+            follow=upstream.url,
+            send_buffer=65536,
+            policies={"stalled": policy, "reads": ("Drop", {})},
+            options={"dialect": "typed", "send_timeout": None},
+        ) as bridge,
+        ExitStack() as viewers,
+    ):
+        first = next(viewers.enter_context(RawViewer(bridge.port)).events())
+        path = f"/run-sse/{str(first.id).partition('.')[0]}"
+        for _ in range(19):
+            next(viewers.enter_context(RawViewer(bridge.port, path=path)).events())
+        reader = viewers.enter_context(RawViewer(bridge.port, policy="reads", path=path)).events()
+        next(reader)
+        before = bridge.memory
+        gate.set()
+        assert any('"line":"last"' in (event.data or "") for event in reader)
+        assert bridge.memory - before < MAX_GROWTH
+        done.set()
 
 
 @pytest.mark.slow

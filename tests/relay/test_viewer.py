@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -12,7 +14,7 @@ from anyio import wait_all_tasks_blocked
 from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
-from sse_bridge.flow.policy import Block
+from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay import viewer as viewer_module
 from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.options import ViewerOptions
@@ -47,12 +49,16 @@ def viewer_of(
     *,
     heartbeat: float = 10.0,
     send_timeout: float = 30.0,
+    max_viewer_time: float = inf,
+    policy: Policy = Block(),  # noqa: B008 (an immutable value)
     rate: TokenBucket | None = None,
     kind: type[Delivery] = Delivery,
+    clock: Clock | None = None,
 ) -> Viewer:
-    delivery = kind(log, DIALECTS["typed"], FrameIds(None), Block(), rate, 1, anyio.current_time())
-    options = ViewerOptions(heartbeat=heartbeat, send_timeout=send_timeout, commit_after=inf, retry_ms=None)
-    return Viewer(delivery, Signal(), options, Clock())
+    clock = clock or Clock()
+    delivery = kind(log, DIALECTS["typed"], FrameIds(None), policy, rate, 1, clock.now())
+    options = ViewerOptions(heartbeat, send_timeout, inf, None, max_viewer_time)
+    return Viewer(delivery, Signal(), options, clock)
 
 
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
@@ -338,6 +344,123 @@ async def test_a_viewer_with_a_heartbeat_due_is_asked_again_an_interval_later(an
     assert viewer.tick(now + 1) == pytest.approx(now + 11)
 
 
-async def written(viewer: Viewer, sink: Sink) -> None:
+async def written(viewer: Viewer, send_body: Callable[[bytes, bool], Awaitable[None]]) -> None:
     with viewer.scope:
-        await viewer.write(sink, b"first")
+        await viewer.write(send_body, b"first")
+
+
+# -- a frame that takes long ---------------------------------------------------------------------------------------
+
+
+class SlowSink(Sink):
+    """A response whose client reads at a steady pace.
+
+    Args:
+        speed: bytes a second.
+        limit: bytes after which it stops reading.
+    """
+
+    def __init__(self, speed: float, limit: float = inf) -> None:
+        super().__init__()
+        self._speed = speed
+        self._left = limit
+
+    async def __call__(self, content: bytes, more: bool) -> None:
+        assert len(content) <= BATCH
+        self._left -= len(content)
+        await anyio.sleep(inf if self._left < 0 else len(content) / self._speed)
+        await super().__call__(content, more)
+
+
+def line(size: int) -> bytes:
+    return b'data: {"type":"stdout","line":"%b"}\n\n' % (b"x" * size)
+
+
+@contextmanager
+def timed(viewer: Viewer, clock: Clock) -> Any:
+    """The clock ticks for the viewer."""
+    timer = clock.start(viewer)
+    try:
+        yield
+    finally:
+        timer.stop()
+
+
+POLICIES: list[Policy] = [
+    Block(),
+    Drop(64 * 1024),
+    Coalesce(max_rate=None),
+    Coalesce(64 * 1024, beyond="drop"),
+]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("speed", [3_000, 30_000, 10**6])
+@pytest.mark.parametrize("sizes", [[2**20], [4 * 2**20], [10, 2**20, 10, 200_000]], ids=repr)
+async def test_a_client_that_reads_steadily_is_never_cut(
+    anyio_backend: str, policy: Policy, speed: float, sizes: list[int]
+) -> None:
+    """Whatever a frame's size: `send_timeout` counts from the last piece that went through."""
+    clock, log, sink = Clock(), RunLog(), SlowSink(speed)
+    viewer = viewer_of(log, policy=policy, clock=clock)
+    for number, size in enumerate(sizes):
+        log.append(line(size), number + 2)
+    log.close()
+    with timed(viewer, clock):
+        await written(viewer, sink)
+
+    assert viewer.gone is None
+    assert sink.ended
+    assert b"".join(sink.bodies).endswith(line(sizes[-1]))
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("limit", [0, 10, 100_000, 700_000])
+async def test_a_client_that_stops_reading_within_a_frame_is_cut(anyio_backend: str, limit: int) -> None:
+    """After `send_timeout`, wherever it stopped; the frame's number has not counted as sent, so it is sent again."""
+    clock, log, sink = Clock(), RunLog(), SlowSink(10**6, limit)
+    viewer = viewer_of(log, clock=clock)
+    log.append(line(2**20), 2)
+    began = clock.now()
+    with timed(viewer, clock):
+        await written(viewer, sink)
+
+    assert viewer.gone is Gone.STALLED
+    assert 30 <= clock.now() - began < 33
+    assert not sink.ended
+    assert viewer.delivery.statistics().frames_out == 0
+
+
+@pytest.mark.virtual_time
+async def test_nothing_is_sent_within_a_frame_but_the_frame(anyio_backend: str) -> None:
+    """Heartbeats are due and the viewer's time is up while a frame goes out; the response ends behind it."""
+    clock, log, sink = Clock(), RunLog(), SlowSink(BATCH / 20)
+    viewer = viewer_of(log, heartbeat=15, max_viewer_time=60, clock=clock)
+    log.append(line(2**20), 2)
+    log.append(line(10), 3)
+    with timed(viewer, clock):
+        await written(viewer, sink)
+
+    assert b"".join(sink.bodies) == b"first" + line(2**20)
+    assert sink.ended
+    assert viewer.gone is None
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("patience", [10.0, 1000.0])
+async def test_a_stop_within_a_frame_says_farewell_behind_it_or_not_at_all(anyio_backend: str, patience: float) -> None:
+    """A client discards a frame that is cut off, and comes back for it."""
+    clock, log, sink, done = Clock(), RunLog(), SlowSink(BATCH / 20), Latch()
+    viewer = viewer_of(log, clock=clock)
+    log.append(line(2**20), 2)
+    done.set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(written, viewer, sink)
+        await anyio.sleep(50)
+        log.close()
+        viewer.stop(b"retry: 5000\n", anyio.current_time() + patience, done)
+
+    sent, whole = b"".join(sink.bodies), b"first" + line(2**20)
+    assert sent == whole + b"retry: 5000\n" if patience > 100 else whole.startswith(sent)
+    assert sink.ended == (patience > 100)

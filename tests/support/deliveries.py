@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sse_bridge.flow.delivery import Delivery
+from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
 from sse_bridge.flow.pace import TokenBucket
 from sse_bridge.flow.policy import Policy
@@ -15,8 +15,8 @@ from sse_bridge.wire.ids import FrameIds
 from tests.support.frames import pipeline
 
 RUN = "Zk3vQ0x9bTnWf2Rq"
-#: The largest batch that is ever appended here.
-CHUNK = 10 * 5200
+#: The largest append that is ever made here.
+CHUNK = 3 * 70_200
 
 
 class Source:
@@ -33,6 +33,11 @@ class Source:
         self.log.append(frames, self.pipeline.next)
         self.said += [(kind, line) for line in lines]
         return frames
+
+    def print_unseen(self, *lines: str) -> None:
+        """Prints what no page is going to check. A line may hold newlines."""
+        upstream = "".join(f"event: stdout\ndata: {json.dumps({'line': line})}\n\n" for line in lines)
+        self.log.append(self.pipeline.feed(upstream.encode()), self.pipeline.next)
 
     def end(self) -> None:
         self.log.append(self.pipeline.feed(b'event: exit\ndata: {"exit_code":0}\n\n'), self.pipeline.next)
@@ -53,14 +58,20 @@ class Page:
         self.dropped = 0
         self.events: list[float] = []  # when each one came
         self.over = False
+        self.unfinished = b""  # the beginning of a frame that comes in pieces
         self.may_pend = max(delivery.policy.high_water, delivery.cursor.pending)
 
     def read(self, now: float) -> int:
         """Takes once, and checks everything that came against what was printed."""
-        frames = self.delivery.take(now)
-        for event in parse(frames):
+        taken = self.delivery.take(now)
+        assert len(taken) <= BATCH
+        whole, end, rest = (self.unfinished + taken).rpartition(b"\n\n")
+        assert (rest != b"") == self.delivery.is_within_frame
+        assert not (rest and whole and self.unfinished)  # only a frame that is large is cut
+        self.unfinished = rest
+        for event in parse(whole + end):
             self.see(json.loads(event.data or ""), int(str(event.id).rpartition(".")[2]), now)
-        return len(frames)
+        return len(taken)
 
     def see(self, body: dict[str, Any], number: int, now: float) -> None:
         assert not self.over
