@@ -195,17 +195,17 @@ class Viewer:
         gets none. A viewer whose time is up leaves between frames, too.
         """
         heartbeat, send_timeout = self._options.heartbeat, self._options.send_timeout
+        if now >= self._expires and not self._is_expired:
+            self._is_expired = True
+            self._rouse()
+        expires = inf if self._is_expired else self._expires
         if self._sending_since is not None:
             if now >= self._sending_since + send_timeout:
                 self.end(Gone.STALLED)
                 return inf
-            return min(self._sending_since + send_timeout, now + heartbeat)
-        if now >= self._expires and not self._is_expired:
-            self._is_expired = True
-            self._rouse()
+            return min(self._sending_since + send_timeout, now + heartbeat, expires)
         if now >= self.took_at + heartbeat and not self._heartbeat_due:
             self._heartbeat_due = True
             self._rouse()
         silent_until = inf if self._heartbeat_due else self.took_at + heartbeat
-        expires = inf if self._is_expired else self._expires
         return min(silent_until, now + heartbeat, now + send_timeout, expires)

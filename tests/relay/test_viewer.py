@@ -464,3 +464,21 @@ async def test_a_stop_within_a_frame_says_farewell_behind_it_or_not_at_all(anyio
     sent, whole = b"".join(sink.bodies), b"first" + line(2**20)
     assert sent == whole + b"retry: 5000\n" if patience > 100 else whole.startswith(sent)
     assert sink.ended == (patience > 100)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("send_timeout", [30.0, 300.0])
+async def test_the_time_of_a_viewer_ends_while_a_send_hangs(anyio_backend: str, send_timeout: float) -> None:
+    """The response ends as soon as that `send` has gone through, and not a heartbeat later."""
+    clock, log, sink = Clock(), RunLog(), Sink()
+    viewer = viewer_of(log, heartbeat=1000, send_timeout=send_timeout, max_viewer_time=10, clock=clock)
+    sink.hold = anyio.Event()
+    began = clock.now()
+    with timed(viewer, clock):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(written, viewer, sink)
+            await anyio.sleep(20)
+            sink.hold.set()
+
+    assert sink.ended
+    assert clock.now() - began == pytest.approx(20)
