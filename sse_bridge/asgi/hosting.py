@@ -134,7 +134,7 @@ class Host:
 
     def find(self, token: str) -> Run | None:
         """The run of that name; `None` if it is unknown or has expired."""
-        return self._store.get(token, anyio.current_time())
+        return self._store.get(token, self.here().clock.now())
 
     def shared(self, key: Key | None, source: Source) -> Run | None:
         """The run that requests with this key share; `None` if a new one is to be started.
@@ -142,7 +142,7 @@ class Host:
         Raises:
             KeyConflict: that run has another source.
         """
-        run = None if key is None else self._store.started_with(key, anyio.current_time())
+        run = None if key is None else self._store.started_with(key, self.here().clock.now())
         if run is not None and run.facts.source != source:
             raise KeyConflict("This key was used for something else before. Use a new key for each thing to run.")
         return run
@@ -248,7 +248,7 @@ class Host:
         """
         self._check_viewers()
         viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
-        self._store.settle(run, anyio.current_time())
+        self._store.settle(run, self.here().clock.now())
         await self._serve(run, viewer, visit, resumes=resumes)
 
     async def _serve(self, run: Run, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:

@@ -90,7 +90,7 @@ async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOp
     Returns:
         Whether frames follow.
     """
-    with anyio.move_on_after(commit_after):
+    with viewer.clock.move_on_after(commit_after):
         await run.answered.wait()
     if run.refused is not None:
         await viewer.until_done()

@@ -181,7 +181,7 @@ class Open:
         Args:
             least: seconds that a wait gets which begins during the stop.
         """
-        with anyio.CancelScope(deadline=max(self._deadline, self.clock.now() + least)) as scope:
+        with anyio.CancelScope(deadline=max(self._deadline, self.clock.deadline(least))) as scope:
             self._waits.add(scope)
             try:
                 yield
@@ -226,7 +226,7 @@ class Open:
         if self.stopping:
             return
         self.stopping = True
-        self._deadline = self.clock.now() + PATIENCE
+        self._deadline = self.clock.deadline(PATIENCE)
         for viewer, run in self._viewers.items():
             viewer.stop(self._farewell(), self._deadline, run.done)
         for run in list(self._runs):

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 
 from ..upstream.base import Cancelled, Work
+from .clock import Clock
 from .statistics import Totals
 
 __all__ = ["Cause", "Ending"]
@@ -43,17 +44,19 @@ class Ending:
         timeout: seconds that ending it may take.
         name: the run's name in logs.
         totals: where the outcome is counted.
+        clock: of the event loop that reads the run.
     """
 
-    __slots__ = ("_is_let_go", "_name", "_scope", "_timeout", "_totals", "_work", "outcome")
+    __slots__ = ("_clock", "_is_let_go", "_name", "_scope", "_timeout", "_totals", "_work", "outcome")
 
-    def __init__(self, work: Work, timeout: float, name: str, totals: Totals) -> None:
+    def __init__(self, work: Work, timeout: float, name: str, totals: Totals, clock: Clock) -> None:
         #: How far ending the work got; `None` until it is tried.
         self.outcome: Cancelled | None = None
         self._work = work
         self._timeout = timeout
         self._name = name
         self._totals = totals
+        self._clock = clock
         self._scope: anyio.CancelScope | None = None
         self._is_let_go = False
 
@@ -77,6 +80,10 @@ class Ending:
                     "run %s...: its work was not seen to end (%s); it may run on", self._name, self.outcome.value
                 )
 
+    def tick(self, now: float) -> float:
+        """See `Clocked.tick`. A clock with a subject notices when the process stands still."""
+        return now + self._timeout
+
     def let_go(self) -> None:
         """Stops waiting for the work to end. The log then says that its end was not seen."""
         self._is_let_go = True
@@ -84,8 +91,22 @@ class Ending:
             self._scope.cancel()
 
     async def _ask(self) -> None:
-        """Asks the work to end. The time is bounded, even if the work overruns its timeout."""
-        with anyio.move_on_after(self._timeout + _OVERRUN, shield=True) as self._scope:
-            if self._is_let_go:
+        """Asks the work to end. The time is bounded, even if the work overruns its timeout.
+
+        If half of the time passed while the process stood still, the work is asked once more.
+        """
+        timer = self._clock.start(self)
+        try:
+            await self._ask_until_answered()
+        finally:
+            timer.stop()
+
+    async def _ask_until_answered(self) -> None:
+        for _ in range(2):
+            lost = self._clock.lost
+            with anyio.move_on_after(self._timeout + _OVERRUN, shield=True) as self._scope:
+                if self._is_let_go:
+                    return
+                self.outcome = await self._work.cancel(self._timeout)
+            if self.outcome is Cancelled.CONFIRMED or self._clock.lost - lost < self._timeout / 2:
                 return
-            self.outcome = await self._work.cancel(self._timeout)

@@ -70,11 +70,12 @@ class Lifetime:
     Args:
         now: seconds, on the clock of all later calls.
         limit: seconds; infinity for no limit.
+        lost: seconds that the clock has left out so far.
     """
 
-    __slots__ = ("_began", "_ended", "abandoned_at", "ended_at", "expires", "started_at")
+    __slots__ = ("_began", "_ended", "abandoned_at", "ended_at", "expires", "leaves_at", "started_at")
 
-    def __init__(self, now: float, limit: float = inf) -> None:
+    def __init__(self, now: float, limit: float = inf, lost: float = 0.0) -> None:
         #: Seconds since the epoch.
         self.started_at = time.time()
         #: Seconds since the epoch; `None` while it goes on.
@@ -83,14 +84,15 @@ class Lifetime:
         self.expires = now + limit
         #: When the grace period of a run without a viewer ends, on the clock; infinity while there is a viewer.
         self.abandoned_at = inf
-        self._began = now
-        self._ended = now
+        #: When a run that is over leaves an upstream that has not ended its stream, on the clock.
+        self.leaves_at = inf
+        self._began = self._ended = now + lost
 
-    def end(self, now: float) -> None:
+    def end(self, now: float, lost: float = 0.0) -> None:
         """The run has ended."""
         self.ended_at = time.time()
         self.expires = self.abandoned_at = inf
-        self._ended = now
+        self._ended = now + lost
 
     @property
     def duration(self) -> float:

@@ -87,10 +87,10 @@ class Run:
         #: Why there is no stream; `None` if there is one, or no answer yet.
         self.refused: Refused | None = None
         self.done = Done()
-        self._lifetime = Lifetime(clock.now(), options.max_run_time)
+        self._lifetime = Lifetime(clock.now(), options.max_run_time, clock.lost)
         self._work = work
         self._pipeline = Pipeline(options.dialect, work.shape, ids, options.max_frame_size)
-        self._ending = Ending(work, options.cancel_timeout, observer.name_of(facts.token), totals)
+        self._ending = Ending(work, options.cancel_timeout, observer.name_of(facts.token), totals, clock)
         self._reading = anyio.CancelScope()
         self._clock = clock
         self._timer: Timer | None = None  # while it is read
@@ -213,7 +213,8 @@ class Run:
             if not pipeline.exited:
                 observer.broken_off(self.facts, self.outcome())
             self._end()
-            self._reading.deadline = self._clock.now() + END_AFTER_EXIT
+            self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
+            self.hasten(self._lifetime.leaves_at)
         elif pipeline.unfinished and (frames or pipeline.unfinished != held_back):
             self._flush_at = self._clock.now() + FLUSH_AFTER
             self.hasten(self._flush_at)
@@ -228,7 +229,11 @@ class Run:
             self.cancel(Cause.TIME_LIMIT)
         elif now >= lifetime.abandoned_at:
             self.cancel(Cause.ABANDONED)
-        return min(self._flush(now), self.audience.end_stalls(now), lifetime.expires, lifetime.abandoned_at)
+        elif now >= lifetime.leaves_at:
+            lifetime.leaves_at = inf
+            self._reading.cancel()
+        due = min(lifetime.expires, lifetime.abandoned_at, lifetime.leaves_at)
+        return min(self._flush(now), self.audience.end_stalls(now), due)
 
     def _flush(self, now: float) -> float:
         if now >= self._flush_at:
@@ -297,6 +302,6 @@ class Run:
     def _end(self) -> None:
         """Ends the log."""
         self._pipeline.close()
-        self._lifetime.end(self._clock.now())
+        self._lifetime.end(self._clock.now(), self._clock.lost)
         self.audience.close()
         self._totals.add_run(self.statistics())

@@ -60,9 +60,9 @@ class Viewer:
         "_hurry",
         "_is_ending",
         "_is_expired",
-        "_now",
         "_options",
         "_sending_since",
+        "clock",
         "delivery",
         "gone",
         "news",
@@ -82,8 +82,9 @@ class Viewer:
         self.took = took
         #: When its last `send` began: when it last took something, or could have.
         self.took_at = clock.now()
+        #: Of the event loop that it is written in.
+        self.clock = clock
         self._options = options
-        self._now = clock.now
         self._hurry = Signal()  # ends a wait for the pace, which news must not end
         self._sending_since: float | None = None
         self._heartbeat_due = False
@@ -104,16 +105,16 @@ class Viewer:
         """
         self.gone = self.gone or reason
         if reason is Gone.DISCONNECTED and self._is_ending:
-            self.scope.deadline = min(self.scope.deadline, self._now() + CLOSING_TIME)
+            self.scope.deadline = min(self.scope.deadline, self.clock.deadline(CLOSING_TIME))
         else:
             self.scope.cancel()
 
     def stop(self, farewell: bytes, deadline: float, done: Latch) -> None:
         """Ends the viewer because the server stops. Its run has been ended by then.
 
-        What is pending may go out until `deadline`, at any pace, followed by `farewell`. At the deadline the scope is
-        cancelled while `gone` is still `None`. The response itself stays open until the run is done: granian ends its
-        process with its last response, and would leave the run's work behind.
+        What is pending may go out until `deadline`, in the event loop's time, at any pace, followed by `farewell`. At
+        the deadline the scope is cancelled while `gone` is still `None`. The response itself stays open until the run
+        is done: granian ends its process with its last response, and would leave the run's work behind.
         """
         self._farewell = farewell, done
         self.scope.deadline = deadline
@@ -131,7 +132,7 @@ class Viewer:
             OSError: whatever `send_body` raises.
         """
         await self.timed(send_body(first, True))
-        delivery, now = self.delivery, self._now
+        delivery, now = self.delivery, self.clock.now
         while True:
             time = now() if delivery.is_paced else 0.0
             if self._is_expired and not delivery.is_within_frame:
@@ -151,11 +152,11 @@ class Viewer:
             elif (ready_at := delivery.ready_at(time)) == inf:
                 await self.news.wait()
             else:
-                await self._wait(ready_at)
+                await self._wait(ready_at - time)
 
-    async def _wait(self, ready_at: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Waits until the pace lets frames go, or a heartbeat is due."""
-        with anyio.CancelScope(deadline=ready_at):
+        with anyio.CancelScope(deadline=self.clock.deadline(seconds)):
             await self._hurry.wait()
 
     def _rouse(self) -> None:
@@ -168,7 +169,7 @@ class Viewer:
         if self._farewell is not None:
             deadline, self.scope.deadline = self.scope.deadline, inf
             await self._farewell[1].wait()
-            self.scope.deadline = max(deadline, anyio.current_time() + LAST_SEND)
+            self.scope.deadline = max(deadline, self.clock.deadline(LAST_SEND))
 
     async def _finish(self, send_body: SendBody) -> None:
         if self._farewell is not None and self._farewell[0]:
@@ -183,7 +184,7 @@ class Viewer:
 
     async def timed(self, sending: Awaitable[None]) -> None:
         """Awaits a `send`, and notes when it began and when it went through."""
-        self.took_at = self._sending_since = self._now()
+        self.took_at = self._sending_since = self.clock.now()
         await sending
         self._sending_since = None
         self._heartbeat_due = False

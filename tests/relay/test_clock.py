@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import trio.testing
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.relay import clock as clock_module
 from sse_bridge.relay.clock import Clock, Timer
+from tests.support.virtual_time import stand_still
 
 pytestmark = pytest.mark.anyio
 
@@ -236,3 +239,184 @@ async def test_a_bug_in_one_subject_leaves_the_others_time_alone(
     assert broken.asked == 2
     for timer in timers:
         timer.stop()
+
+
+# -- how much a clock keeps ----------------------------------------------------------------------------------------
+
+
+class Flushing:
+    """A subject with a limit far away that is hastened all the time, as a run that shows unfinished lines is."""
+
+    def __init__(self, limit: float) -> None:
+        self.asked = 0
+        self.limit = limit
+
+    def tick(self, now: float) -> float:
+        self.asked += 1
+        return self.limit
+
+
+@pytest.mark.virtual_time
+async def test_a_subject_that_is_hastened_again_and_again_costs_no_memory(anyio_backend: str) -> None:
+    """Its limit is noted once, however often something else is due before."""
+    clock = Clock()
+    flushing = Flushing(clock.now() + 10**6)
+    timer = clock.start(flushing)
+
+    async def flush(times: int) -> None:
+        for _ in range(times):
+            timer.hasten(clock.now() + 0.5)
+            await anyio.sleep(0.6)
+
+    await flush(10)
+    tracemalloc.start()
+    await flush(2000)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    timer.stop()
+
+    assert flushing.asked == 2011
+    assert kept < 50_000
+
+
+@pytest.mark.virtual_time
+async def test_the_limit_of_a_hastened_subject_holds(anyio_backend: str) -> None:
+    """Also if it was put off meanwhile."""
+    clock = Clock()
+    began = clock.now()
+    flushing = Flushing(began + 100)
+    timer = clock.start(flushing)
+    timer.hasten(began + 10)
+    await anyio.sleep(20)
+    assert flushing.asked == 2
+    flushing.limit = began + 200
+    timer.hasten(began + 90)
+    await anyio.sleep_until(anyio.current_time() + 150)
+    assert flushing.asked == 3
+    flushing.limit = inf
+    await anyio.sleep(100)
+    assert flushing.asked == 4
+    timer.stop()
+
+
+@pytest.mark.virtual_time
+async def test_stopped_subjects_cost_no_memory(anyio_backend: str) -> None:
+    """However far away their limits were: thousands of runs with a limit of a day end within the day."""
+    clock = Clock()
+    witness = clock.start(Flushing(clock.now() + 10**6))
+    tracemalloc.start()
+    for _ in range(5000):
+        clock.start(Flushing(clock.now() + 86_400)).stop()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    witness.stop()
+
+    assert kept < 100_000
+
+
+# -- the process stands still --------------------------------------------------------------------------------------
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("seconds", [1.0, 40.0, 10.0**6])
+async def test_a_clock_stands_still_with_the_process(anyio_backend: str, seconds: float) -> None:
+    """A second at most is counted, time never runs backwards, and what is due later is asked as much later."""
+    clock = Clock()
+    subject = Subject(clock, 10)
+    timer = clock.start(subject)
+    began, real = clock.now(), anyio.current_time()
+    for _ in range(3):
+        await anyio.sleep(2)
+        before = clock.now()
+        stand_still(seconds)
+        after = clock.now()
+        assert 0 <= after - before <= 0.6
+        await anyio.lowlevel.checkpoint()
+        assert after <= clock.now() <= after + 0.1
+    await until(subject)
+
+    assert clock.now() - began == pytest.approx(10, abs=0.1)
+    assert anyio.current_time() - real == pytest.approx(10 + clock.lost, abs=0.1)
+    assert clock.lost >= 3 * (seconds - 0.6)
+    timer.stop()
+
+
+@pytest.mark.virtual_time
+async def test_short_waits_are_no_standstill(anyio_backend: str) -> None:
+    """The event loop was busy for a while."""
+    clock = Clock()
+    timer = clock.start(Flushing(inf))
+    timer.hasten(clock.now() + 5)
+    for _ in range(30):
+        stand_still(0.2)
+        await anyio.sleep(0.1)
+    assert clock.lost == 0
+    timer.stop()
+
+
+@pytest.mark.virtual_time
+async def test_a_clock_without_subjects_notices_nothing(anyio_backend: str) -> None:
+    """It has no timer then, and nothing is due."""
+    clock = Clock()
+    before = clock.now()
+    stand_still(40)
+    assert clock.now() - before == pytest.approx(40)
+    assert clock.lost == 0
+    clock.start(Flushing(clock.now() + 10)).stop()
+    stand_still(40)
+    assert clock.lost == 0
+
+
+@pytest.mark.virtual_time
+async def test_a_limit_in_the_clocks_time(anyio_backend: str) -> None:
+    """`move_on_after` as anyio's own, but that a standstill leaves it as it is."""
+    clock = Clock()
+    began = clock.now()
+    with clock.move_on_after(5) as scope:
+        await anyio.sleep(2)
+        stand_still(40)
+        await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert clock.now() - began == pytest.approx(5, abs=0.1)
+    with clock.move_on_after(0):
+        await anyio.sleep(1)
+        raise AssertionError
+    with clock.move_on_after(inf) as scope:
+        await anyio.sleep(10**5)
+    assert not scope.cancelled_caught
+
+
+@pytest.mark.virtual_time
+async def test_a_deadline_is_in_the_event_loops_time(anyio_backend: str) -> None:
+    """Scopes know no other."""
+    clock = Clock()
+    timer = clock.start(Flushing(clock.now() + 100))
+    stand_still(40)
+    assert clock.lost > 39
+    assert clock.deadline(7) == pytest.approx(anyio.current_time() + 7)
+    timer.stop()
+
+
+def test_at_the_end_of_trios_loop_time_goes_on() -> None:
+    """Trio ends the clock's task before other system tasks, which may still measure time."""
+    measured: list[float] = []
+
+    async def outlast(clock: Clock) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                for _ in range(2):
+                    before = clock.now()
+                    clock.start(Flushing(clock.now() + 100))
+                    await trio.sleep(3)
+                    measured.extend([clock.now() - before, clock.lost])
+
+    async def main() -> None:
+        clock = Clock()
+        clock.start(Flushing(clock.now() + 100))
+        trio.lowlevel.spawn_system_task(outlast, clock)
+        await wait_all_tasks_blocked()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert measured == [pytest.approx(3), 0, pytest.approx(3), 0]

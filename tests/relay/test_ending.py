@@ -11,6 +11,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.relay import ending as ending_module
+from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.ending import Cause, Ending
 from sse_bridge.relay.statistics import CancelStatistics, Totals
 from sse_bridge.upstream.base import Cancelled
@@ -35,7 +36,7 @@ async def test_work_that_was_not_seen_to_end_is_reported(
 ) -> None:
     """Anything less than seen gone is a warning, with the run's short name and how far it got."""
     totals = Totals()
-    ending = Ending(ScriptedWork(outcome=outcome), 1.0, "tokent", totals)
+    ending = Ending(ScriptedWork(outcome=outcome), 1.0, "tokent", totals, Clock())
 
     await ending.end()
 
@@ -51,7 +52,7 @@ async def test_work_that_was_not_seen_to_end_is_reported(
 
 async def test_work_that_was_seen_to_end_is_not_reported(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
     """Success is silent."""
-    await Ending(ScriptedWork(), 1.0, "tokent", Totals()).end()
+    await Ending(ScriptedWork(), 1.0, "tokent", Totals(), Clock()).end()
 
     assert caplog.messages == []
 
@@ -61,7 +62,7 @@ async def test_work_that_overruns_its_timeout_is_left(
 ) -> None:
     """A `Work` that does not keep to its time cannot hold a stop up."""
     monkeypatch.setattr(ending_module, "_OVERRUN", 0.01)
-    ending = Ending(ScriptedWork(outcome="hangs"), 0.01, "tokent", Totals())
+    ending = Ending(ScriptedWork(outcome="hangs"), 0.01, "tokent", Totals(), Clock())
 
     with anyio.fail_after(5):
         await ending.end()

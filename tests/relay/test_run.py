@@ -225,7 +225,8 @@ async def test_a_slow_viewer_does_not_cut_lines(anyio_backend: str) -> None:
         await wait_all_tasks_blocked()
         seen += it.take()
         it.work.feed(exit_frame())
-        it.work.finish()
+        await wait_all_tasks_blocked()
+        it.time.advance(1.0)
 
     assert [said["line"] for said in seen] == ["first", "second half"]
 

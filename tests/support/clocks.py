@@ -12,9 +12,11 @@ class HandClock(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self._time = self.now()
+        self._time = super().now()
         self._timers_by_hand: list[Timer] = []
-        self.now = lambda: self._time
+
+    def now(self) -> float:
+        return self._time
 
     def start(self, subject: Clocked) -> Timer:
         timer = Timer(self, subject)
@@ -25,7 +27,7 @@ class HandClock(Clock):
     def expect(self, timer: Timer) -> None:
         pass
 
-    def forget(self) -> None:
+    def forget(self, timer: Timer) -> None:
         pass
 
     @property

@@ -10,9 +10,10 @@ import asyncio
 import selectors
 from typing import Any
 
+import trio
 from trio.testing import MockClock
 
-__all__ = ["virtual"]
+__all__ = ["stand_still", "virtual"]
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -41,9 +42,26 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.time
 
+    def jump(self, seconds: float) -> None:
+        """Moves the time on."""
+        self._jumping.time += seconds
+
 
 def virtual(backend: str) -> tuple[str, dict[str, Any]]:
     """A value for the fixture `anyio_backend`: the event loop `backend`, in virtual time."""
     if backend == "trio":
         return backend, {"clock": MockClock(autojump_threshold=0)}
     return backend, {"loop_factory": _JumpingLoop}
+
+
+def stand_still(seconds: float) -> None:
+    """Lets time pass while the process stands still, as in a paused container: no task and no timer runs meanwhile."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(seconds)
+    else:
+        assert isinstance(loop, _JumpingLoop)
+        loop.jump(seconds)
