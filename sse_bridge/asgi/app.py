@@ -55,8 +55,8 @@ class SSEBridge:
         replay: bytes that every viewer has taken and that are kept for viewers that come late or come back.
         retry_ms: milliseconds a browser waits before it reconnects; `None` leaves that to the browser.
         max_frame_size: bytes of an upstream frame. A larger one is discarded, and a `gap` says so.
-        send_timeout: seconds that one `send` to a viewer may hang before the viewer counts as gone. Servers and
-            kernels take a few megabytes before it does.
+        send_timeout: seconds for which a `send` to a viewer may hang while its client takes nothing; then the viewer
+            counts as gone. Servers and kernels take a few megabytes before a `send` hangs.
         commit_after: seconds to wait for the upstream's answer before the response starts with 200. A later refusal
             is an `error` frame. Ten, because proxies give a response 30 to 60 s to begin.
         cancel_timeout: seconds that ending the exec may take, a day (86,400) at most.

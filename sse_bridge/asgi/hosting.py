@@ -295,6 +295,9 @@ class Host:
         timer = here.clock.start(viewer)
         here.add_viewer(viewer, run)
         send = downstream.send
+        viewer.progress.acknowledged = lambda: self._sockets.acknowledged(
+            with_own_addresses(downstream.scope, downstream.receive)
+        )
 
         def send_body(content: bytes, more: bool) -> Awaitable[None]:
             return send(messages.body(content, more))

@@ -31,6 +31,9 @@ _LIST_LIFETIME: Final = 1.0
 #: `linux/sockios.h`: bytes still to be sent, excluding those that only await their acknowledgement.
 _SIOCOUTQNSD: Final = 0x894B
 
+#: `linux/tcp.h`: the size of `struct tcp_info` up to and with `tcpi_bytes_acked`, which is its last part here.
+_TCP_INFO_SIZE: Final = 128
+
 #: The key of a connection: host and port of the client, then of the server. IPv6 addresses have more parts.
 _Ends = tuple[tuple[str, int], tuple[str, int]]
 
@@ -98,6 +101,11 @@ class Sockets:
         """Bytes that the kernel holds because the request's client has stopped reading; 0 where that is unknown."""
         with self._found(scope) as found:
             return 0 if found is None else _unsent(found)
+
+    def acknowledged(self, scope: Scope) -> int | None:
+        """Bytes that the request's client has acknowledged, of all responses on its connection; `None` if unknown."""
+        with self._found(scope) as found:
+            return None if found is None else _acknowledged(found)
 
     @contextmanager
     def _found(self, scope: Scope) -> Iterator[socket.socket | None]:
@@ -196,3 +204,13 @@ def _unsent(connection: socket.socket) -> int:
     with suppress(OSError):
         return int(struct.unpack("i", fcntl.ioctl(connection, _SIOCOUTQNSD, bytes(4)))[0])
     return 0  # the kernel lacks this call
+
+
+def _acknowledged(connection: socket.socket) -> int | None:
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError):
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+        if len(info) == _TCP_INFO_SIZE:
+            return int.from_bytes(info[-8:], sys.byteorder)
+    return None  # the kernel lacks this, as before 4.1

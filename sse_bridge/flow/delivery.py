@@ -20,7 +20,7 @@ from .policy import Policy
 __all__ = ["BATCH", "Delivery", "ViewerStatistics"]
 
 #: The most bytes handed to `send` at once: where asyncio's transports and uvicorn begin to push back. A client's
-#: progress shows only when a `send` returns, so each one is small. Merged events are no larger, unless one line is.
+#: progress shows when a `send` returns, so each one is small. Merged events are no larger, unless one line is.
 BATCH: Final = 64 * 1024
 
 

@@ -235,9 +235,9 @@ class Audience:
             is_bounded = viewer is self._absent and self._options.grace is not None
             if timeout is None or is_bounded or not viewer.delivery.holds(True):
                 continue
-            stalled_at = max(self._held_since, viewer.took_at) + timeout
+            stalled_at, look_at = viewer.stalls_at(now, self._held_since, timeout)
             if now < stalled_at:
-                due = min(due, stalled_at)
+                due = min(due, stalled_at, look_at)
             elif viewer is self._absent:
                 self._forget_absent()
                 self._room.notify()

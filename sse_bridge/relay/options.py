@@ -35,7 +35,7 @@ class ViewerOptions:
 
     #: Seconds of silence before a comment is sent.
     heartbeat: float
-    #: Seconds that one `send` may hang before the viewer counts as gone.
+    #: Seconds for which a `send` may hang, while the client takes nothing, before the viewer counts as gone.
     send_timeout: float
     #: Seconds to wait for the upstream's answer before the response starts with 200.
     commit_after: float

@@ -13,6 +13,7 @@ from ..flow.delivery import Delivery
 from ..wire.events import comment
 from .clock import Clock
 from .options import ViewerOptions
+from .progress import LOOKS, Progress
 from .signal import Latch, Signal
 
 __all__ = ["HEARTBEAT", "Gone", "Viewer"]
@@ -36,8 +37,7 @@ class Gone(Enum):
 
     #: Its client closed the connection.
     DISCONNECTED = auto()
-    #: One `send` hung for longer than `send_timeout`, or it held the run up without taking anything for longer than its
-    #: policy's `stall_timeout`.
+    #: It took nothing for longer than `send_timeout`, or than its policy's `stall_timeout`.
     STALLED = auto()
     #: The server stopped before it had taken everything.
     STOPPED = auto()
@@ -61,11 +61,11 @@ class Viewer:
         "_is_ending",
         "_is_expired",
         "_options",
-        "_sending_since",
         "clock",
         "delivery",
         "gone",
         "news",
+        "progress",
         "scope",
         "took",
         "took_at",
@@ -84,9 +84,9 @@ class Viewer:
         self.took_at = clock.now()
         #: Of the event loop that it is written in.
         self.clock = clock
+        self.progress = Progress()
         self._options = options
         self._hurry = Signal()  # ends a wait for the pace, which news must not end
-        self._sending_since: float | None = None
         self._heartbeat_due = False
         self._expires = self.took_at + options.max_viewer_time
         self._is_expired = False  # its time is up, and it is to come back
@@ -132,7 +132,7 @@ class Viewer:
             OSError: whatever `send_body` raises.
         """
         await self.timed(send_body(first, True))
-        delivery, now = self.delivery, self.clock.now
+        delivery, progress, now = self.delivery, self.progress, self.clock.now
         while True:
             time = now() if delivery.is_paced else 0.0
             if self._is_expired and not delivery.is_within_frame:
@@ -140,9 +140,9 @@ class Viewer:
                 return
             if frames := delivery.take(time):
                 self.took.notify()
-                self.took_at = self._sending_since = now()  # `timed`, spelled out: saves a coroutine a line
+                self.took_at = progress.sending_since = now()  # `timed`, spelled out: saves a coroutine a line
                 await send_body(frames, True)
-                self._sending_since = None
+                progress.sending_since = None
                 self._heartbeat_due = False
             elif delivery.finished:
                 await self._finish(send_body)
@@ -184,9 +184,9 @@ class Viewer:
 
     async def timed(self, sending: Awaitable[None]) -> None:
         """Awaits a `send`, and notes when it began and when it went through."""
-        self.took_at = self._sending_since = self.clock.now()
+        self.took_at = self.progress.sending_since = self.clock.now()
         await sending
-        self._sending_since = None
+        self.progress.sending_since = None
         self._heartbeat_due = False
 
     def tick(self, now: float) -> float:
@@ -200,13 +200,27 @@ class Viewer:
             self._is_expired = True
             self._rouse()
         expires = inf if self._is_expired else self._expires
-        if self._sending_since is not None:
-            if now >= self._sending_since + send_timeout:
+        if self.progress.sending_since is not None:
+            stalled_at, look_at = self.stalls_at(now, -inf, send_timeout)
+            if now >= stalled_at:
                 self.end(Gone.STALLED)
                 return inf
-            return min(self._sending_since + send_timeout, now + heartbeat, expires)
+            return min(stalled_at, look_at, now + heartbeat, expires)
         if now >= self.took_at + heartbeat and not self._heartbeat_due:
             self._heartbeat_due = True
             self._rouse()
         silent_until = inf if self._heartbeat_due else self.took_at + heartbeat
-        return min(silent_until, now + heartbeat, now + send_timeout, expires)
+        return min(silent_until, now + heartbeat, now + send_timeout / LOOKS, expires)
+
+    def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:
+        """When the viewer will have taken nothing for `timeout` seconds, and when to ask again at the latest.
+
+        Args:
+            held_since: when it began to matter.
+        """
+        since, interval = max(held_since, self.took_at), timeout / LOOKS
+        if now < since + interval:
+            return since + timeout, since + interval
+        if self.progress.sending_since is None:
+            return since + timeout, now + interval
+        return max(since, self.progress.look(now)) + timeout, now + interval

@@ -178,6 +178,33 @@ def test_a_kernel_that_cannot_count_unsent_bytes_reports_none(connection: Connec
     assert Sockets().unsent(connection.scope) == 0
 
 
+def test_bytes_that_a_client_has_acknowledged_are_counted(connection: Connection) -> None:
+    """They grow while it reads, although the kernel's buffers may be too full for another write; then they stay."""
+    found = Sockets()
+    written = connection.fill()
+    before = found.acknowledged(connection.scope)
+    assert before is not None
+    assert 0 < before < written
+    assert found.acknowledged(connection.scope) == before
+    connection.read(written)
+    after = found.acknowledged(connection.scope)
+    assert after is not None
+    assert after > before
+
+
+def test_where_acknowledged_bytes_are_unknown_nothing_is_said(connection: Connection, monkeypatch: Any) -> None:
+    """Other kernels, old ones, and connections that are not found."""
+    assert Sockets().acknowledged({**connection.scope, "http_version": "2"}) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "TCP_INFO", socket.TCP_NODELAY)  # has fewer bytes
+        assert Sockets().acknowledged(connection.scope) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "TCP_INFO", 10**6)
+        assert Sockets().acknowledged(connection.scope) is None
+    monkeypatch.setattr(sys, "platform", "plan9")
+    assert Sockets().acknowledged(connection.scope) is None
+
+
 def test_a_client_may_close_before_the_cut(connection: Connection, monkeypatch: Any) -> None:
     """The connection counts as cut: it is closed."""
 

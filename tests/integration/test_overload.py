@@ -164,6 +164,34 @@ def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_t
         eventually(lambda: not running(mark), 10)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
+@pytest.mark.parametrize("size", [1000, MIB - 100])
+def test_a_client_that_reads_slowly_and_steadily_is_never_cut(size: int, server: str, tmp_path: Path) -> None:
+    """Although the server and the kernel hold more than it reads within `send_timeout`."""
+    speed, total, seen = 1_500_000, 9 * MIB, 0
+    head, tail = b'event: stdout\ndata: {"line":"', b'"}\n\n'
+    frame = head + b"x" * size + tail
+    end = head + b"last" + tail + b'event: exit\ndata: {"exit_code":0}\n\n'
+    with (
+        stream_of(b": begins\n\n", frame, end, repeat=total // len(frame)) as url,
+        bridge_process(
+            tmp_path, server=server, follow=url, options={"send_timeout": 0.5, "dialect": "typed"}
+        ) as bridge,
+        RawViewer(bridge.port) as viewer,
+    ):
+        began, received = time.monotonic(), b""
+        while piece := viewer.socket.recv(speed // 20):
+            seen += len(piece)
+            received = received[-1000:] + piece
+            if b'"type":"exit"' in received:
+                break
+            time.sleep(max(0.0, began + seen / speed - time.monotonic()))
+
+    assert b'"line":"last"' in received
+    assert seen > total
+
+
 @contextmanager
 def stream_of(*parts: bytes, repeat: int = 1) -> Iterator[str]:
     """Serves a single request with an event stream of three `parts`, the second of which is repeated."""

@@ -204,6 +204,24 @@ async def test_a_viewer_that_takes_something_now_and_then_is_slow_and_not_stalle
         it.run.cancel()
 
 
+async def test_a_viewer_that_reads_while_a_send_hangs_is_slow_and_not_stalled(anyio_backend: str) -> None:
+    """Its connection shows that, until it stops."""
+    async with scene(policy=Block(100, stall_timeout=8.0), by_hand=True) as it:
+        it.work.feed(*[stdout("x" * 50)] * 5)
+        await wait_all_tasks_blocked()
+        acknowledged = 0
+        it.viewer.progress.acknowledged = lambda: acknowledged
+        it.viewer.progress.sending_since = it.clock.now()
+        for _ in range(50):
+            it.time.advance(1)
+            acknowledged += 1000
+        assert it.viewer.gone is None
+        for _ in range(11):
+            it.time.advance(1)
+        assert it.viewer.gone is Gone.STALLED
+        it.run.cancel()
+
+
 async def test_a_viewer_whose_pace_makes_it_wait_is_slow_and_not_stalled(anyio_backend: str) -> None:
     """One event in ten seconds: only the time after these is the viewer's own."""
     async with scene(policy=Coalesce(100, max_rate=0.1, stall_timeout=7.0), by_hand=True) as it:

@@ -191,11 +191,11 @@ async def test_a_viewer_without_limits_is_never_asked_again(anyio_backend: str) 
 
 
 async def test_an_idle_viewer_is_looked_at_again_before_a_send_could_time_out(anyio_backend: str) -> None:
-    """The clock's next look comes by the earliest time at which anything could be due."""
+    """Early enough to see whether its client reads meanwhile."""
     viewer = viewer_of(RunLog(), heartbeat=inf, send_timeout=3.0)
     now = anyio.current_time()
 
-    assert viewer.tick(now) == now + 3
+    assert viewer.tick(now) == now + 3 / 4
 
 
 async def test_the_first_reason_to_leave_is_kept(anyio_backend: str) -> None:
@@ -337,7 +337,7 @@ async def test_a_stopped_viewer_has_a_moment_for_its_last_body_although_its_dead
 
 async def test_a_viewer_with_a_heartbeat_due_is_asked_again_an_interval_later(anyio_backend: str) -> None:
     """The heartbeat may have to wait behind frames, and the next one is due after it."""
-    viewer = viewer_of(RunLog())
+    viewer = viewer_of(RunLog(), send_timeout=inf)
     now = viewer.took_at + 10
 
     assert viewer.tick(now) == pytest.approx(now + 10)
@@ -482,3 +482,71 @@ async def test_the_time_of_a_viewer_ends_while_a_send_hangs(anyio_backend: str, 
 
     assert sink.ended
     assert clock.now() - began == pytest.approx(20)
+
+
+# -- a client that reads while a `send` hangs ----------------------------------------------------------------------
+
+
+class Buffers:
+    """A server and a kernel that hold megabytes: no `send` returns before the client has read most of it.
+
+    Args:
+        clock: the event loop's.
+        speed: bytes a second that the client reads, until `stops_at`.
+    """
+
+    def __init__(self, clock: Clock, speed: float, stops_at: float = inf) -> None:
+        self._clock = clock
+        self._began = clock.now()
+        self._speed = speed
+        self._stops_at = stops_at
+
+    def acknowledged(self) -> int:
+        return int((min(self._clock.now(), self._stops_at) - self._began) * self._speed)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("speed", [2, 30_000, 10**6])
+@pytest.mark.parametrize("seconds", [40, 3600])
+async def test_a_client_that_reads_is_not_cut_however_long_a_send_hangs(
+    anyio_backend: str, speed: float, seconds: float
+) -> None:
+    """Buffers hide its progress from `send`; the connection shows it."""
+    clock, log, sink = Clock(), RunLog(), Sink()
+    viewer = viewer_of(log, clock=clock)
+    viewer.progress.acknowledged = Buffers(clock, speed).acknowledged
+    sink.hold = anyio.Event()
+    log.close()
+    with timed(viewer, clock):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(written, viewer, sink)
+            await anyio.sleep(seconds)
+            sink.hold.set()
+
+    assert viewer.gone is None
+    assert sink.ended
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("read_for", [0, 1, 29, 31, 100])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_client_that_reads_no_more_is_cut_in_time(anyio_backend: str, read_for: float, is_known: bool) -> None:
+    """Not before its `send` has hung for `send_timeout`; that and a quarter of it after its last progress at most.
+
+    What is unknown is no progress.
+    """
+    clock, sink = Clock(), Sink()
+    viewer = viewer_of(RunLog(), heartbeat=1000, clock=clock)
+    began = clock.now()
+    if is_known:
+        viewer.progress.acknowledged = Buffers(clock, 30_000, began + read_for).acknowledged
+    sink.hold = anyio.Event()
+    with timed(viewer, clock):
+        await written(viewer, sink)
+
+    assert viewer.gone is Gone.STALLED
+    took = clock.now() - began
+    if is_known and read_for > 7.5:
+        assert read_for + 30 - 7.5 <= took <= read_for + 30 + 7.5 + 0.2
+    else:
+        assert took == pytest.approx(30, abs=0.1)
