@@ -6,6 +6,7 @@ than its text, a `partial` one) stays as it is, between the same neighbours.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,6 +14,8 @@ from typing import Final, NamedTuple
 
 from .frames import split
 from .ids import ID_LINE, FrameIds
+from .objects import write_texts
+from .terminal import settle
 
 __all__ = ["Merged", "first_frames", "merge"]
 
@@ -21,8 +24,8 @@ _BLANK_LINE: Final = b"\n\n"
 #: What stands between two lines inside a JSON string.
 _NEWLINE: Final = b"\\n"
 _RETURN: Final = b"\\r"
-#: Inside a JSON string: everything up to the last carriage return that text follows.
-_OVERWRITTEN: Final = re.compile(rb"\A(?:(?:[^\\]|\\[^r])*+(?:\\r)++(?!\Z))+")
+#: In a frame that is the beginning of a line. Inside a text, quotes would be escaped.
+_PARTIAL: Final = b'"partial":true'
 
 
 class Merged(NamedTuple):
@@ -82,7 +85,8 @@ def _merge_one_stream(frames: bytes, heads: Iterable[bytes], ids: FrameIds, firs
     if b'"' in (text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text):
         return None
     if _RETURN in text:
-        text = _NEWLINE.join(map(_last_state, texts))
+        rest = [_settled(text, starts=True) for text in texts[1:]]
+        text = _NEWLINE.join([_settled(texts[0], starts=first == 1), *rest])
     return Merged(ids.at(first + count - 1, head + text + _TAIL), 1, count, len(frames))
 
 
@@ -96,14 +100,15 @@ def _between(head: bytes) -> re.Pattern[bytes]:
 
 
 def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int, most: int | None) -> Merged:
-    line = _line(tuple(heads))
+    line, of_stream = _line(tuple(heads)), _of_stream(tuple(heads))
     events: list[bytes] = []
     texts: list[bytes] = []  # of the stream that `head` begins; they become the next event
     head, number, size = b"", first, 0
+    starts: dict[bytes, bool] = {}  # by stream, whether its next frame begins a line
 
     def close() -> None:
         if texts:
-            events.append(ids.at(number - 1, head + _NEWLINE.join(map(_last_state, texts)) + _TAIL))
+            events.append(ids.at(number - 1, head + _NEWLINE.join(texts) + _TAIL))
             texts.clear()
 
     for frame in split(frames):
@@ -114,9 +119,12 @@ def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int
             close()
         if match is None:
             events.append(frame + _BLANK_LINE)
+            if odd := of_stream.match(frame):
+                starts[odd[1]] = _PARTIAL not in frame
         else:
             head = match[1]
-            texts.append(match[2])
+            texts.append(_settled(match[2], starts=starts.get(head, first == 1)))
+            starts[head] = True
         number += 1
         size += len(frame) + 2
     close()
@@ -126,9 +134,22 @@ def _merge_each(frames: bytes, heads: Iterable[bytes], ids: FrameIds, first: int
 @lru_cache
 def _line(heads: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """A frame that is one plain line."""
-    return re.compile(ID_LINE + b"(" + b"|".join(map(re.escape, heads)) + rb')([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
+    return re.compile(_of_stream(heads).pattern + rb'([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
 
 
-def _last_state(text: bytes) -> bytes:
-    """What a terminal would show in the end of a line that was overwritten from its beginning."""
-    return _OVERWRITTEN.sub(b"", text) if _RETURN in text else text
+@lru_cache
+def _of_stream(heads: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """The beginning of a frame that is a line, or a part of one, whatever else it holds."""
+    return re.compile(ID_LINE + b"(" + b"|".join(map(re.escape, heads)) + b")")
+
+
+def _settled(text: bytes, *, starts: bool) -> bytes:
+    """The inside of a JSON string, without what a terminal would no longer show. See `terminal.settle`.
+
+    The first line of a batch may continue a line that was shown before, unless it is the first of the run.
+    """
+    if _RETURN not in text:
+        return text
+    line = json.loads(b'"%b"' % text)
+    settled = settle(line, starts=starts)
+    return text if settled == line else write_texts([settled])[0][1:-1]

@@ -16,6 +16,7 @@ from sse_bridge.wire.events import Event, parse
 from sse_bridge.wire.ids import FrameIds
 from sse_bridge.wire.merging import Merged, first_frames
 from sse_bridge.wire.pipeline import Pipeline
+from sse_bridge.wire.terminal import settle
 from tests.support.frames import pipeline
 
 RUN = "Zk3vQ0x9bTnWf2Rq"
@@ -103,22 +104,71 @@ def test_a_text_that_looks_like_the_end_of_a_line_is_text() -> None:
     [
         ("10%\r20%\r30%", "30%"),
         ("\r30%", "30%"),
-        ("windows\r", "windows"),
+        ("windows\r", "windows\r"),
         ("10%\r20%\r", "20%\r"),
         ("20%\r\r", "20%\r\r"),
         ("a\\rb", "a\\rb"),
-        ("a\\\rb", "b"),
+        ("a\\\rb", "a\\\rb"),
+        ('a"\rbcé\\', "bcé\\"),
         ("\r", "\r"),
+        ("\x1b[31m-old text\x1b[m\r\x1b[m", "\x1b[31m-old text\x1b[m\r\x1b[m"),
+        ("100 bytes\r50", "100 bytes\r50"),
     ],
 )
-def test_of_an_overwritten_line_the_last_state_is_kept(line: str, shown: str) -> None:
-    """A progress bar shows its last state; a return at a line's end keeps the line."""
+def test_of_a_line_with_returns_only_what_is_still_shown_is_kept(line: str, shown: str) -> None:
+    """Text stays unless something printable overwrites all of it: a reset of colours does not, nor does a shorter text.
+
+    `terminal` decides. Merging has to ask it for each line, and to keep lines that it leaves alone as they are.
+    """
     for lines in ([("stdout", {"line": line})] * 3, [("stdout", {"line": line}), ("stderr", {"line": line})]):
         _, frames = typed(*lines)
-        said = "\n".join(body["line"] for body in bodies(merge(frames, 1, None).data))
 
-        assert said.replace("\r", "") == "\n".join([shown.replace("\r", "")] * len(lines))
-        assert said.count("\r") == (shown.count("\r") if shown != "windows" else 1) * len(lines)
+        assert "\n".join(body["line"] for body in bodies(merge(frames, 1, None).data)) == "\n".join(
+            [shown] * len(lines)
+        )
+
+
+CONTINUED = [
+    (["Downloading 60%"], "\rDownloading 100%\n", "\rDownloading 100%"),
+    (["5"], "0%\r60%\n", "0%\r60%"),
+    (["1%"], "\r2%\r3%\r4%\n", "\r4%"),
+    (["1%", "\r2%"], "\r3%\n", "\r3%"),
+    (["text\r"], "\n", ""),
+    (["text"], "\r\n", "\r"),
+]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("dialect", [TYPED, NAMED], ids=["typed", "named"])
+@pytest.mark.parametrize(("shown", "rest", "continuation"), CONTINUED)
+def test_the_continuation_of_a_partial_line_keeps_its_return(
+    shown: list[str], rest: str, continuation: str, dialect: Dialect, together: bool
+) -> None:
+    """Without it, `60%` and the next state of a progress bar would stand side by side.
+
+    A continuation begins wherever the part that was shown ends. Whether that part comes in the same batch or came
+    long before, no text and no return of it may be taken to begin a line.
+    """
+    made, before = pipeline(dialect, RUN), b""
+    for piece in shown:
+        made.feed(upstream("stdout", {"data": piece}))
+        before += made.flush()
+    made.feed(upstream("stderr", {"line": "between"}))
+    continued = made.feed(upstream("stdout", {"data": rest + "1\r2\n"}))
+    first = 1 if together else 1 + len(shown)
+
+    merged = dialect.merge(FrameIds(RUN), before + continued if together else continued, first, None)
+
+    said = [json.loads(event.data or "") for event in parse(merged.data)]
+    assert [body["line"] for body in said if body.get("partial")] == (shown if together else [])
+    assert said[-1]["line"] == continuation + "\n2"
+
+
+def test_a_line_that_holds_more_than_text_begins_a_new_one() -> None:
+    """Only a partial line has a continuation."""
+    _, frames = typed(("stdout", {"line": "a", "n": 1}), ("stdout", {"line": "1%\r2%"}), ("exit", {"exit_code": 0}))
+
+    assert [body.get("line") for body in bodies(merge(frames, 5, None).data)] == ["a", "2%", None]
 
 
 def test_no_more_events_than_wanted() -> None:
@@ -147,11 +197,10 @@ extras = st.sampled_from([{}, {}, {}, {"n": "1"}])
 
 
 def lines_of(frames: bytes) -> Iterator[tuple[str, str]]:
-    """Every line of text, with its stream, as a terminal shows it in the end."""
+    """Every line of text, with its stream, without what a terminal would no longer show of it."""
     for body in bodies(frames):
         for line in str(body.get("line", "")).split("\n"):
-            end = line.rstrip("\r")
-            yield body["type"], end.rpartition("\r")[2] + line[len(end) :]
+            yield body["type"], settle(line, starts=True)
 
 
 @given(
