@@ -31,6 +31,8 @@ __all__ = ["LineMapper", "Mapper", "Spelling", "VerbatimMapper"]
 
 #: Characters of an unfinished line that are held back; then they go out as they are. Precedent: Go's line scanner.
 MAX_UNFINISHED: Final = 64 * 1024
+#: Streams whose unfinished lines are held back. There are two, unless an upstream has names of its own.
+_MAX_STREAMS: Final = 8
 
 #: Bytes of frames that are worth a look at how they begin and end.
 _LARGE: Final = 2048
@@ -90,7 +92,8 @@ class LineMapper:
         self._all_heads = spelling.heads
         self._render = spelling.render
         self._shape = shape
-        self._held: dict[str, str] = {}  # the beginning of a line, by stream
+        # The beginnings of lines, by stream and by the upstream's own name of it.
+        self._held: dict[tuple[str, str], str] = {}
 
     def map(self, frames: bytes) -> Parts:
         """Maps frames one by one. Plain ones take a shortcut unless the beginning of a line goes before them."""
@@ -107,7 +110,7 @@ class LineMapper:
 
     def flush(self) -> Parts:
         """The unfinished lines, marked `partial`."""
-        return _parts(self._take_held())
+        return _parts(self._take_held(list(self._held)))
 
     def gap(self, dropped: int, size: int) -> Parts:
         """The notice that `dropped` frames of `size` bytes in all are missing here."""
@@ -115,7 +118,7 @@ class LineMapper:
 
     def fail(self, code: str, message: str) -> Parts:
         """The terminal frame of a run that ended before an exit was seen."""
-        return _parts([] if self.finished else self._end("error", Failure({"code": code, "message": message})))
+        return _parts([] if self.finished else self._end(Failure({"code": code, "message": message})))
 
     def close(self) -> None:
         """Forgets unfinished lines."""
@@ -128,28 +131,31 @@ class LineMapper:
         if meaning is None:
             return []
         if isinstance(meaning, Output):
-            return self._piece(meaning) if meaning.is_piece else self._lines(meaning)
-        if isinstance(meaning, Exit):
-            return self._end("exit", meaning)
-        if isinstance(meaning, Failure):
-            return self._end("error", meaning)
+            return self._print(meaning)
+        if isinstance(meaning, Exit | Failure):
+            return self._end(meaning)
         return [self._render(meaning.kind, meaning.body)]
+
+    def _print(self, output: Output) -> list[bytes]:
+        return self._piece(output) if output.is_piece else self._lines(output)
 
     def _lines(self, output: Output) -> list[bytes]:
         """Whole lines. What the stream left unfinished goes first."""
         lines = output.text.removesuffix("\n").split("\n")
         frames = self._render_lines(output.stream, lines, output.rest)
-        return self._take_held(output.stream) + frames if self._held else frames
+        return self._take_held([key for key in self._held if key[0] == output.stream]) + frames
 
     def _piece(self, output: Output) -> list[bytes]:
         """Cuts text that comes in pieces into lines, and holds back the beginning of the next."""
-        stream = output.stream
-        *lines, tail = (self._held.pop(stream, "") + output.text).split("\n")
+        key = (output.stream, output.origin)
+        *lines, tail = (self._held.pop(key, "") + output.text).split("\n")
         if tail:
-            self._held[stream] = tail
+            self._held[key] = tail
         self._note_held()
-        frames = self._render_lines(stream, lines, output.rest)
-        return frames if len(tail) < MAX_UNFINISHED else frames + self._take_held(stream)
+        frames = self._render_lines(output.stream, lines, output.rest)
+        if len(tail) >= MAX_UNFINISHED or len(self._held) > _MAX_STREAMS:
+            frames += self._take_held([key] if len(self._held) <= _MAX_STREAMS else list(self._held))
+        return frames
 
     def _render_lines(self, stream: str, lines: list[str], rest: Body) -> list[bytes]:
         """What else the object held stands on its first line: on all of them it would multiply.
@@ -162,14 +168,17 @@ class LineMapper:
         head = self._all_heads[UPSTREAM_HEADS[stream.encode()]].removesuffix(b'"')
         return first + [head + text + b"}" for text in write_texts(lines[1:])]
 
-    def _end(self, kind: str, ending: Exit | Failure) -> list[bytes]:
+    def _end(self, ending: Exit | Failure) -> list[bytes]:
+        """The end, behind all text that came before it."""
+        printed = self._print(ending.output) if ending.output else []
         self.finished = True
         self.ending = ending
-        return [*self._take_held(), self._render(kind, ending.body)]
+        kind = "exit" if isinstance(ending, Exit) else "error"
+        return [*printed, *self._take_held(list(self._held)), self._render(kind, ending.body)]
 
-    def _take_held(self, *streams: str) -> list[bytes]:
-        """The beginnings of lines, of some streams or of all, marked `partial`."""
-        held = [(stream, self._held.pop(stream)) for stream in streams or list(self._held) if stream in self._held]
+    def _take_held(self, keys: list[tuple[str, str]]) -> list[bytes]:
+        """The beginnings of lines, of some streams, marked `partial`."""
+        held = [(key[0], self._held.pop(key)) for key in keys]
         self._note_held()
         return [self._render(stream, {"line": text, "partial": True}) for stream, text in held]
 

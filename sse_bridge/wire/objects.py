@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-__all__ = ["Body", "read_object", "without", "write_json", "write_texts"]
+__all__ = ["Body", "read_object", "read_scalar", "without", "write_json", "write_texts"]
 
 Body = dict[str, Any]
 
@@ -20,6 +20,14 @@ def read_object(text: str) -> Body | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and not _is_deep(value) else None
+
+
+def read_scalar(text: str) -> Any:
+    """Reads a number or one of JSON's words. `None` for anything else, and for what a browser would refuse."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except ValueError:
+        return None
 
 
 def write_json(value: Body) -> bytes:

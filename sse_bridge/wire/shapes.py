@@ -1,8 +1,11 @@
 """Shapes: what an upstream's objects mean, and which of them end a run.
 
 `read` turns one event into its meaning. A `Shape` is the table it reads by: one for each kind of upstream. How a page
-gets to see a meaning is the business of `mapping` and `dialects`. The shapes that were seen and that are documented
-are listed in `docs/miosa.md`, section 3.
+gets to see a meaning is the business of `mapping` and `dialects`; which objects report an error is told by `failures`.
+The shapes that were seen and that are documented are listed in `docs/miosa.md`, section 3.
+
+Only facts end a run: an exit code under one of the `sure_exit_keys`, and events that are called an exit, a timeout or
+an error. An event that is called an output is output, whatever it holds.
 """
 
 from __future__ import annotations
@@ -11,12 +14,27 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from .events import Event
+from .failures import failure_body, is_failure
 from .objects import Body, read_object, without
+from .salvage import salvage
 
-__all__ = ["EVENT_STREAM", "EXEC", "SHAPES", "Exit", "Failure", "Meaning", "Other", "Output", "Shape", "read"]
+__all__ = [
+    "EVENT_STREAM",
+    "EXEC",
+    "SHAPES",
+    "Exit",
+    "Failure",
+    "Meaning",
+    "Other",
+    "Output",
+    "Shape",
+    "facts",
+    "read",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,20 +42,29 @@ class Shape:
     """How one kind of upstream writes its events."""
 
     name: str
-    #: What an event's name, or an object's `type`, stands for: `stdout`, `stderr`, `exit`, `timeout`, `error` or
-    #: `heartbeat`. Any other name is kept.
+    #: What an event's name, or an object's `type`, stands for: `stdout`, `stderr`, `output` or `log` (of either
+    #: stream), `exit`, `timeout`, `error` or `heartbeat`. Any other name is kept.
     kinds: Mapping[str, str]
     #: Keys of text, in the order in which they are looked for.
     text_keys: tuple[str, ...]
     #: The one of them whose text ends with a line. The others hold text that is cut anywhere.
     line_key: str
-    #: Keys of an exit code.
+    #: Keys of a log's lines. In an event that is called `stdout` they count only if the object names its stream, too:
+    #: otherwise it may be JSON that the script printed.
+    log_keys: tuple[str, ...]
+    #: Keys of the object's own word for the stream.
+    stream_keys: tuple[str, ...]
+    #: Keys of an exit code, in an event that is called an exit.
     exit_keys: tuple[str, ...]
-    #: Those that mean an exit whatever they hold. The others may hold anything (an error's word, a way out), and only
-    #: a number makes them an exit.
+    #: Those that say exit in every event, unless it is called an output.
     sure_exit_keys: tuple[str, ...]
     #: Values of `state` or `status` in a snapshot of something that still runs. Its exit code is null until it ends.
     running: tuple[str, ...]
+    #: Whether the stream is about one command. Text is its output then under any name, and an object that holds
+    #: the words of an error is one. In other streams these are data, unless they are unmistakable.
+    is_command: bool
+    #: Texts that say that the stream is over.
+    end_marks: tuple[str, ...]
 
 
 #: A command's output.
@@ -46,31 +73,53 @@ EXEC: Final = Shape(
     kinds={
         "stdout": "stdout",
         "stderr": "stderr",
-        "output": "stdout",
+        "sandbox.exec.stdout": "stdout",
+        "sandbox.exec.stderr": "stderr",
+        "output": "output",
+        "chunk": "output",
+        "exec_chunk": "output",
+        "log": "log",
         "exit": "exit",
+        "exec_result": "exit",
         "error": "error",
+        "exec_error": "error",
         "timeout": "timeout",
         "timed_out": "timeout",
         "heartbeat": "heartbeat",
         "ping": "heartbeat",
         "keepalive": "heartbeat",
     },
-    text_keys=("line", "data", "output"),
+    text_keys=("line", "text", "data", "output"),
     line_key="line",
+    log_keys=("message",),
+    stream_keys=("stream", "fd", "channel"),
     exit_keys=("exit_code", "exitCode", "code", "exit"),
     sure_exit_keys=("exit_code", "exitCode"),
     running=("queued", "pending", "starting", "running"),
+    is_command=True,
+    end_marks=(),
 )
-#: Any event stream. It is read as a command's output is.
-EVENT_STREAM: Final = replace(EXEC, name="event_stream")
+#: Any event stream. A command's output is read as such; other events stay what they are.
+EVENT_STREAM: Final = replace(EXEC, name="event_stream", is_command=False, end_marks=("[DONE]",))
 #: All shapes by their names.
 SHAPES: Final[Mapping[str, Shape]] = {shape.name: shape for shape in (EXEC, EVENT_STREAM)}
 
-_STREAMS: Final = frozenset({"stdout", "stderr"})
+_UNNAMED: Final = ("", "message")
+_OUTPUTS: Final = frozenset({"stdout", "stderr", "output", "log"})
+_ENDINGS: Final = frozenset({"exit", "timeout", "error"})
 #: The key for a payload of plain text.
 _KEY_OF_PLAIN_TEXT: Final = {"exit": "exit_code", "error": "message"}
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_ERROR_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+#: An object's own words for the two streams. Numbers are file descriptors.
+_STREAMS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("stdout", "out", "1"), "stdout"),
+    **dict.fromkeys(("stderr", "err", "2"), "stderr"),
+}
+#: Characters of a stream's name that tell it from another one.
+_MAX_WORD: Final = 32
+_STATES: Final = frozenset({"state", "status", "timed_out", "error", "message"})
+_INTEGER: Final = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
+#: The platform's code for "the stream failed, not the command".
+_STREAM_FAILED: Final = -2
 
 
 @dataclass(slots=True)
@@ -84,6 +133,8 @@ class Output:
     is_piece: bool
     #: What else the object held.
     rest: Body
+    #: The upstream's own name of the stream. Pieces of different streams never meet in one line.
+    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -91,6 +142,8 @@ class Exit:
     """The work has ended. Its `code` is a number or `None`: success takes an explicit zero."""
 
     body: Body
+    #: Text that the same object held.
+    output: Output | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +151,8 @@ class Failure:
     """The upstream gave up, with a `code` and a `message`. The work may run on."""
 
     body: Body
+    #: Text that the same object held.
+    output: Output | None = None
 
 
 @dataclass(slots=True)
@@ -116,60 +171,67 @@ def read(event: Event, shape: Shape) -> Meaning | None:
     if event.data is None:
         return None
     body = read_object(event.data)
-    if body is None:
-        kind = shape.kinds.get(event.type, "stdout")
-        body = {_KEY_OF_PLAIN_TEXT.get(kind, shape.line_key): event.data}
-    else:
-        kind = _kind(event.type, body, shape)
-    if kind in _STREAMS:
-        return _output(kind, body, shape)
-    if kind == "exit":
-        return Exit(_exit_body(body, shape))
+    return _read_text(event.type, event.data, shape) if body is None else _read_object(event, body, shape)
+
+
+def facts(shape: Shape) -> frozenset[str]:
+    """The keys on which it depends whether an object ends a run, and how."""
+    return _facts(shape)
+
+
+@lru_cache
+def _facts(shape: Shape) -> frozenset[str]:
+    return _STATES | {"type", *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
+
+
+# -- objects
+
+
+def _read_object(event: Event, body: Body, shape: Shape) -> Meaning | None:
+    """The event's name decides, then the object's `type`; then what the object holds."""
+    name = _name(event.type, body)
+    kind = shape.kinds.get(name)
+    if kind in _OUTPUTS:
+        return _named_output(kind, event.data or "", body, shape)
+    if ending := _ending(kind, name, body, shape):
+        return ending
+    if kind == "heartbeat":
+        return None
+    return _text(_text_keys(name, shape), "", body, shape) or Other(name or "message", without(body, "type"))
+
+
+def _name(event_name: str, body: Body) -> str:
+    """The event's name, else its object's `type`; empty if it has neither."""
+    said = body.get("type")
+    name = event_name if event_name not in _UNNAMED else said if isinstance(said, str) else ""
+    return "" if name in _UNNAMED else name
+
+
+def _ending(kind: str | None, name: str, body: Body, shape: Shape) -> Exit | Failure | None:
     if kind == "timeout":
         return Exit(_exit_body({"exit_code": -1, **body, "timed_out": True}, shape))
-    if kind == "error":
-        return Failure(_error_body(body, shape))
-    return None if kind == "heartbeat" else Other(kind, without(body, "type"))
+    output = None if name else _text(shape.text_keys, "", body, shape)
+    if kind == "exit" or _is_exit(name, body, shape):
+        said = _exit_body(without(body, *shape.text_keys) if output else body, shape)
+        error = body.get("error")
+        if said["code"] != _STREAM_FAILED and not (isinstance(error, dict) and error):
+            return Exit(said, output)
+    elif kind != "error" and not is_failure(body, name, is_command=shape.is_command):
+        return None
+    return Failure(failure_body(body, shape.text_keys), output)
 
 
-def _kind(name: str, body: Body, shape: Shape) -> str:
-    """The event's name decides; then what the body says; then what it looks like."""
-    said = body.get("type")
-    if name in ("", "message"):
-        name = said if isinstance(said, str) else ""
-    if known := shape.kinds.get(name):
-        return known
-    if _text_key(body, shape) is not None:
-        return "stderr" if body.get("stream") == "stderr" else "stdout"
-    if name not in ("", "message"):
-        return name
-    return "exit" if _is_exit(body, shape) else "stdout"
+def _is_exit(name: str, body: Body, shape: Shape) -> bool:
+    """Whether an object tells of an exit, whatever its event is called. The exit of a killed process may lack a number.
 
-
-def _text_key(body: Body, shape: Shape) -> str | None:
-    return next((key for key in shape.text_keys if isinstance(body.get(key), str)), None)
-
-
-def _is_exit(body: Body, shape: Shape) -> bool:
-    """Whether an unnamed object tells of an exit. The exit of a killed process may lack a number.
-
-    An exit ends the run, so the number is only dispensable if all keys of a text are missing, too, and if the object
-    is in a final state.
+    An exit ends the run, so the number is only dispensable if the event is unnamed, if all keys of a text are missing,
+    and if the object is in a final state.
     """
-    if any(_integer(body.get(key)) is not None for key in shape.exit_keys):
+    if any(_integer(body.get(key)) is not None for key in shape.sure_exit_keys):
         return True
     goes_on = body.get("state") in shape.running or body.get("status") in shape.running
-    return not goes_on and not body.keys() & {*shape.text_keys} and any(key in body for key in shape.sure_exit_keys)
-
-
-def _output(stream: str, body: Body, shape: Shape) -> Output:
-    """Shows a line of another type as JSON. A missing line is empty: some encoders leave out empty strings."""
-    key = _text_key(body, shape)
-    rest = without(body, "type", shape.line_key, key or shape.line_key)
-    if key is not None:
-        return Output(stream, body[key], key != shape.line_key, rest)
-    line = body.get(shape.line_key)
-    return Output(stream, "" if line is None else json.dumps(line), False, rest)
+    is_bare = not name and not goes_on and not body.keys() & {*shape.text_keys}
+    return is_bare and any(key in body for key in shape.sure_exit_keys)
 
 
 def _exit_body(body: Body, shape: Shape) -> Body:
@@ -177,21 +239,99 @@ def _exit_body(body: Body, shape: Shape) -> Body:
     return {"code": _integer(body.get(key)), **without(body, "type", "code", key)}
 
 
-def _error_body(body: Body, shape: Shape) -> Body:
-    """Finds code and message in the envelopes that platforms use: flat, or inside `error`."""
-    inner = body.get("error")
-    facts = inner if isinstance(inner, dict) else body
-    word = inner if isinstance(inner, str) and _ERROR_CODE.fullmatch(inner) else None
-    code = facts.get("code", word)
-    texts = (facts.get("message"), body.get("detail"), body.get("reason"), inner, *map(body.get, shape.text_keys))
-    message = next((text for text in texts if isinstance(text, str) and text), "The upstream reported an error.")
-    said = {"code": "upstream_error" if code is None else str(code), "message": message}
-    return {**said, **without(body, "type", "code", "message")}
-
-
 def _integer(value: object) -> int | None:
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
+    if isinstance(value, str):
+        match = _INTEGER.fullmatch(value.strip())
+        return None if match is None else int(match[1])
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+# -- output
+
+
+def _named_output(kind: str, text: str, body: Body, shape: Shape) -> Output:
+    """An object in an event that is called an output. One without a text of the platform's was printed by the script,
+    and is shown as it stands."""
+    is_log = kind == "log" or any(word.lower() in _STREAMS for word in _words(body, shape))
+    keys = (*shape.text_keys, *shape.log_keys) if is_log else shape.text_keys
+    output = _text(keys, kind, body, shape)
+    if output is not None:
+        return output
+    line = body.get(shape.line_key)
+    if line is None:
+        return Output(_stream(kind, {}, shape)[0], text, False, {})
+    stream, origin = _stream(kind, body, shape)
+    return Output(stream, json.dumps(line), False, without(body, "type", shape.line_key), origin)
+
+
+def _text_keys(name: str, shape: Shape) -> tuple[str, ...]:
+    """The keys whose text is output in an event that is not called one."""
+    if not name:
+        return (*shape.text_keys, *shape.log_keys)
+    return shape.text_keys if shape.is_command else (shape.line_key,)
+
+
+def _text(keys: tuple[str, ...], kind: str, body: Body, shape: Shape) -> Output | None:
+    key = next((key for key in keys if isinstance(body.get(key), str)), None)
+    if key is None:
+        return None
+    stream, origin = _stream(kind, body, shape)
+    is_piece = key != shape.line_key and key not in shape.log_keys
+    return Output(stream, body[key], is_piece, without(body, "type", shape.line_key, key), origin)
+
+
+def _stream(kind: str, body: Body, shape: Shape) -> tuple[str, str]:
+    """The stream, and its name if that is another than ours.
+
+    The object's own word counts; then the event's name, then the object's `type`. A stream of another name goes under
+    stdout, or under what the event is called.
+    """
+    words = _words(body, shape)
+    for word in words:
+        if known := _STREAMS.get(word.lower()):
+            return known, ""
+    stream = kind if kind in ("stdout", "stderr") else "stderr" if body.get("type") == "stderr" else "stdout"
+    return stream, words[0][:_MAX_WORD] if words else ""
+
+
+def _words(body: Body, shape: Shape) -> list[str]:
+    """The object's own words for its stream."""
+    return [str(body[key]) for key in shape.stream_keys if isinstance(body.get(key), str | int)]
+
+
+# -- text that is no JSON object, or none that a browser would read
+
+
+def _read_text(name: str, text: str, shape: Shape) -> Meaning | None:
+    """An ending counts even if a browser would refuse what stands beside it. All else is shown as it stands."""
+    kind = shape.kinds.get(name)
+    found = salvage(text, facts(shape))
+    if found is not None and kind not in _OUTPUTS and (found.is_whole or kind in _ENDINGS):
+        said = _name(name, found.body)
+        if ending := _ending(shape.kinds.get(said), said, found.body, shape):
+            return replace(ending, body=_certain(ending.body))
+    if kind in _ENDINGS:
+        value = text.strip().strip('"') if kind == "exit" else text
+        return _ending(kind, name, {_KEY_OF_PLAIN_TEXT.get(kind, shape.line_key): value}, shape)
+    if kind == "heartbeat" or (kind not in _OUTPUTS and text.strip() in shape.end_marks):
+        return None
+    body = found.body if found is not None and found.is_whole else {}
+    return _shown(name, kind or "", text, body, shape)
+
+
+def _certain(body: Body) -> Body:
+    """What is known of salvaged members: nested ones may have been cut."""
+    return {key: value for key, value in body.items() if key == "code" or isinstance(value, str | int | float)}
+
+
+def _shown(name: str, kind: str, text: str, body: Body, shape: Shape) -> Output | Other:
+    """Text as it stands. A `body` says whose it is, if it is an object."""
+    is_unnamed = name in _UNNAMED
+    holds_text = any(isinstance(body.get(key), str) for key in shape.text_keys)
+    is_line = (text or shape.is_command) and not body if is_unnamed else text and shape.is_command
+    if kind in _OUTPUTS or holds_text or is_line:
+        stream, origin = _stream(kind, body if holds_text else {}, shape)
+        return Output(stream, text, False, {}, origin)
+    return Other("message" if is_unnamed else name, {"data": text})

@@ -254,6 +254,62 @@ def test_a_character_split_between_pieces_arrives_whole() -> None:
     ]
 
 
+def piece(name: str, text: str, **more: object) -> bytes:
+    return frame(name, {"data": text, **more}).encode()
+
+
+@pytest.mark.parametrize(
+    ("frames", "lines"),
+    [
+        (
+            [piece("output", "o", stream="stdout"), piece("output", "e\n", stream="stderr"), piece("output", "k\n")],
+            [("stderr", "e"), ("stdout", "ok")],
+        ),
+        ([piece("output", "o", fd=1), piece("stderr", "e"), piece("", "k\n"), piece("output", "!\n", fd=2)],
+         [("stdout", "ok"), ("stderr", "e!")]),
+        ([piece("stdout", "o", channel="stderr"), piece("stdout", "k\n"), piece("stderr", "!\n")],
+         [("stdout", "k"), ("stderr", "o!")]),
+        ([piece("output", "boot", stream="system"), piece("stdout", "ok\n"), piece("output", "ed\n", stream="system")],
+         [("stdout", "ok"), ("stdout", "booted")]),
+        ([piece("", "e", type="stderr"), piece("", "o\n", type="stdout"), piece("", "!\n", type="stderr")],
+         [("stdout", "o"), ("stderr", "e!")]),
+        ([piece("chunk", "e", stream="STDERR"), piece("chunk", "o\n", stream=["stderr"]), piece("stderr", "!\n")],
+         [("stdout", "o"), ("stderr", "e!")]),
+    ],
+)  # fmt: skip
+def test_pieces_of_two_streams_are_never_put_together(frames: list[bytes], lines: list[tuple[str, str]]) -> None:
+    """The object's own word names its stream, whatever the event is called and however it spells it.
+
+    The kind of fault: pieces are joined by what the event is called, and the object says otherwise.
+    """
+    said = [(one["type"], one["line"]) for one in typed(*frames)]
+
+    assert said == lines
+
+
+def test_streams_without_end_are_not_held_back_without_end() -> None:
+    """An upstream may name as many streams as it likes."""
+    made = pipeline()
+    out = b"".join(made.feed(piece("output", f"{number},", stream=f"s{number}")) for number in range(1000))
+
+    assert "".join(said["line"] for said in objects(out + made.flush())) == "".join(f"{one}," for one in range(1000))
+    assert out.count(b"partial") > 900
+
+
+def test_text_beside_an_ending_goes_out_before_it() -> None:
+    """Whole lines and pieces, behind what was unfinished."""
+    assert typed(piece("stdout", "a"), frame("", {"line": "last", "exit_code": 3})) == [
+        {"type": "stdout", "line": "a", "partial": True},
+        {"type": "stdout", "line": "last", "exit_code": 3},
+        {"type": "exit", "code": 3},
+    ]
+    assert typed(piece("stdout", "a"), frame("", {"text": "b\nc", "exitCode": 0})) == [
+        {"type": "stdout", "line": "ab", "exitCode": 0},
+        {"type": "stdout", "line": "c", "partial": True},
+        {"type": "exit", "code": 0},
+    ]
+
+
 # -- verbatim -------------------------------------------------------------------------------------------------------
 
 

@@ -31,9 +31,9 @@ from tests.support.frames import frame, typed
         (frame("stdout", {"line": "a\n"}), {"type": "stdout", "line": "a"}),
         (frame("stdout", {"line": "a\r"}), {"type": "stdout", "line": "a\r"}),
         (frame("stdout", {"line": ""}), {"type": "stdout", "line": ""}),
-        (frame("stdout", {}), {"type": "stdout", "line": ""}),
-        (frame("", {}), {"type": "stdout", "line": ""}),
-        (frame("stdout", {"line": None}), {"type": "stdout", "line": ""}),
+        (frame("stdout", {}), {"type": "stdout", "line": "{}"}),
+        (frame("", {}), {"type": "message"}),
+        (frame("stdout", {"line": None}), {"type": "stdout", "line": '{"line": null}'}),
         (frame("stdout", {"line": 42}), {"type": "stdout", "line": "42"}),
         (frame("stdout", "plain words"), {"type": "stdout", "line": "plain words"}),
         (frame("stderr", "null"), {"type": "stderr", "line": "null"}),
@@ -55,7 +55,7 @@ from tests.support.frames import frame, typed
         (frame("exit", "6"), {"type": "exit", "code": 6}),
         (frame("exit", "bye"), {"type": "exit", "code": None, "exit_code": "bye"}),
         (frame("", {"exit_code": 0}), {"type": "exit", "code": 0}),
-        (frame("", {"code": 9}), {"type": "exit", "code": 9}),
+        (frame("", {"code": 9}), {"type": "message", "code": 9}),
         (frame("", {"exit_code": None}), {"type": "exit", "code": None, "exit_code": None}),
         (frame("message", {"exitCode": None}), {"type": "exit", "code": None, "exitCode": None}),
         (frame("", {"exit_code": "oops"}), {"type": "exit", "code": None, "exit_code": "oops"}),
@@ -63,15 +63,15 @@ from tests.support.frames import frame, typed
          {"type": "exit", "code": None, "exit_code": None, "status": ["failed"]}),
         (frame("", {"type": "exit", "code": 3}), {"type": "exit", "code": 3}),
         # what only looks like one: a word that may be anything, text, something that goes on, a type of its own
-        (frame("", {"code": None}), {"type": "stdout", "line": "", "code": None}),
-        (frame("", {"code": "E_OOM"}), {"type": "stdout", "line": "", "code": "E_OOM"}),
-        (frame("", {"exit": "left"}), {"type": "stdout", "line": "", "exit": "left"}),
+        (frame("", {"code": None}), {"type": "message", "code": None}),
+        (frame("", {"code": "E_OOM"}), {"type": "message", "code": "E_OOM"}),
+        (frame("", {"exit": "left"}), {"type": "message", "exit": "left"}),
         (frame("", {"line": "a", "exit_code": None}), {"type": "stdout", "line": "a", "exit_code": None}),
-        (frame("", {"line": None, "exit_code": None}), {"type": "stdout", "line": "", "exit_code": None}),
+        (frame("", {"line": None, "exit_code": None}), {"type": "message", "line": None, "exit_code": None}),
         (frame("", {"status": "running", "exit_code": None}),
-         {"type": "stdout", "line": "", "status": "running", "exit_code": None}),
+         {"type": "message", "status": "running", "exit_code": None}),
         (frame("", {"state": "queued", "exitCode": None}),
-         {"type": "stdout", "line": "", "state": "queued", "exitCode": None}),
+         {"type": "message", "state": "queued", "exitCode": None}),
         (frame("", {"type": "job", "exit_code": None}), {"type": "job", "exit_code": None}),
         (frame("job", {"exit_code": None}), {"type": "job", "exit_code": None}),
         (frame("", {"type": "exit", "exit_code": -1, "timed_out": True}),
@@ -103,9 +103,9 @@ from tests.support.frames import frame, typed
         (frame("exit", {"exit_code": "9" * 19}), {"type": "exit", "code": None, "exit_code": "9" * 19}),
         (frame("exit", {"exit_code": 1, "code": 2, "exit": 3}), {"type": "exit", "code": 1, "exit": 3}),
         (frame("exit", {"exitCode": 1, "exit": 3}), {"type": "exit", "code": 1, "exit": 3}),
-        (frame("", {"exit": 3}), {"type": "exit", "code": 3}),
+        (frame("", {"exit": 3}), {"type": "message", "exit": 3}),
         (frame("", {"exit_code": False}), {"type": "exit", "code": None, "exit_code": False}),
-        (frame("", {"exit": True}), {"type": "stdout", "line": "", "exit": True}),
+        (frame("", {"exit": True}), {"type": "message", "exit": True}),
         (frame("timeout", {"exit_code": 137}), {"type": "exit", "code": 137, "timed_out": True}),
         (frame("timed_out", {"exit_code": None, "code": 9}),
          {"type": "exit", "code": 9, "exit_code": None, "timed_out": True}),
@@ -114,7 +114,7 @@ from tests.support.frames import frame, typed
         (frame("", {"output": "o\n", "line": 1}), {"type": "stdout", "line": "o"}),
         (frame("", {"data": "d\n", "output": "o"}), {"type": "stdout", "line": "d", "output": "o"}),
         (frame("stdout", {"line": {"a": ["é"]}}), {"type": "stdout", "line": '{"a": ["\\u00e9"]}'}),
-        (frame("stdout", {"": 1}), {"type": "stdout", "line": "", "": 1}),
+        (frame("stdout", {"": 1}), {"type": "stdout", "line": '{"": 1}'}),
         (frame("deep", '{"a":' * 99 + "0" + "}" * 99), {"type": "deep", **json.loads('{"a":' * 99 + "0" + "}" * 99)}),
         (frame("deep", '{"a":' * 101 + "0" + "}" * 101),
          {"type": "stdout", "line": '{"a":' * 101 + "0" + "}" * 101}),
@@ -134,7 +134,7 @@ def test_each_upstream_shape_has_one_meaning(upstream: str, expected: dict[str, 
 @pytest.mark.parametrize("value", ["queued", "pending", "starting", "running"])
 def test_a_snapshot_of_running_work_is_not_an_exit(key: str, value: str) -> None:
     """Its exit code is null because there is none yet; a number counts in any state."""
-    assert typed(frame("", {key: value, "exit_code": None}))[0]["type"] == "stdout"
+    assert typed(frame("", {key: value, "exit_code": None}))[0]["type"] == "message"
     assert typed(frame("", {key: value, "exit_code": 0}))[0]["type"] == "exit"
     assert typed(frame("", {key: "stopped", "exit_code": None}))[0]["type"] == "exit"
 
@@ -161,20 +161,30 @@ def test_a_meaning_says_what_the_mapper_needs() -> None:
 
 
 def test_every_kind_of_upstream_has_a_shape() -> None:
-    """An event stream is read as a command's output is."""
+    """An event stream is read as a command's output is, but for what only a command's stream can mean."""
     assert {"exec": EXEC, "event_stream": EVENT_STREAM} == SHAPES
     assert dataclasses.replace(EXEC, name="") != EXEC
     exec_table, stream_table = (dataclasses.asdict(shape) for shape in (EXEC, EVENT_STREAM))
-    assert {**exec_table, "name": ""} == {**stream_table, "name": ""}
+    differences = {key for key, value in exec_table.items() if value != stream_table[key]}
+    assert differences == {"name", "is_command", "end_marks"}
 
 
 def test_a_shape_decides_what_a_name_means() -> None:
     """Names, keys and states come from the table."""
     odd = dataclasses.replace(
-        EXEC, kinds={"done": "exit"}, text_keys=("text", "part"), line_key="text", exit_keys=("rc",), sure_exit_keys=()
+        EXEC,
+        kinds={"done": "exit"},
+        text_keys=("body", "part"),
+        line_key="body",
+        log_keys=("note",),
+        stream_keys=("pipe",),
+        exit_keys=("rc",),
+        sure_exit_keys=("status_of_exit",),
     )
     assert read(Event("done", '{"rc":2}'), odd) == Exit({"code": 2})
-    assert read(Event("message", '{"rc":2}'), odd) == Exit({"code": 2})
-    assert read(Event("x", '{"text":"a"}'), odd) == Output("stdout", "a", False, {})
-    assert read(Event("x", '{"part":"a"}'), odd) == Output("stdout", "a", True, {})
+    assert read(Event("message", '{"rc":2}'), odd) == Other("message", {"rc": 2})
+    assert isinstance(read(Event("x", '{"status_of_exit":2}'), odd), Exit)
+    assert read(Event("x", '{"body":"a"}'), odd) == Output("stdout", "a", False, {})
+    assert read(Event("x", '{"part":"a","pipe":2}'), odd) == Output("stderr", "a", True, {"pipe": 2})
+    assert read(Event("message", '{"note":"a"}'), odd) == Output("stdout", "a", False, {})
     assert read(Event("message", "words"), odd) == Output("stdout", "words", False, {})

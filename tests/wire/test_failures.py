@@ -1,0 +1,194 @@
+"""`failures`: which objects are errors that end a run, and which are data.
+
+The kind of fault: an error of a shape that was not thought of becomes an empty line, and the run goes on to
+`upstream_ended`; or data that merely look like one end a run whose output goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sse_bridge.wire.events import Event
+from sse_bridge.wire.failures import failure_body
+from sse_bridge.wire.objects import write_json
+from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, Failure, Shape, read
+
+
+def meaning(body: dict[str, Any], name: str = "message", shape: Shape = EXEC) -> object:
+    return read(Event(name, write_json(body).decode()), shape)
+
+
+INNER = {"code": "SANDBOX_LOST", "message": "It is gone."}
+
+
+@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM], ids=["exec", "event_stream"])
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        # inside `error`
+        ({"error": {"message": "Sandbox was terminated", "code": 502}}, "502", "Sandbox was terminated"),
+        ({"error": INNER}, "SANDBOX_LOST", "It is gone."),
+        ({"ok": False, "error": INNER, "request_id": "r"}, "SANDBOX_LOST", "It is gone."),
+        ({"error": {"type": "overloaded_error", "message": "Overloaded"}}, "overloaded_error", "Overloaded"),
+        ({"error": {"status": "UNAVAILABLE", "message": "m"}}, "UNAVAILABLE", "m"),
+        ({"error": {"code": None, "detail": "d"}}, "upstream_error", "d"),
+        ({"error": {"code": True, "status": 503}, "message": "outer"}, "503", "outer"),
+        ({"error": {"what": "?"}}, "upstream_error", "The upstream reported an error."),
+        # a text under `error`
+        ({"error": "it broke"}, "upstream_error", "it broke"),
+        ({"error": "rate_limited"}, "rate_limited", "rate_limited"),
+        ({"error": "VM_LOST", "detail": "gone", "sandbox_id": "s"}, "VM_LOST", "gone"),
+        ({"error": "invalid_grant", "error_description": "The grant is old."}, "invalid_grant", "The grant is old."),
+        ({"ok": False, "error": "no"}, "no", "no"),
+        ({"statusCode": 500, "message": "boom", "error": "Internal Server Error"}, "500", "boom"),
+        ({"error": True, "message": "boom"}, "upstream_error", "boom"),
+        ({"error": ["first", "second"]}, "upstream_error", "first"),
+        # several
+        ({"errors": [{"message": "e1", "code": "X"}, {"message": "e2"}]}, "X", "e1"),
+        ({"errors": ["e1"], "data": None}, "upstream_error", "e1"),
+        ({"errors": {"name": ["is missing"]}}, "upstream_error", "is missing"),
+        ({"errors": {"name": "is missing"}}, "upstream_error", "is missing"),
+        # flat
+        ({"code": 429, "message": "Too many requests"}, "429", "Too many requests"),
+        ({"code": "503", "message": "busy"}, "503", "busy"),
+        ({"status": 503, "message": "busy"}, "503", "busy"),
+        ({"status": "error", "message": "busy"}, "upstream_error", "busy"),
+        ({"success": False, "message": "no"}, "upstream_error", "no"),
+        ({"ok": False, "code": 7}, "7", "The upstream reported an error."),
+        # RFC 9457
+        ({"type": "about:blank", "title": "Busy", "status": 503}, "503", "Busy"),
+        ({"type": "https://e.org/p", "title": "Busy", "status": 503, "detail": "d", "balance": 3}, "503", "d"),
+        ({"title": "Busy", "status": 503, "instance": "/x"}, "503", "Busy"),
+    ],
+)
+def test_an_error_ends_the_run_with_its_code_and_message(
+    body: dict[str, Any], code: str, message: str, shape: Shape
+) -> None:
+    """Unnamed, and in an event that is called an error."""
+    for name in ("message", "error"):
+        said = meaning(body, name, shape)
+
+        assert isinstance(said, Failure)
+        assert (said.body["code"], said.body["message"]) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"message": "gone", "code": "VM_LOST"}, "VM_LOST", "gone"),
+        ({"detail": "Not Found"}, "upstream_error", "Not Found"),
+        ({"detail": [{"loc": ["body"], "msg": "is missing", "type": "missing"}]}, "upstream_error", "is missing"),
+        ({"id": 1, "jsonrpc": "2.0", "error": {"code": -32000, "message": "m"}}, "-32000", "m"),
+        ({"choices": [], "error": INNER}, "SANDBOX_LOST", "It is gone."),
+    ],
+)  # fmt: skip
+def test_weaker_words_are_an_error_only_in_a_commands_stream(body: dict[str, Any], code: str, message: str) -> None:
+    """There an unnamed object has no other use. In other streams each event may be about something else."""
+    said = meaning(body)
+
+    assert isinstance(said, Failure)
+    assert (said.body["code"], said.body["message"]) == (code, message)
+    assert not isinstance(meaning(body, shape=EVENT_STREAM), Failure)
+
+
+@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM], ids=["exec", "event_stream"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": 200, "message": "ok"},
+        {"code": 200, "data": {"x": 1}},
+        {"code": 429},
+        {"code": 0, "msg": "success"},
+        {"code": "OK", "message": "done"},
+        {"code": "info", "message": "listening"},
+        {"code": 1001, "message": "a word of its own"},
+        {"status": 404, "title": "Page", "url": "/missing", "ms": 3},
+        {"type": "page", "title": "Page", "status": 404},
+        {"type": "https://e.org/p", "title": "Done", "status": 200},
+        {"status": "failed"},
+        {"status": "error"},
+        {"error": None},
+        {"error": {}},
+        {"error": ""},
+        {"error": 0, "message": "fine"},
+        {"error": "2 warnings", "step": "lint"},
+        {"errors": []},
+        {"errors": {}},
+        {"errors": 3, "requests": 100},
+        {"errors": [3]},
+        {"errors": ["E501"], "warnings": [], "files": 7},
+        {"errors": [[]]},
+        {"data": {"x": 1}, "errors": [{"message": "partial"}]},
+        {"ok": False},
+        {"ok": True, "error": "none"},
+        {"success": True, "errors": ["none"], "message": "m"},
+        {"detail": "Step 3 of 5", "progress": 60},
+        {"detail": "still", "status": "running"},
+        {"detail": 3},
+        {"code": "?!", "message": "m"},
+        {"type": "status", "code": "SANDBOX_BOOTING", "message": "Booting"},
+        {"type": "snapshot_progress", "status": "failed", "error": "disk full"},
+        {"line": "a", "error": "shown beside it"},
+    ],
+)
+def test_data_that_look_like_an_error_end_nothing(body: dict[str, Any], shape: Shape) -> None:
+    """What follows them would be lost."""
+    assert not isinstance(meaning(body, shape=shape), Failure)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "is_end"),
+    [
+        ("agent_failed", {"error": "agent lost"}, True),
+        ("failure", {"errors": ["lost"]}, True),
+        ("progress", {"error": INNER}, True),
+        ("progress", {"error": INNER, "step": 3}, False),
+        ("warning", {"error": "disk almost full"}, False),
+        ("warning", {"errors": ["disk almost full"]}, False),
+        ("step_failed", {"error": "exit status 1", "step": "lint"}, False),
+        ("step_failed", {"step": "lint"}, False),
+        ("http", {"title": "GET /", "status": 404}, False),
+        ("http", {"type": "about:blank", "title": "GET /", "status": 404, "ms": 3}, False),
+    ],
+)
+def test_an_event_of_another_name_has_to_be_unmistakable(name: str, body: dict[str, Any], is_end: bool) -> None:
+    """It is an error if it is called one and holds nothing else, or holds nothing but an error object."""
+    assert isinstance(meaning(body, name), Failure) is is_end
+    assert isinstance(meaning(body, name, EVENT_STREAM), Failure) is is_end
+
+
+def test_a_message_with_a_code_is_an_error_by_the_name_of_its_event_only_in_a_commands_stream() -> None:
+    """Elsewhere it may be about anything."""
+    body = {"message": "lost", "code": "AGENT_LOST"}
+
+    assert isinstance(meaning(body, "stream.error"), Failure)
+    assert not isinstance(meaning(body, "stream.error", EVENT_STREAM), Failure)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr", "output", "chunk", "log"])
+@pytest.mark.parametrize(
+    "body", [{"error": INNER}, {"ok": False, "error": "x"}, {"code": 500, "title": "t", "status": 500}]
+)
+def test_an_output_is_never_an_error(name: str, body: dict[str, Any]) -> None:
+    """A script may print anything."""
+    assert not isinstance(meaning(body, name), Failure)
+
+
+def test_text_beside_an_error_is_shown_first() -> None:
+    """Neither is lost."""
+    said = meaning({"output": "half a li", "error": INNER})
+
+    assert isinstance(said, Failure)
+    assert said.output is not None
+    assert (said.output.text, said.output.is_piece) == ("half a li", True)
+
+
+def test_keys_of_an_error_are_kept() -> None:
+    """All but those that the frame has itself."""
+    assert failure_body({"type": "error", "code": "a", "message": "b", "retryable": True}, ()) == {
+        "code": "a",
+        "message": "b",
+        "retryable": True,
+    }
