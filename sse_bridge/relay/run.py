@@ -18,7 +18,7 @@ from ..wire.pipeline import Pipeline
 from ..wire.shapes import Exit
 from . import observer
 from .audience import Audience
-from .clock import Clock, Timer
+from .clock import ROUND_INTERVAL, Clock, Timer
 from .ending import Cause, Ending
 from .info import Lifetime, Outcome, RunFacts, RunInfo, RunState
 from .options import RunOptions
@@ -27,7 +27,7 @@ from .statistics import RunStatistics, Totals
 
 __all__ = ["Refused", "Run"]
 
-#: Seconds after which an unfinished line is shown.
+#: Seconds after its first byte at which an unfinished line is shown.
 FLUSH_AFTER: Final = 0.5
 #: Seconds an upstream gets to end its response after the exit, so that the connection can be reused.
 END_AFTER_EXIT: Final = 1.0
@@ -203,7 +203,6 @@ class Run:
         pipeline, audience = self._pipeline, self.audience
         if audience.log.closed:  # what follows the terminal frame is ignored
             return True
-        held_back = pipeline.unfinished
         if frames := pipeline.feed(chunk):
             audience.append(frames, pipeline.next)
         if pipeline.discards:
@@ -215,8 +214,8 @@ class Run:
             self._end()
             self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
             self.hasten(self._lifetime.leaves_at)
-        elif pipeline.unfinished and (frames or pipeline.unfinished != held_back):
-            self._flush_at = self._clock.now() + FLUSH_AFTER
+        elif pipeline.unfinished:
+            self._flush_at = pipeline.due(self._clock.now() + FLUSH_AFTER)
             self.hasten(self._flush_at)
         return audience.has_room()
 
@@ -240,8 +239,8 @@ class Run:
             if self.audience.is_held:  # we made the silence: the rest of the line may be waiting for a slow viewer
                 self._flush_at = now + FLUSH_AFTER
             else:
-                self._flush_at = inf
-                self._append(self._pipeline.flush())
+                self._append(self._pipeline.flush(now + ROUND_INTERVAL))  # the next round would be too late for these
+                self._flush_at = self._pipeline.due(now + FLUSH_AFTER)
         return self._flush_at
 
     # -- what the audience tells its feeder

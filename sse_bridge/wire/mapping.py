@@ -4,8 +4,8 @@ The contract of every mapper, stated once:
 
 * `map` takes whole frames (what `FrameSplitter.feed` returned) and accepts any content. While `heads` has entries,
   plain frames may go through `plain.map_plain` instead, which says the same (a property test).
-* A mapper belongs to one run. It may hold back the beginning of a line (`unfinished` says how much); `flush` hands
-  it over as it is.
+* A mapper belongs to one run. It may hold back the beginnings of lines (`unfinished` says how much). `due` says until
+  when, and `flush` hands them over as they are. Time is the caller's.
 * After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return zero frames.
 * `gap` and `fail` say what only the bridge can know, in dialects that have frames of their own.
 * `ending` is what the frames so far say of the end: an `Exit`, which means that the work itself has ended, a
@@ -18,6 +18,7 @@ afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Final, Protocol
 
 from .events import parse_frame
@@ -53,7 +54,8 @@ class Mapper(Protocol):
     def ending(self) -> Exit | Failure | None: ...
 
     def map(self, frames: bytes) -> Parts: ...
-    def flush(self) -> Parts: ...
+    def due(self, at: float) -> float: ...
+    def flush(self, now: float = inf) -> Parts: ...
     def gap(self, dropped: int, size: int) -> Parts: ...
     def fail(self, code: str, message: str) -> Parts: ...
     def close(self) -> None: ...
@@ -68,6 +70,18 @@ class Spelling(Protocol):
     def render(self, kind: str, body: Body) -> bytes:
         """One frame up to its blank line. `body` has no key called `type`."""
         ...
+
+
+class _Held:
+    """The beginning of a line."""
+
+    __slots__ = ("due", "stream", "text")
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.text = ""
+        #: When it is to be shown; infinity until `LineMapper.due` gives it a time.
+        self.due = inf
 
 
 class LineMapper:
@@ -92,8 +106,7 @@ class LineMapper:
         self._all_heads = spelling.heads
         self._render = spelling.render
         self._shape = shape
-        # The beginnings of lines, by stream and by the upstream's own name of it.
-        self._held: dict[tuple[str, str], str] = {}
+        self._held: dict[tuple[str, str], _Held] = {}  # by stream, and the upstream's own name of it
 
     def map(self, frames: bytes) -> Parts:
         """Maps frames one by one. Plain ones take a shortcut unless the beginning of a line goes before them."""
@@ -108,9 +121,15 @@ class LineMapper:
                 mapped.append(plain)
         return _parts(mapped)
 
-    def flush(self) -> Parts:
-        """The unfinished lines, marked `partial`."""
-        return _parts(self._take_held(list(self._held)))
+    def due(self, at: float) -> float:
+        """When the next unfinished line is to be shown. Those that have begun since the last call are due at `at`."""
+        for held in self._held.values():
+            held.due = min(held.due, at)
+        return min((held.due for held in self._held.values()), default=inf)
+
+    def flush(self, now: float = inf) -> Parts:
+        """The unfinished lines that are due, marked `partial`."""
+        return _parts(self._take_held([key for key, held in self._held.items() if held.due <= now]))
 
     def gap(self, dropped: int, size: int) -> Parts:
         """The notice that `dropped` frames of `size` bytes in all are missing here."""
@@ -148,11 +167,15 @@ class LineMapper:
     def _piece(self, output: Output) -> list[bytes]:
         """Cuts text that comes in pieces into lines, and holds back the beginning of the next."""
         key = (output.stream, output.origin)
-        *lines, tail = (self._held.pop(key, "") + output.text).split("\n")
-        if tail:
-            self._held[key] = tail
-        self._note_held()
+        held = self._held.pop(key, None) or _Held(output.stream)
+        *lines, tail = (held.text + output.text).split("\n")
         frames = self._render_lines(output.stream, lines, output.rest)
+        if lines:
+            held = _Held(output.stream)
+        if tail:
+            held.text = tail
+            self._held[key] = held
+        self._note_held()
         if len(tail) >= MAX_UNFINISHED or len(self._held) > _MAX_STREAMS:
             frames += self._take_held([key] if len(self._held) <= _MAX_STREAMS else list(self._held))
         return frames
@@ -178,12 +201,12 @@ class LineMapper:
 
     def _take_held(self, keys: list[tuple[str, str]]) -> list[bytes]:
         """The beginnings of lines, of some streams, marked `partial`."""
-        held = [(key[0], self._held.pop(key)) for key in keys]
+        taken = [self._held.pop(key) for key in keys]
         self._note_held()
-        return [self._render(stream, {"line": text, "partial": True}) for stream, text in held]
+        return [self._render(held.stream, {"line": held.text, "partial": True}) for held in taken]
 
     def _note_held(self) -> None:
-        self.unfinished = sum(map(len, self._held.values()))
+        self.unfinished = sum(len(held.text) for held in self._held.values())
         self.heads = _NO_HEADS if self.unfinished or self.finished else self._all_heads
 
 
@@ -226,7 +249,10 @@ class VerbatimMapper:
             return [frames], count or frames.count(b"\n\n"), b"", b""
         return _parts([frame for part in split(without_ids(frames)) if (frame := part.lstrip(b"\n"))])
 
-    def flush(self) -> Parts:
+    def due(self, at: float) -> float:
+        return inf
+
+    def flush(self, now: float = inf) -> Parts:
         return _parts([])
 
     def gap(self, dropped: int, size: int) -> Parts:

@@ -7,6 +7,7 @@ caller's: it decides, for one, when a line has waited long enough to be flushed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from .dialects import Dialect
 from .frames import Discard, FrameSplitter
@@ -20,7 +21,7 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """Everything that happens to a chunk before it is kept.
 
-    Call `feed` for each chunk, `flush` when the upstream has been silent for a while, `fail` when it ended before a
+    Call `feed` for each chunk, `flush` when unfinished lines are `due`, `fail` when the upstream ended before a
     terminal frame, and `close` in the end. After `close`, only the attributes are of use.
 
     Args:
@@ -85,9 +86,17 @@ class Pipeline:
         self.next = first + parts[1]
         return self._ids.number(parts, first)
 
-    def flush(self) -> bytes:
-        """The unfinished lines, marked `partial`."""
-        return self._number(self._mapper.flush())
+    def due(self, at: float) -> float:
+        """When the next unfinished line is to be shown; infinity if there is none.
+
+        Call this after each `feed` that leaves something `unfinished`: lines that have begun since the last call are
+        due at `at`.
+        """
+        return self._mapper.due(at)
+
+    def flush(self, now: float = inf) -> bytes:
+        """The unfinished lines that are due by now, or all of them, marked `partial`."""
+        return self._number(self._mapper.flush(now))
 
     def fail(self, code: str, message: str) -> bytes:
         """The terminal frame of a run that failed; empty if `finished`, and in `verbatim`."""

@@ -169,47 +169,72 @@ async def test_a_frame_too_large_becomes_a_gap_where_it_stood(
 # -- unfinished lines
 
 
-async def test_comments_do_not_delay_an_unfinished_line(anyio_backend: str) -> None:
-    """The upstream's heartbeats are no output: the silence goes on."""
+@pytest.mark.parametrize(
+    "more",
+    [": heartbeat\n\n", piece("..."), 'event: stderr\ndata: {"line":"warning"}\n\n', "event: sta"],
+    ids=["comment", "piece", "other stream", "half a frame"],
+)
+async def test_nothing_that_follows_delays_an_unfinished_line(anyio_backend: str, more: str) -> None:
+    """A prompt is shown although its newline never comes, half a second after its first byte."""
     async with scene(by_hand=True) as it:
         it.work.feed(piece("50%"))
         await wait_all_tasks_blocked()
-        it.time.advance(0.4)
-        it.work.feed(": heartbeat\n\n")
+        it.time.advance(0.49)
+        it.work.feed(more)
         await wait_all_tasks_blocked()
-        it.time.advance(0.1)
-        assert it.take() == [{"type": "stdout", "line": "50%", "partial": True}]
+        assert not [said for said in it.take() if said["type"] == "stdout"]
+        it.time.advance(0.01)
+        text = "50%..." if more == piece("...") else "50%"
+        assert it.take() == [{"type": "stdout", "line": text, "partial": True}]
+        it.time.advance(100)
+        assert it.take() == []
         it.run.cancel()
 
 
-async def test_an_unfinished_line_is_shown_after_half_a_second_of_silence(anyio_backend: str) -> None:
-    """A prompt is shown although its newline never comes. Each piece starts the silence anew."""
-    async with scene(by_hand=True) as it:
-        for text in ("50%", "..."):
-            it.work.feed(piece(text))
-            await wait_all_tasks_blocked()
-            it.time.advance(0.49)
-            assert it.take() == []
-        it.time.advance(0.01)
-        assert it.take() == [{"type": "stdout", "line": "50%...", "partial": True}]
-        it.time.advance(100)
-        assert it.take() == []
-        it.work.feed(exit_frame())
-        it.work.finish()
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("interval", [0.2, 0.03, 0.45, 0.7])
+@pytest.mark.parametrize("streams", [["stdout"], ["stdout", "stderr"]], ids=["one stream", "two streams"])
+async def test_text_is_shown_half_a_second_after_its_first_byte_however_often_more_arrives(
+    anyio_backend: str, interval: float, streams: list[str]
+) -> None:
+    """A progress bar moves while it is printed.
+
+    The kind of fault: each piece, of any stream, puts off what came before it.
+    """
+    sent: dict[str, list[float]] = {stream: [] for stream in streams}
+    late: list[float] = []
+    async with scene() as it:
+        for number in range(int(8 / interval)):
+            stream = streams[number % len(streams)]
+            it.work.feed(f'event: {stream}\ndata: {{"data":"."}}\n\n')
+            sent[stream].append(anyio.current_time())
+            with anyio.move_on_after(interval):
+                while True:
+                    await it.viewer.news.wait()
+                    for said in it.take():
+                        late.append(anyio.current_time() - sent[said["type"]][0])
+                        del sent[said["type"]][: len(said["line"])]
+        it.run.cancel()
+
+    assert len(late) >= 5
+    assert max(late) <= 0.5 + 1e-9
 
 
-async def test_output_of_the_other_stream_ends_the_silence(anyio_backend: str) -> None:
-    """The silence that shows an unfinished line is one of the whole run."""
-    async with scene(by_hand=True) as it:
-        it.work.feed(piece("50%"))
-        await wait_all_tasks_blocked()
-        it.time.advance(0.4)
-        it.work.feed('event: stderr\ndata: {"line":"warning"}\n\n')
-        await wait_all_tasks_blocked()
-        it.time.advance(0.49)
-        assert [said["line"] for said in it.take()] == ["warning"]
-        it.time.advance(0.01)
-        assert [said["line"] for said in it.take()] == ["50%"]
+@pytest.mark.virtual_time
+async def test_a_new_line_has_half_a_second_of_its_own(anyio_backend: str) -> None:
+    """The end of a line begins the time of the next; the other stream's goes on."""
+    async with scene() as it:
+        it.work.feed(piece("a"))
+        await anyio.sleep(0.3)
+        it.work.feed(piece("b\\nc"), 'event: stderr\ndata: {"data":"e"}\n\n')
+        await anyio.sleep(0.1)
+        it.work.feed('event: stderr\ndata: {"data":"f\\ng"}\n\n')
+        await anyio.sleep(0.39)
+        assert [said["line"] for said in it.take()] == ["ab", "ef"]
+        await anyio.sleep(0.02)
+        assert it.take() == [{"type": "stdout", "line": "c", "partial": True}]
+        await anyio.sleep(0.1)
+        assert it.take() == [{"type": "stderr", "line": "g", "partial": True}]
         it.run.cancel()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -258,6 +259,24 @@ def piece(name: str, text: str, **more: object) -> bytes:
     return frame(name, {"data": text, **more}).encode()
 
 
+def test_a_line_is_due_from_its_first_byte_on_in_each_stream_apart() -> None:
+    """More text does not put it off; a new line has a time of its own; what is due in one stream leaves the others."""
+    made = pipeline()
+    made.feed(piece("stdout", "a"))
+    assert made.due(1.0) == 1.0
+    made.feed(piece("stdout", "b") + piece("stderr", "x"))
+    assert made.due(2.0) == 1.0
+    assert made.flush(0.9) == b""
+    assert objects(made.flush(1.0)) == [{"type": "stdout", "line": "ab", "partial": True}]
+    assert made.due(3.0) == 2.0
+
+    made.feed(piece("stderr", "\ny") + piece("stdout", "c"))
+    assert made.due(4.0) == 4.0
+    assert {said["line"] for said in objects(made.flush(4.0))} == {"y", "c"}
+    assert made.due(5.0) == inf
+    assert made.unfinished == 0
+
+
 @pytest.mark.parametrize(
     ("frames", "lines"),
     [
@@ -361,6 +380,7 @@ def test_verbatim_has_no_frames_of_its_own() -> None:
 
     assert made.feed(b"data: 1\n\ndata: too large for this\n\n") == b"data: 1\n\n"
     assert made.fail("a", "b") == made.flush() == b""
+    assert made.due(1.0) == inf
     assert mapper.gap(1, 1)[:2] == ([], 0)
     assert not any((made.unfinished, made.finished, made.exited))
     assert made.next == 2
