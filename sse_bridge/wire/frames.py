@@ -7,7 +7,10 @@ byte order mark and a size limit. What a frame means is the business of `events`
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple
+
+from .digest import Digest
 
 __all__ = ["DEFAULT_MAX_FRAME_SIZE", "Discard", "FrameSplitter", "canonical", "count_alike", "split"]
 
@@ -20,12 +23,14 @@ _BLANK_LINES: Final = re.compile(rb"\n{3,}")
 
 
 class Discard(NamedTuple):
-    """A frame that was larger than the limit and is gone."""
+    """A frame that was larger than the limit."""
 
     #: Where in the bytes that the same `feed` returned the frame would have stood.
     offset: int
     #: Bytes the frame had, its blank line included.
     size: int
+    #: What is left of it: see `Digest.frame`.
+    digest: bytes
 
 
 class FrameSplitter:
@@ -41,7 +46,9 @@ class FrameSplitter:
 
     Args:
         max_frame_size: bytes a frame may have, its blank line included, counted after line ends were
-            normalised. Larger ones are dropped while they stream in, and counted. `None` lifts the limit.
+            normalised. Of larger ones a digest is made while they stream in, and they are counted. `None` lifts the
+            limit.
+        facts: keys of objects whose values a digest has in any case.
 
     Raises:
         ValueError: `max_frame_size` is zero or negative.
@@ -49,8 +56,10 @@ class FrameSplitter:
 
     __slots__ = (
         "_after_cr",
+        "_digest",
         "_discarding",
         "_discarding_at_line_end",
+        "_facts",
         "_head",
         "_is_clean",
         "_pending",
@@ -60,7 +69,7 @@ class FrameSplitter:
         "max_frame_size",
     )
 
-    def __init__(self, max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE) -> None:
+    def __init__(self, max_frame_size: int | None = DEFAULT_MAX_FRAME_SIZE, facts: Collection[str] = ()) -> None:
         if max_frame_size is not None and max_frame_size < 1:
             raise ValueError(f"max_frame_size must be positive or None, not {max_frame_size}")
         self.max_frame_size = max_frame_size
@@ -74,12 +83,21 @@ class FrameSplitter:
         self._pending = bytearray()  # the beginning of a frame
         self._discarding = 0  # bytes of the oversized frame that is streaming in
         self._discarding_at_line_end = False
+        self._digest: Digest | None = None  # of that frame
+        self._facts = facts
         self._is_clean = False  # all of these are at rest: one look instead of five
 
     @property
     def pending(self) -> bytes:
-        """The bytes of a frame that has begun."""
+        """The bytes of a frame that has begun, up to the limit."""
         return bytes(self._pending)
+
+    @property
+    def lines(self) -> bytes:
+        """The lines of a frame that has begun, as far as they have ended; a digest, if they are above the limit."""
+        if self._digest is not None:
+            return self._digest.frame()
+        return bytes(self._pending[: self._pending.rfind(b"\n") + 1])
 
     def feed(self, chunk: bytes) -> bytes:
         """Takes the next chunk and returns all frames that are whole now, as one `bytes` (may be empty).
@@ -107,8 +125,8 @@ class FrameSplitter:
             chunk = self._without_bom(self._head + chunk)
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_lf(chunk)
-        if self._discarding:
-            chunk = self._discard(chunk)
+        if self._digest is not None:
+            chunk = self._discard(self._digest, chunk)
         if not self._pending and chunk[:1] == b"\n":
             chunk = chunk.lstrip(b"\n")
         end = self._end_of_frames(chunk)
@@ -128,6 +146,7 @@ class FrameSplitter:
     def close(self) -> None:
         """Ends the stream: drops the beginning of a frame, and frees its memory."""
         self._pending = bytearray()
+        self._digest = None
 
     def _end_of_frames(self, chunk: bytes) -> int:
         """How much of `chunk` belongs to whole frames. Looks at each byte once (`rfind` is over `chunk`)."""
@@ -142,21 +161,26 @@ class FrameSplitter:
         if self.max_frame_size is not None and len(self._pending) > self.max_frame_size:
             self._discarding = len(self._pending)
             self._discarding_at_line_end = self._pending[-1] == _LF
+            self._digest = Digest(self._facts)
+            self._digest.feed(bytes(self._pending))
             self._pending = bytearray()  # clear() would keep the memory
 
-    def _discard(self, chunk: bytes) -> bytes:
-        """Skips what belongs to the oversized frame; returns what follows it."""
+    def _discard(self, digest: Digest, chunk: bytes) -> bytes:
+        """Takes in what belongs to the oversized frame; returns what follows it."""
         if self._discarding_at_line_end and chunk[:1] == b"\n":
             end = 1
         else:
             end = chunk.find(b"\n\n") + 2
             if end < 2:
+                digest.feed(chunk)
                 self._discarding += len(chunk)
                 if chunk:
                     self._discarding_at_line_end = chunk[-1] == _LF
                 return b""
-        self._count_discard(0, self._discarding + end)
+        digest.feed(chunk[:end])
+        self._count_discard(0, self._discarding + end, digest)
         self._discarding = 0
+        self._digest = None
         return chunk[end:]
 
     def _without_oversized(self, frames: bytes, limit: int) -> bytes:
@@ -164,16 +188,18 @@ class FrameSplitter:
         for frame in split(frames):
             size = len(frame) + 2
             if size > limit:
-                self._count_discard(offset, size)
+                digest = Digest(self._facts)
+                digest.feed(frame + b"\n")
+                self._count_discard(offset, size, digest)
             else:
                 kept.append(frame + b"\n\n")
                 offset += size
         return b"".join(kept)
 
-    def _count_discard(self, offset: int, size: int) -> None:
+    def _count_discard(self, offset: int, size: int, digest: Digest) -> None:
         if not self.discards:
             self.discards = []
-        self.discards.append(Discard(offset, size))
+        self.discards.append(Discard(offset, size, digest.frame()))
         self.discarded_frames += 1
         self.discarded_bytes += size
 

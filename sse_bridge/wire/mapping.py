@@ -6,8 +6,10 @@ The contract of every mapper, stated once:
   plain frames may go through `plain.map_plain` instead, which says the same (a property test).
 * A mapper belongs to one run. It may hold back the beginnings of lines (`unfinished` says how much). `due` says until
   when, and `flush` hands them over as they are. Time is the caller's.
-* After the terminal frame `finished` is true, and `map`, `flush`, `gap` and `fail` return zero frames.
-* `gap` and `fail` say what only the bridge can know, in dialects that have frames of their own.
+* After the terminal frame `finished` is true, and `map`, `flush`, `discarded` and `fail` return zero frames.
+* `discarded` stands in for a frame that was too large. An ending is never lost to its size.
+* `fail` says what only the bridge can know, in dialects that have frames of their own. It is given the lines of a last
+  frame that the upstream left unfinished.
 * `ending` is what the frames so far say of the end: an `Exit`, which means that the work itself has ended, a
   `Failure`, or `None`. `close` frees what is held back and keeps `ending` and `finished`; it is the last call.
 
@@ -21,12 +23,12 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final, Protocol
 
-from .events import parse_frame
+from .events import Event, comment, encode, parse_frame
 from .frames import canonical, count_alike, split
 from .ids import Parts, without_ids
-from .objects import Body, write_texts
+from .objects import Body, without, write_json, write_texts
 from .plain import UPSTREAM_HEADS, map_plain_frame
-from .shapes import Exit, Failure, Output, Shape, read
+from .shapes import Exit, Failure, Output, Shape, brief, read
 
 __all__ = ["LineMapper", "Mapper", "Spelling", "VerbatimMapper"]
 
@@ -56,8 +58,8 @@ class Mapper(Protocol):
     def map(self, frames: bytes) -> Parts: ...
     def due(self, at: float) -> float: ...
     def flush(self, now: float = inf) -> Parts: ...
-    def gap(self, dropped: int, size: int) -> Parts: ...
-    def fail(self, code: str, message: str) -> Parts: ...
+    def discarded(self, digest: bytes, size: int) -> Parts: ...
+    def fail(self, code: str, message: str, rest: bytes) -> Parts: ...
     def close(self) -> None: ...
 
 
@@ -131,11 +133,17 @@ class LineMapper:
         """The unfinished lines that are due, marked `partial`."""
         return _parts(self._take_held([key for key, held in self._held.items() if held.due <= now]))
 
-    def gap(self, dropped: int, size: int) -> Parts:
-        """The notice that `dropped` frames of `size` bytes in all are missing here."""
-        return _parts([] if self.finished else [self._render("gap", {"dropped": dropped, "bytes": size})])
+    def discarded(self, digest: bytes, size: int) -> Parts:
+        """The notice that a frame is missing here, and the ending that it told of."""
+        if self.finished:
+            return _parts([])
+        frames = [*self._take_held(list(self._held)), self._render("gap", {"dropped": 1, "bytes": size})]
+        meaning = read(parse_frame(digest), self._shape)
+        if isinstance(meaning, Exit | Failure):
+            frames += self._end(brief(meaning))
+        return _parts(frames)
 
-    def fail(self, code: str, message: str) -> Parts:
+    def fail(self, code: str, message: str, rest: bytes) -> Parts:
         """The terminal frame of a run that ended before an exit was seen."""
         return _parts([] if self.finished else self._end(Failure({"code": code, "message": message})))
 
@@ -213,6 +221,9 @@ class LineMapper:
 class VerbatimMapper:
     """Hands on the upstream's frames. Unless they get ids, only line ends change.
 
+    A frame that was too large leaves its id, its reconnection time, a comment that counts it and, if it told of an
+    ending, that ending.
+
     With ids, ours replace the upstream's, and frames that held only an id go. Only the end of the stream ends
     the run. Whether the work has ended by then, too, is read off the last frame that carries data.
 
@@ -255,17 +266,34 @@ class VerbatimMapper:
     def flush(self, now: float = inf) -> Parts:
         return _parts([])
 
-    def gap(self, dropped: int, size: int) -> Parts:
-        return _parts([])
+    def discarded(self, digest: bytes, size: int) -> Parts:
+        event = parse_frame(digest)
+        if event.data is not None:
+            self._last = digest + b"\n"
+        lines = comment(gap_text(1, size))[:-1] + encode(self._brief(event))
+        return _parts([lines.rstrip(b"\n")])
 
-    def fail(self, code: str, message: str) -> Parts:
+    def fail(self, code: str, message: str, rest: bytes) -> Parts:
+        """The reconnection time of an unfinished last frame: it counts when its line has ended (9.2.6)."""
         self._ending = self.ending or Failure({"code": code, "message": message})
-        return _parts([])
+        retry = parse_frame(rest).retry
+        return _parts([] if retry is None else [b"retry: %d" % retry])
 
     def close(self) -> None:
         """Settles `ending` and forgets the frames that it was read from."""
         self._ending = self.ending
         self._last = b""
+
+    def _brief(self, event: Event) -> Event:
+        """What a browser takes from a frame that was too large, beside the end of the run."""
+        meaning = read(event, self._shape)
+        last_id = None if self._numbered else event.id
+        if not isinstance(meaning, Exit | Failure):
+            return Event(id=last_id, retry=event.retry)
+        said = brief(meaning).body
+        is_exit = isinstance(meaning, Exit)
+        body = {"exit_code": said["code"], **without(said, "code")} if is_exit else {"error": said}
+        return Event(event.type, write_json(body).decode(), last_id, event.retry)
 
     def _last_ending(self) -> Exit | Failure | None:
         for frame in reversed(split(self._last)):
@@ -286,3 +314,8 @@ def _from_last_data(frames: bytes) -> bytes:
 
 def _parts(frames: list[bytes]) -> Parts:
     return frames, len(frames), b"", b"\n\n"
+
+
+def gap_text(dropped: int, size: int | None) -> str:
+    """A gap in words, for a comment."""
+    return f"gap dropped={dropped}" if size is None else f"gap dropped={dropped} bytes={size}"

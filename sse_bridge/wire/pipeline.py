@@ -13,7 +13,7 @@ from .dialects import Dialect
 from .frames import Discard, FrameSplitter
 from .ids import FrameIds, Parts
 from .plain import map_plain
-from .shapes import Exit, Failure, Shape
+from .shapes import Exit, Failure, Shape, facts
 
 __all__ = ["Pipeline"]
 
@@ -34,7 +34,7 @@ class Pipeline:
     __slots__ = ("_ids", "_mapper", "_splitter", "discards", "finished", "next", "unfinished")
 
     def __init__(self, dialect: Dialect, shape: Shape, ids: FrameIds, max_frame_size: int | None) -> None:
-        self._splitter = FrameSplitter(max_frame_size)
+        self._splitter = FrameSplitter(max_frame_size, facts(shape))
         self._mapper = dialect.mapper(shape, numbered=ids.visible)
         self._ids = ids
         #: The number that the next frame gets.
@@ -69,7 +69,7 @@ class Pipeline:
     def feed(self, chunk: bytes) -> bytes:
         """Takes the next chunk, and returns the frames that are whole now: canonical, numbered, perhaps zero.
 
-        A gap stands where a discarded frame would have stood.
+        A gap stands where a discarded frame would have stood, and behind it the ending that this frame told of.
         """
         splitter = self._splitter
         frames = splitter.feed(chunk)
@@ -99,8 +99,11 @@ class Pipeline:
         return self._number(self._mapper.flush(now))
 
     def fail(self, code: str, message: str) -> bytes:
-        """The terminal frame of a run that failed; empty if `finished`, and in `verbatim`."""
-        return self._number(self._mapper.fail(code, message))
+        """The terminal frame of a run that failed; empty if `finished`.
+
+        `verbatim` has none. It hands on the `retry` of an unfinished last frame.
+        """
+        return self._number(self._mapper.fail(code, message, self._splitter.lines))
 
     def close(self) -> None:
         """Ends the run's frames: forgets the beginnings of lines and frames."""
@@ -120,7 +123,7 @@ class Pipeline:
         numbered, start = [], 0
         for discard in self.discards:
             numbered.append(self._number(self._mapper.map(frames[start : discard.offset])))
-            numbered.append(self._number(self._mapper.gap(1, discard.size)))
+            numbered.append(self._number(self._mapper.discarded(discard.digest, discard.size)))
             start = discard.offset
         numbered.append(self._number(self._mapper.map(frames[start:])))
         return b"".join(numbered)

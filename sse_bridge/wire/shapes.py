@@ -32,6 +32,7 @@ __all__ = [
     "Other",
     "Output",
     "Shape",
+    "brief",
     "facts",
     "read",
 ]
@@ -182,6 +183,12 @@ def facts(shape: Shape) -> frozenset[str]:
 @lru_cache
 def _facts(shape: Shape) -> frozenset[str]:
     return _STATES | {"type", *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
+
+
+def brief(ending: Exit | Failure) -> Exit | Failure:
+    """An ending whose object was too large to keep: its code, and how it came."""
+    keys = ("code", "timed_out") if isinstance(ending, Exit) else ("code", "message")
+    return replace(ending, body={key: ending.body[key] for key in keys if key in ending.body}, output=None)
 
 
 # -- objects

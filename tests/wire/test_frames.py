@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_bridge.wire import events, frames
-from sse_bridge.wire.frames import FrameSplitter, canonical, count_alike
+from sse_bridge.wire.frames import Discard, FrameSplitter, canonical, count_alike
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("sse-vectors.json").read_text())
 
@@ -51,8 +51,7 @@ class Dispatched:
             for event in events.parse(splitter.feed(chunk)):
                 self._take(event)
         # The last block is not dispatched, but its `retry` lines count as soon as they end.
-        whole_lines = splitter.pending.rpartition(b"\n")[0]
-        self._keep_retry(events.parse_frame(whole_lines))
+        self._keep_retry(events.parse_frame(splitter.lines))
 
     def _take(self, event: events.Event) -> None:
         self._keep_retry(event)
@@ -118,13 +117,13 @@ def test_cuts_never_change_frames_or_discards(stream: bytes, cuts: list[int], li
     out, discards = b"", []
     for start, stop in itertools.pairwise(bounds):
         fed = splitter.feed(stream[start:stop])
-        discards += [(len(out) + len(canonical(fed[: one.offset])), one.size) for one in splitter.discards]
+        discards += [(len(out) + len(canonical(fed[: one.offset])), *one[1:]) for one in splitter.discards]
         out += canonical(fed)
 
     assert canonical(expected) == out
-    assert [(len(canonical(expected[: one.offset])), one.size) for one in whole.discards] == discards
+    assert [(len(canonical(expected[: one.offset])), *one[1:]) for one in whole.discards] == discards
     assert whole.discarded_frames == splitter.discarded_frames == len(discards)
-    assert whole.discarded_bytes == splitter.discarded_bytes == sum(size for _, size in discards)
+    assert whole.discarded_bytes == splitter.discarded_bytes == sum(size for _, size, _ in discards)
     assert whole.pending == splitter.pending
 
 
@@ -176,7 +175,7 @@ def test_what_is_delivered_and_what_is_discarded_is_what_came(stream: bytes, lim
             expected.append((offset, len(frame) + 2))
         else:
             offset += len(frame) + 2
-    assert list(splitter.discards) == expected
+    assert [one[:2] for one in splitter.discards] == expected
     assert len(splitter.pending) <= limit
 
 
@@ -226,7 +225,7 @@ def test_a_huge_frame_is_discarded_in_bounded_memory_and_the_next_arrives() -> N
     out = splitter.feed(b"\n\ndata: next\n\n")
 
     assert out == b"data: next\n\n"
-    assert splitter.discards == [(0, len("data: ") + 1600 * 65536 + 2)]
+    assert splitter.discards == [Discard(0, len("data: ") + 1600 * 65536 + 2, b"data: " + b"x" * 1000 + b"\n")]
     assert splitter.feed(b"data: more\n\n") == b"data: more\n\n"
     assert not splitter.discards
 
@@ -236,7 +235,7 @@ def test_several_may_be_discarded_at_once() -> None:
     splitter = FrameSplitter(10)
 
     assert splitter.feed(b"data: too large\n\ndata: a\n\ndata: too large as well\n\n") == b"data: a\n\n"
-    assert splitter.discards == [(0, 17), (9, 25)]
+    assert [one[:2] for one in splitter.discards] == [(0, 17), (9, 25)]
 
 
 @pytest.mark.parametrize("limit", [0, -1])
@@ -251,7 +250,7 @@ def test_an_oversized_frame_among_others_is_taken_out_of_its_chunk() -> None:
     splitter = FrameSplitter(10)
 
     assert splitter.feed(b"data: 1\n\n\n\ndata: 22222\n\ndata: 3\n\n") == b"data: 1\n\ndata: 3\n\n"
-    assert splitter.discards == [(9, 13)]
+    assert splitter.discards == [Discard(9, 13, b"data: 22222\n")]
 
 
 def test_an_oversized_frame_may_end_on_a_cut() -> None:

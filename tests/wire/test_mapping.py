@@ -123,8 +123,8 @@ def test_after_the_terminal_frame_nothing_follows() -> None:
     assert made.feed(frame("stdout", {"line": "later"}).encode()) == b""
     assert made.fail("a", "b") == made.flush() == b""
     mapper = TYPED.mapper(EXEC, numbered=False)
-    mapper.fail("a", "b")
-    assert mapper.gap(1, 1)[:2] == mapper.map(b"data: x\n\n")[:2] == ([], 0)
+    mapper.fail("a", "b", b"")
+    assert mapper.discarded(b"data: x\n", 1)[:2] == mapper.map(b"data: x\n\n")[:2] == ([], 0)
 
 
 def test_named_keeps_the_type_as_the_events_name() -> None:
@@ -374,16 +374,15 @@ def test_verbatim_with_ids_replaces_the_upstreams() -> None:
     assert made.feed(b"data: z\n\n") == b"id: r.4\ndata: z\n\n"
 
 
-def test_verbatim_has_no_frames_of_its_own() -> None:
-    """The bridge adds only heartbeats."""
-    made, mapper = pipeline(VERBATIM, limit=20), VERBATIM.mapper(EXEC, numbered=True)
+def test_verbatim_adds_only_comments() -> None:
+    """A frame that was too large leaves one. An end without an exit leaves none."""
+    made = pipeline(VERBATIM, limit=20)
 
-    assert made.feed(b"data: 1\n\ndata: too large for this\n\n") == b"data: 1\n\n"
+    assert made.feed(b"data: 1\n\ndata: too large for this\n\n") == b"data: 1\n\n: gap dropped=1 bytes=26\n\n"
     assert made.fail("a", "b") == made.flush() == b""
     assert made.due(1.0) == inf
-    assert mapper.gap(1, 1)[:2] == ([], 0)
     assert not any((made.unfinished, made.finished, made.exited))
-    assert made.next == 2
+    assert made.next == 3
 
 
 # -- the end --------------------------------------------------------------------------------------------------------
