@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from .events import comment
 from .ids import FrameIds
-from .mapping import LineMapper, Mapper, VerbatimMapper
+from .mapping import LineMapper, Mapper, VerbatimMapper, gap_text
 from .merging import Merged, first_frames, merge
 from .objects import Body, write_json
 from .plain import UPSTREAM_HEADS
@@ -30,7 +31,7 @@ class Dialect(Protocol):
     name: str
     #: Whether frames get ids unless the application decides.
     ids_by_default: bool
-    #: Whether the bridge may add frames of its own (`retry`, gaps, errors).
+    #: Whether the bridge may add frames of its own (`start`, `retry`, gaps, errors).
     has_own_frames: bool
 
     def mapper(self, shape: Shape, *, numbered: bool) -> Mapper:
@@ -52,9 +53,10 @@ class Dialect(Protocol):
         ...
 
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
-        """The notice to one viewer that it misses frames; empty if `has_own_frames` is false.
+        """The notice to one viewer that it misses frames, to stand before whole frames.
 
-        It stands under the number of the last of them, so that a viewer that resumes behind it goes on behind them.
+        It stands under the number of the last of them, so that a viewer that resumes behind it goes on behind them. A
+        dialect without frames of its own has a comment instead.
 
         Args:
             ids: the run's.
@@ -133,7 +135,8 @@ class _Verbatim:
         return b""
 
     def missed(self, ids: FrameIds, dropped: int, size: int | None, last: int) -> bytes:
-        return b""
+        """A single line: some clients deliver an empty event for each block without data."""
+        return comment(gap_text(dropped, size))[:-1]
 
     def merge(self, ids: FrameIds, frames: bytes, first: int, most: int | None) -> Merged:
         return first_frames(frames, most)

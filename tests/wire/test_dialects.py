@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sse_bridge.wire.dialects import DIALECTS, NAMED, TYPED, VERBATIM
+from sse_bridge.wire.events import parse
 from sse_bridge.wire.ids import FrameIds
 
 
@@ -13,7 +14,15 @@ def test_what_a_late_viewer_missed_stands_under_a_number_that_was_given() -> Non
     assert TYPED.missed(ids, 7, None, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7}\n\n'
     assert TYPED.missed(ids, 7, 99, 9) == b'id: r.9\ndata: {"type":"gap","dropped":7,"bytes":99}\n\n'
     assert NAMED.missed(none, 7, None, 9) == b'event: gap\ndata: {"dropped":7}\n\n'
-    assert VERBATIM.missed(ids, 7, 99, 9) == b""
+
+
+def test_a_gap_in_verbatim_is_a_comment_that_leaves_the_next_event_alone() -> None:
+    """It is a line without a blank line of its own, and without an id: the next frame has one."""
+    for ids in (FrameIds("r"), FrameIds(None)):
+        assert VERBATIM.missed(ids, 17, 2048, 9) == b": gap dropped=17 bytes=2048\n"
+        assert VERBATIM.missed(ids, 17, None, 9) == b": gap dropped=17\n"
+    for following in (b"data: x\n\n", b"event: y\nid: 7\ndata\n\n", b": heartbeat\nretry: 3\n\n"):
+        assert [*parse(VERBATIM.missed(ids, 1, 2, 3) + following)] == [*parse(following)]
 
 
 def test_each_dialect_has_the_name_the_bridge_takes() -> None:
