@@ -92,14 +92,17 @@ def _without_replaced(stretches: list[_Stretch], starts: bool) -> list[str]:
 
 
 def _visible(stretches: list[_Stretch]) -> list[bool]:
-    """For each stretch, whether a part of it may still be seen in the end."""
+    """For each stretch, whether a part of it may still be seen in the end.
+
+    Text stays if the line ends blank: a page that is no terminal would have nothing to show of it.
+    """
     visible = []
     covered, is_erased = (-1, -1), False
     for one in reversed(stretches):
         is_covered = not one.erases and one.width[0] <= covered[0] and one.width[1] <= covered[1]
         visible.append(not (is_erased or is_covered))
         covered = (max(covered[0], one.width[0]), max(covered[1], one.width[1]))
-        is_erased = is_erased or one.erases
+        is_erased = is_erased or (one.erases and covered[0] > 0)
     return visible[::-1]
 
 

@@ -58,8 +58,11 @@ RED, RESET, ERASE = "\x1b[31m", "\x1b[0m", "\x1b[K"
         ("abcdef\rabcd\rab\rxyz", "abcdef\rabcd\rxyz"),
         # erased
         (f"100 bytes\r50{ERASE}", f"50{ERASE}"),
-        (f"100 bytes\r{ERASE}", ERASE),
-        ("100 bytes\r\x1b[2K", "\x1b[2K"),
+        (f"10\r{ERASE}\r20{ERASE}", f"20{ERASE}"),
+        # erased, and blank in the end
+        (f"100 bytes\r{ERASE}", f"100 bytes\r{ERASE}"),
+        ("100 bytes\r\x1b[2K", "100 bytes\r\x1b[2K"),
+        (f"10\r20\r{ERASE}{RESET}", f"20\r{ERASE}{RESET}"),
         ("100 bytes\r\x1b[0K7", "\x1b[0K7"),
         (f"1{ERASE}\r2{ERASE}\r3{ERASE}", f"3{ERASE}"),
         (f"long{ERASE}\rx", f"long{ERASE}\rx"),
