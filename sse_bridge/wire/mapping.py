@@ -19,6 +19,7 @@ afterwards.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import inf
 from typing import Final, Protocol
@@ -40,6 +41,8 @@ _MAX_STREAMS: Final = 8
 #: Bytes of frames that are worth a look at how they begin and end.
 _LARGE: Final = 2048
 _NO_HEADS: Final[Mapping[bytes, bytes]] = {}
+#: The beginning of a field `data`, with a value or without one.
+_DATA: Final = re.compile(rb"(?:^|\n)data[:\n]")
 
 
 class Mapper(Protocol):
@@ -254,7 +257,7 @@ class VerbatimMapper:
         count = count_alike(frames) if is_large else 0
         if not count and b"\n\n\n" in frames:  # spares a call where there is one frame a chunk
             frames = canonical(frames)
-        if b"\ndata" in frames or frames.startswith(b"data"):
+        if _DATA.search(frames) is not None:
             self._last = _from_last_data(frames) if is_large else frames
         if not self._numbered:
             return [frames], count or frames.count(b"\n\n"), b"", b""
@@ -309,7 +312,10 @@ def _from_last_data(frames: bytes) -> bytes:
 
     A copy, because keeping a whole chunk costs 7 ns for each of its frames: the next one gets memory that is cold.
     """
-    return frames[max(0, frames.rfind(b"\n\n", 0, frames.rfind(b"\ndata") + 1)) :]
+    at = len(frames)
+    while (at := frames.rfind(b"\ndata", 0, at)) >= 0 and frames[at + len(b"\ndata")] not in b":\n":
+        pass  # another field, whose name only begins so
+    return frames[max(0, frames.rfind(b"\n\n", 0, at + 1)) :]
 
 
 def _parts(frames: list[bytes]) -> Parts:

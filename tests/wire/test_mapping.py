@@ -426,6 +426,11 @@ LINES = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
         ([LINES + EXIT, b": x\n\n" * 1000], True),
         ([b'data: {"exit_code":1,"x":"' + b"x" * 3000 + b'"}\n\n'], True),
         ([b": x\n" * 1000 + EXIT], True),
+        ([EXIT, b"event: exit\ndata 3\n\n"], True),  # a field of another name
+        ([EXIT, b"database: 3\n\n", b"x\ndatum: 3\ndatabase: 4\n\n"], True),
+        ([EXIT + b"x\ndataset: 3\n" * 300 + b"\n"], True),
+        ([EXIT, b"data\n\n"], False),  # the field without a value
+        ([EXIT, b": x\n" * 1000 + b"data\n\n"], False),
         ([], False),
     ],
 )
