@@ -16,9 +16,6 @@ __all__ = ["Cause", "Ending"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
-#: Seconds beyond the timeout that a `Work` was given, for one that overruns it.
-_OVERRUN: Final = 1.0
-
 
 class Cause(Enum):
     """Why the bridge itself ended a run. Viewers get it as an `error` frame; it is no fault of the upstream."""
@@ -65,13 +62,14 @@ class Ending:
 
         The shield keeps out the cancellation that led here. When `asyncio.run` ends, it cancels every task natively,
         through all shields, and then waits for the tasks: the request is made a second time then, so that the work is
-        still ended.
+        still ended. Both share the time.
         """
         self.outcome = Cancelled.REQUESTED
+        deadline = anyio.current_time() + self._timeout
         try:
-            await self._ask()
+            await self._ask(deadline)
         except anyio.get_cancelled_exc_class():
-            await self._ask()
+            await self._ask(deadline)
             raise
         finally:
             self._totals.add_cancel(self.outcome)
@@ -90,23 +88,22 @@ class Ending:
         if self._scope is not None:
             self._scope.cancel()
 
-    async def _ask(self) -> None:
+    async def _ask(self, deadline: float) -> None:
         """Asks the work to end. The time is bounded, even if the work overruns its timeout.
 
         If half of the time passed while the process stood still, the work is asked once more.
         """
-        timer = self._clock.start(self)
+        timer, lost = self._clock.start(self), self._clock.lost
         try:
-            await self._ask_until_answered()
+            await self._ask_until(deadline)
+            lost = self._clock.lost - lost
+            if self.outcome is not Cancelled.CONFIRMED and lost >= self._timeout / 2:
+                await self._ask_until(deadline + lost)
         finally:
             timer.stop()
 
-    async def _ask_until_answered(self) -> None:
-        for _ in range(2):
-            lost = self._clock.lost
-            with anyio.move_on_after(self._timeout + _OVERRUN, shield=True) as self._scope:
-                if self._is_let_go:
-                    return
-                self.outcome = await self._work.cancel(self._timeout)
-            if self.outcome is Cancelled.CONFIRMED or self._clock.lost - lost < self._timeout / 2:
+    async def _ask_until(self, deadline: float) -> None:
+        with anyio.CancelScope(deadline=deadline, shield=True) as self._scope:
+            if self._is_let_go:
                 return
+            self.outcome = await self._work.cancel(max(0.0, deadline - anyio.current_time()))
