@@ -65,6 +65,7 @@ class Refusal(UpstreamRefused):
     Args:
         is_temporary: the upstream started nothing, and will say yes later.
         wait: seconds that the upstream asked us to wait; `None` if it left that open.
+        upstream_code: the upstream's own code, in upper case; empty if it gave none.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Refusal(UpstreamRefused):
         started_nothing: bool,
         is_temporary: bool,
         wait: float | None,
+        upstream_code: str,
     ) -> None:
         status, code, message = row
         super().__init__(
@@ -90,6 +92,7 @@ class Refusal(UpstreamRefused):
         )
         self.is_temporary = is_temporary
         self.wait = wait
+        self.upstream_code = upstream_code
 
     @property
     def is_busy(self) -> bool:
@@ -110,6 +113,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         started_nothing=status in _PROOFS,
         is_temporary=status == 429 or (status == 409 and _becomes_ready(envelope)),
         wait=wait,
+        upstream_code=_code(envelope).upper(),
     )
 
 

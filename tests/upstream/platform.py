@@ -40,9 +40,9 @@ def result(stdout: str, status: int = 200, wrapped: bool = True) -> Handler:
     return lambda connection: connection.answer(status, answer)
 
 
-def work_on(url: str, **options: Any) -> Work:
+def work_on(url: str, command: str = "ls", **options: Any) -> Work:
     """A command on that platform."""
-    return SandboxExec("sbx_1", "ls", **options).work(Miosa(url, KEY, tenant="t"), None)
+    return SandboxExec("sbx_1", command, **options).work(Miosa(url, KEY, tenant="t"), None)
 
 
 async def read(work: Work) -> bytes:

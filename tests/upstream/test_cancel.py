@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import anyio
@@ -24,19 +26,32 @@ def never_ends(connection: Connection) -> None:
     connection.wait_until_left()
 
 
+def busy(connection: Connection) -> None:
+    """The answer of a sandbox that runs one command at a time, and still does. It is marked as temporary."""
+    error = {"code": "SANDBOX_BUSY", "message": "busy", "retryable": True}
+    connection.answer(409, json.dumps({"ok": False, "error": error}).encode())
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
         (result("sse-bridge:gone\n"), Cancelled.CONFIRMED),
         (result("sse-bridge:gone\n", wrapped=False), Cancelled.CONFIRMED),
+        (result("Welcome\nsse-bridge:gone\n"), Cancelled.CONFIRMED),  # login shells may say more
         (result("sse-bridge:left\n"), Cancelled.ACKNOWLEDGED),
+        (result("sse-bridge:unseen\n"), Cancelled.ACKNOWLEDGED),
+        (result("sse-bridge:blind\n"), Cancelled.ACKNOWLEDGED),
+        (result("sse-bridge:gone-ish\nsse-bridge:else\n"), Cancelled.ACKNOWLEDGED),
+        (result(""), Cancelled.ACKNOWLEDGED),
         (result("sh: grep: not found\n"), Cancelled.ACKNOWLEDGED),
         (lambda connection: connection.answer(200, b"[1]"), Cancelled.ACKNOWLEDGED),
         (lambda connection: connection.answer(200, b"<html>"), Cancelled.ACKNOWLEDGED),
         (result("", 404), Cancelled.CONFIRMED),
+        (result("", 410), Cancelled.CONFIRMED),
         (result("sse-bridge:gone\n", 201), Cancelled.REQUESTED),
         (refusing(401), Cancelled.REQUESTED),
         (refusing(409, "COMPUTER_NOT_RUNNING"), Cancelled.REQUESTED),
+        (busy, Cancelled.REQUESTED),
         (refusing(429, retry_after="1"), Cancelled.REQUESTED),
         (breaks, Cancelled.REQUESTED),
         (mute, Cancelled.REQUESTED),
@@ -46,7 +61,10 @@ def never_ends(connection: Connection) -> None:
 async def test_a_cancellation_is_one_call_and_claims_only_what_it_saw(
     anyio_backend: str, answer: Any, outcome: Cancelled
 ) -> None:
-    """A sandbox that is gone has no processes; otherwise the loop has to see them gone. The time is bounded."""
+    """A sandbox that is gone has no processes; otherwise the loop has to see them gone. The time is bounded.
+
+    A sandbox that runs one command at a time is asked once, too: the fault was to ask it until the time was over.
+    """
     with serve_raw(output, answer) as upstream:
         work = work_on(upstream.url)
         await read(work)
@@ -121,3 +139,84 @@ async def test_a_platform_that_stays_busy_does_not_prolong_a_cancellation(anyio_
 async def test_cancelling_at_a_closed_port_raises_no_error(anyio_backend: str) -> None:
     """The relay has other things to finish."""
     assert await work_on(dead_url()).cancel(1) is Cancelled.REQUESTED
+
+
+def state(word: str) -> Any:
+    """A sandbox, as `GET` shows it."""
+    return lambda connection: connection.answer(200, json.dumps({"data": {"id": "sbx_1", "state": word}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (state("destroyed"), Cancelled.CONFIRMED),
+        (result("", 404), Cancelled.CONFIRMED),
+        (state("stopped"), Cancelled.REQUESTED),
+        (state("paused"), Cancelled.REQUESTED),
+        (refusing(500), Cancelled.REQUESTED),
+        (lambda connection: connection.answer(200, b"[]"), Cancelled.REQUESTED),
+    ],
+)
+async def test_a_sandbox_that_does_not_run_is_asked_whether_it_is_gone(
+    anyio_backend: str, answer: Any, outcome: Cancelled
+) -> None:
+    """A destroyed sandbox has no processes; one that is stopped or paused may go on where it was."""
+    with serve_raw(refusing(409, "SANDBOX_NOT_RUNNING"), answer) as upstream:
+        assert await work_on(upstream.url).cancel(5) is outcome
+
+    assert [(request.method, request.path) for request in upstream.requests] == [
+        ("POST", "/api/v1/sandboxes/sbx_1/exec"),
+        ("GET", "/api/v1/sandboxes/sbx_1"),
+    ]
+
+
+def ends_with(*chunks: bytes) -> Any:
+    """A stream that ends by itself, without an exit."""
+
+    def handler(connection: Connection) -> None:
+        connection.stream()
+        for chunk in chunks:
+            connection.chunk(chunk)
+        connection.end()
+
+    return handler
+
+
+LINE = b'event: stdout\ndata: {"line":"a"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("chunks", "unseen"),
+    [
+        ([LINE], "gone"),
+        ([b": running\n\n"], "gone"),
+        ([], "gone"),
+        ([LINE * 1000, LINE], "gone"),
+        ([LINE, b'event: error\ndata: {"error":{"code":"AGENT_UNAVAILABLE","message":"m"}}\n\n'], "unseen"),
+        ([LINE, b'event: exit\ndata: {"exit_code":-2,"error":{"code":"X","message":"m"}}\n\n'], "unseen"),
+        ([LINE * 1000 + b'data: {"error":{"message":"m","code":502}}\n\n'], "unseen"),
+    ],
+)
+async def test_a_stream_that_the_platform_ends_proves_the_commands_end(
+    anyio_backend: str, chunks: list[bytes], unseen: str
+) -> None:
+    """Unless it ends with an error: then the stream has failed rather than the command."""
+    with serve_raw(ends_with(*chunks), result("sse-bridge:gone\n")) as upstream:
+        work = work_on(upstream.url)
+        await read(work)
+        await work.cancel(5)
+
+    assert f"unseen='{unseen}'\n" in upstream.requests[1].json["command"]
+
+
+async def test_the_loop_knows_how_old_the_command_can_be(anyio_backend: str) -> None:
+    """Counted from the request; the ending call may be on its way for as long as it may take."""
+    with serve_raw(output, result("sse-bridge:gone\n")) as upstream:
+        work = work_on(upstream.url)
+        await read(work)
+        started = anyio.current_time()
+        await work.cancel(5)
+
+    found = re.search(r"^age='(\d+)'$", upstream.requests[1].json["command"], re.MULTILINE)
+    assert found
+    assert 500 <= int(found[1]) <= 100 * (anyio.current_time() - started + 65)

@@ -6,19 +6,20 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 from urllib.parse import quote
 
 import anyio
 
 from ...causes import log_cause
-from ...errors import ConfigurationError, UpstreamError
+from ...errors import ConfigurationError, UpstreamError, UpstreamRefused
 from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Stream, Take, Upstream, Work
 from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import Backoff, retry
-from .cancel import MARKER, Evidence, end_marked
+from .cancel import MARKER, Evidence, Finding, end_marked
 from .checks import check_command, check_cwd, check_env, check_sandbox_id, check_timeout
 from .client import Miosa
 
@@ -28,6 +29,8 @@ __all__ = ["SandboxExec"]
 READY_TIMEOUT: Final = 30.0
 #: Between requests while the sandbox gets ready. Keys may be held to 60 requests a minute (`docs/miosa.md` §6).
 READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
+#: Bytes kept of the stream's last chunk, to see whether it ended with an error. Such a frame is a few hundred bytes.
+_TAIL: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,18 @@ class SandboxExec:
 class _SandboxWork:
     shape = EXEC
 
-    __slots__ = ("_evidence", "_miosa", "_path", "_source", "_token", "may_run")
+    __slots__ = ("_asked_at", "_evidence", "_finding", "_has_ended", "_miosa", "_path", "_source", "_token", "may_run")
 
     def __init__(self, source: SandboxExec, miosa: Miosa) -> None:
         self.may_run = False
         self._source = source
         self._miosa = miosa
         self._path = f"/sandboxes/{quote(source.sandbox_id, safe='')}"
-        self._token = secrets.token_hex(12)
+        self._token = secrets.token_hex(12)  # not the run's, since it is logged
+        self._asked_at = -inf
         self._evidence = Evidence.NONE
+        self._has_ended = False
+        self._finding = Finding.UNANSWERED
 
     def stream(self) -> AbstractAsyncContextManager[Stream]:
         return _Output(self)
@@ -101,6 +107,7 @@ class _SandboxWork:
         body = json_bytes(self._body())  # fails before the request goes out, if the caller has changed `env` meanwhile
         opening = self._miosa.open("POST", url, headers=headers, body=body)
         self.may_run = True
+        self._asked_at = anyio.current_time()
         try:
             stream = await opening.__aenter__()
         except UpstreamError as error:
@@ -113,6 +120,10 @@ class _SandboxWork:
         """Output proves that the command has started."""
         self._evidence = Evidence.OUTPUT
 
+    def saw_end(self) -> None:
+        """The platform has ended the stream."""
+        self._has_ended = True
+
     def _body(self) -> dict[str, Any]:
         """The four documented keys. The platform refuses or ignores others (`docs/miosa.md` §4)."""
         source = self._source
@@ -124,23 +135,34 @@ class _SandboxWork:
         return body
 
     async def cancel(self, timeout: float) -> Cancelled:
-        """Ends every process that carries the command's marker (see `cancel`)."""
+        """Ends the processes of the command (see `cancel`)."""
         with anyio.move_on_after(timeout):
             try:
-                return await end_marked(self._miosa, self._path, self._token, self._evidence, timeout)
+                self._finding = await end_marked(
+                    self._miosa,
+                    self._path,
+                    self._token,
+                    self._evidence,
+                    timeout,
+                    asked_at=self._asked_at,
+                    has_ended=self._has_ended,
+                )
             except UpstreamError as error:
+                if isinstance(error, UpstreamRefused):
+                    self._finding = Finding.REFUSED
                 log_cause(error, "a command could not be asked to end: the cause")
-        return Cancelled.REQUESTED
+        return self._finding.outcome
 
 
 class _Output:
     """The stream of a command, and the context that opens it. A class with slots, as a generator takes more memory."""
 
-    __slots__ = ("_has_output", "_opening", "_stream", "_take", "_work")
+    __slots__ = ("_has_output", "_last", "_opening", "_stream", "_take", "_work")
 
     def __init__(self, work: _SandboxWork) -> None:
         self._work = work
         self._has_output = False
+        self._last = b""
         self._take: Take
         self._opening: AbstractAsyncContextManager[Stream] | None = None
         self._stream: Stream | None = None
@@ -158,9 +180,13 @@ class _Output:
         assert self._stream is not None, "the context is entered"
         self._take = take
         await self._stream.push(self._watched_take, room)
+        # A stream that failed ends, too, and says so in its last frame; then the command may run on.
+        if b"error" not in self._last:
+            self._work.saw_end()
 
     def _watched_take(self, chunk: bytes) -> bool:  # a method, since a function with a closure takes more memory
         if not self._has_output and b"data" in chunk:  # comments may precede the command
             self._has_output = True
             self._work.saw_output()
+        self._last = chunk[-_TAIL:]
         return self._take(chunk)
