@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 
-from ..upstream.base import Cancelled, Work
+from ..upstream.base import Cancelled, Traceable, Work
 from .clock import Clock
 from .statistics import Totals
 
@@ -74,9 +74,7 @@ class Ending:
         finally:
             self._totals.add_cancel(self.outcome)
             if self.outcome is not Cancelled.CONFIRMED:
-                logger.warning(
-                    "run %s...: its work was not seen to end (%s); it may run on", self._name, self.outcome.value
-                )
+                self._warn(self.outcome)
 
     def tick(self, now: float) -> float:
         """See `Clocked.tick`. A clock with a subject notices when the process stands still."""
@@ -107,3 +105,10 @@ class Ending:
             if self._is_let_go:
                 return
             self.outcome = await self._work.cancel(max(0.0, deadline - anyio.current_time()))
+
+    def _warn(self, outcome: Cancelled) -> None:
+        """One line with all that it takes to look for the work."""
+        trace = f": {self._work.trace()}" if isinstance(self._work, Traceable) else ""
+        logger.warning(
+            "run %s...: its work was not seen to end (%s); it may run on%s", self._name, outcome.value, trace
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..wire.shapes import Shape
 
-__all__ = ["Cancelled", "Room", "Source", "Stream", "Take", "Upstream", "Work"]
+__all__ = ["Cancelled", "Room", "Source", "Stream", "Take", "Traceable", "Upstream", "Work"]
 
 #: Takes a chunk and says whether there is room for more. It returns at once and may run in a callback of the event
 #: loop, outside every task. After a `False`, `Room` is awaited before the next chunk.
@@ -79,6 +79,15 @@ class Work(Protocol):
 
     async def cancel(self, timeout: float) -> Cancelled:
         """Ends the work, wherever it runs. Takes at most `timeout` seconds and never raises `UpstreamError`."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A `Work` that can tell an operator where to look for it, once it was not seen to end. Optional."""
+
+    def trace(self) -> str:
+        """Where the work may run on, and how to look for it. Goes into the log, so it holds no secret."""
         ...
 
 

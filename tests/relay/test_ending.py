@@ -94,6 +94,20 @@ async def test_asking_again_does_not_prolong_the_time(anyio_backend: str) -> Non
     assert anyio.current_time() - started == pytest.approx(5.0)
 
 
+async def test_work_that_knows_its_place_is_logged_with_it(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other works have no such method, and are reported without."""
+
+    class Placed(ScriptedWork):
+        def trace(self) -> str:
+            return "host h, job 7"
+
+    await Ending(Placed(outcome=Cancelled.REQUESTED), 1.0, "tokent", Totals(), Clock()).end()
+
+    assert caplog.messages == ["run tokent...: its work was not seen to end (requested); it may run on: host h, job 7"]
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_task_that_is_cancelled_through_its_shield_asks_again(anyio_backend: str) -> None:
     """`asyncio.run` cancels every task when it ends, and waits for them: the work is ended all the same."""

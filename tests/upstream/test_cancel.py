@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 
 import anyio
 import pytest
 
+from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.ending import Ending
+from sse_bridge.relay.statistics import Totals
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.upstream.miosa import cancel as cancel_module
-from sse_bridge.upstream.miosa.cancel import MARKER, Evidence
+from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, look_for
 from sse_bridge.upstream.retrying import Backoff
 from tests.support.upstreams import Connection, dead_url, serve_raw
 from tests.upstream.helpers import mute
-from tests.upstream.platform import breaks, output, read, recorded_waits, refusing, result, work_on
+from tests.upstream.platform import KEY, breaks, output, read, recorded_waits, refusing, result, work_on
 
 pytestmark = pytest.mark.anyio
 
@@ -168,6 +172,41 @@ async def test_a_sandbox_that_does_not_run_is_asked_whether_it_is_gone(
         ("POST", "/api/v1/sandboxes/sbx_1/exec"),
         ("GET", "/api/v1/sandboxes/sbx_1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "words"),
+    [
+        (result("sse-bridge:left\n"), "acknowledged", "were left"),
+        (result("sse-bridge:unseen\n"), "acknowledged", "no process with its marker"),
+        (result("sse-bridge:blind\n"), "acknowledged", "could not see all processes"),
+        (result("sh: syntax error\n"), "acknowledged", "said nothing"),
+        (busy, "requested", "one command at a time"),
+        (refusing(401), "requested", "refused"),
+        (mute, "requested", "did not answer"),
+    ],
+)
+async def test_a_command_that_may_run_on_is_logged_with_all_it_takes_to_find_it(
+    anyio_backend: str, answer: Any, outcome: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fault: the warning named neither sandbox nor marker. One line, and no secret: the marker is not the run's
+    token, which would let its reader follow and cancel the run.
+    """
+    with serve_raw(output, answer) as upstream:
+        work = work_on(upstream.url, command="run --password=x")
+        await read(work)
+        await Ending(work, 0.3, "tokent", Totals(), Clock()).end()
+
+    marker = f"{MARKER}={upstream.requests[0].json['env'][MARKER]}"
+    (line,) = [record.getMessage() for record in caplog.records if "may run on" in record.getMessage()]
+    assert [record.levelno for record in caplog.records if record.getMessage() == line] == [logging.WARNING]
+    assert line.startswith(f"run tokent...: its work was not seen to end ({outcome}); it may run on: sandbox sbx_1")
+    assert words in line
+    assert line.count(marker) == 2
+    assert line.endswith(look_for(marker.partition("=")[2]))
+    assert "\n" not in line
+    assert "password" not in line
+    assert KEY not in line
 
 
 def ends_with(*chunks: bytes) -> Any:

@@ -19,7 +19,7 @@ from ..base import Cancelled, Room, Stream, Take, Upstream, Work
 from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import Backoff, retry
-from .cancel import MARKER, Evidence, Finding, end_marked
+from .cancel import MARKER, Evidence, Finding, end_marked, look_for
 from .checks import check_command, check_cwd, check_env, check_sandbox_id, check_timeout
 from .client import Miosa
 
@@ -152,6 +152,13 @@ class _SandboxWork:
                     self._finding = Finding.REFUSED
                 log_cause(error, "a command could not be asked to end: the cause")
         return self._finding.outcome
+
+    def trace(self) -> str:
+        """See `base.Traceable.trace`."""
+        return (
+            f"sandbox {self._source.sandbox_id}, marker {MARKER}={self._token}: {self._finding.words}. "
+            f"To look for it there: {look_for(self._token)}"
+        )
 
 
 class _Output:
