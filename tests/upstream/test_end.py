@@ -34,7 +34,7 @@ time.sleep(300)
 #: A program with a name that could be taken for other fields of /proc/*/stat.
 ODD_NAME = """
 import ctypes, subprocess, sys
-ctypes.CDLL(None).prctl(15, b") S 1 1 (\\xff\\n*", 0, 0, 0)
+ctypes.CDLL(None).prctl(15, b") S\\n1 (\\xff\\n*", 0, 0, 0)
 subprocess.Popen(["sleep", sys.argv[1]], env={}).wait()
 """
 PYTHON = f"exec {sys.executable}"
@@ -247,6 +247,7 @@ needs_init = pytest.mark.skipif(not can_be_init(), reason="needs to make a PID n
         ("(setsid sleep {id} >/dev/null 2>&1 &)", 1, "gone"),
         ("exec env -i sleep {id}", 1, "unseen"),
         ("(setsid sleep {id} >/dev/null 2>&1 &); exec env -i sleep {id}", 2, "left"),
+        (f"(setsid sleep {{id}} >/dev/null 2>&1 &); unset {MARKER}; exec sleep {{id}}", 2, "left"),
         ("(env -i setsid sleep {id} >/dev/null 2>&1 &); sleep {id}", 2, "left"),
     ],
 )
