@@ -10,7 +10,7 @@ from typing import Final
 
 from ..causes import log_cause
 from ..errors import UpstreamError
-from ..upstream.base import Source
+from ..upstream.base import Source, Traceable, Work
 from .info import Outcome, RunFacts
 
 __all__ = ["broken_off", "discarded", "ended", "failed", "name_of", "started"]
@@ -29,9 +29,10 @@ def name_of(token: str) -> str:
     return token[:6]
 
 
-def started(facts: RunFacts) -> None:
+def started(facts: RunFacts, work: Work) -> None:
     """The upstream has said yes."""
-    logger.info("run %s...: started %s", name_of(facts.token), _Whose(facts))
+    mark = f", {work.mark}" if isinstance(work, Traceable) else ""
+    logger.info("run %s...: started%s %s", name_of(facts.token), mark, _Whose(facts))
 
 
 def failed(facts: RunFacts, error: UpstreamError) -> None:

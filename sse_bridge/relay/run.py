@@ -188,7 +188,7 @@ class Run:
             async with self._work.stream() as stream:
                 self.answered.set()
                 self._totals.runs_started += 1
-                observer.started(self.facts)
+                observer.started(self.facts, self._work)
                 await stream.push(self._take, self.audience.wait_for_room)
         except UpstreamError as error:
             self._fail(error)

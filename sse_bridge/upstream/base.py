@@ -84,10 +84,17 @@ class Work(Protocol):
 
 @runtime_checkable
 class Traceable(Protocol):
-    """A `Work` that can tell an operator where to look for it, once it was not seen to end. Optional."""
+    """A `Work` that can tell an operator where to look for it, should it run on. Optional. The log gets all of this, so
+    it holds no secret.
+    """
+
+    @property
+    def mark(self) -> str:
+        """How to recognise the work where it runs. In the log from the start, in case this process is killed."""
+        ...
 
     def trace(self) -> str:
-        """Where the work may run on, and how to look for it. Goes into the log, so it holds no secret."""
+        """Where the work may run on, and how to look for it, once it was not seen to end."""
         ...
 
 

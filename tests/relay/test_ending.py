@@ -100,6 +100,8 @@ async def test_work_that_knows_its_place_is_logged_with_it(
     """Other works have no such method, and are reported without."""
 
     class Placed(ScriptedWork):
+        mark = "job 7"
+
         def trace(self) -> str:
             return "host h, job 7"
 

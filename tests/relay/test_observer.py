@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from sse_bridge import EventStream, SandboxExec
+from sse_bridge import EventStream, Miosa, SandboxExec
 from sse_bridge.errors import (
     UpstreamError,
     UpstreamLost,
@@ -21,7 +22,7 @@ from sse_bridge.errors import (
 from sse_bridge.relay import observer
 from sse_bridge.relay.ending import Cause
 from sse_bridge.relay.info import RunFacts
-from sse_bridge.upstream.base import Source
+from sse_bridge.upstream.base import Source, Traceable
 from tests.support.scene import Scene, scene
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
@@ -56,6 +57,18 @@ async def test_a_healthy_run_has_a_line_at_its_start_and_one_at_its_end(
         ("INFO", START),
         ("INFO", "run tokent...: exit 3 after 12.3 s and 2 lines [ScriptedWork]"),
     ]
+
+
+async def test_the_start_names_the_marker_of_a_command(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """If this process is killed, the log is all there is to find the command by."""
+    source = SandboxExec("sbx_1", "ls")
+    work = source.work(Miosa("https://example.org", "msk_x"), None)
+    assert isinstance(work, Traceable)
+    observer.started(RunFacts("tokentokentoken", None, source), work)
+
+    ((_, message),) = said(caplog)
+    assert "sbx_1" in message
+    assert re.search(r"started, marker SSE_BRIDGE_EXEC=[0-9a-f]{24} \[", message)
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -172,7 +185,7 @@ async def test_the_source_is_named_without_its_secrets(
     anyio_backend: str, source: Source, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The class of an application's own source has to do: `repr` of a dataclass shows all of its fields."""
-    observer.started(RunFacts("tokentokentoken", None, source))
+    observer.started(RunFacts("tokentokentoken", None, source), ScriptedWork())
 
     ((level, message),) = said(caplog)
     assert level == "INFO"
@@ -193,7 +206,7 @@ async def test_the_owner_is_named_on_one_line(
     anyio_backend: str, owner: str, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Users may choose their names, and a line break would forge a line of the log."""
-    observer.started(RunFacts("tokentokentoken", owner, ScriptedWork()))
+    observer.started(RunFacts("tokentokentoken", owner, ScriptedWork()), ScriptedWork())
 
     ((_, message),) = said(caplog)
     assert shown in message

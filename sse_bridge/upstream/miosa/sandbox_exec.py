@@ -153,10 +153,15 @@ class _SandboxWork:
                 log_cause(error, "a command could not be asked to end: the cause")
         return self._finding.outcome
 
+    @property
+    def mark(self) -> str:
+        """See `base.Traceable.mark`."""
+        return f"marker {MARKER}={self._token}"
+
     def trace(self) -> str:
         """See `base.Traceable.trace`."""
         return (
-            f"sandbox {self._source.sandbox_id}, marker {MARKER}={self._token}: {self._finding.words}. "
+            f"sandbox {self._source.sandbox_id}, {self.mark}: {self._finding.words}. "
             f"To look for it there: {look_for(self._token)}"
         )
 
