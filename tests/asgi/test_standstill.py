@@ -115,7 +115,7 @@ async def test_an_upstreams_answer_has_its_time(anyio_backend: str, seconds: flo
 
 @standstill
 async def test_ending_a_command_has_its_time(anyio_backend: str, seconds: float) -> None:
-    """`cancel_timeout`: a request whose time was over when the process went on is made again."""
+    """`cancel_timeout`: a request whose time was over when the process went on is made again, for the rest of it."""
 
     class SlowToAnswer(ScriptedWork):
         async def cancel(self, timeout: float) -> Cancelled:
@@ -127,7 +127,7 @@ async def test_ending_a_command_has_its_time(anyio_backend: str, seconds: float)
             return Cancelled.REQUESTED
 
     work = SlowToAnswer()
-    async with site(work, cancel_timeout=4, within=LONG) as it:
+    async with site(work, cancel_timeout=6, within=LONG) as it:
         page, run = await it.started()
         it.open("DELETE", f"/{run}")
         await anyio.sleep(2)
