@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any, Final
 import httpx
 import psutil
 
+from tests.support.programs import free_port
 from tests.support.waiting import eventually
 
-__all__ = ["ServerProcess", "server_process"]
+__all__ = ["ServerProcess", "served_by", "server_process"]
 
 ROOT: Final = Path(__file__).parents[2]
 _APP: Final = "tests.support.stopping_app:app"
@@ -98,12 +98,34 @@ def server_process(
         environment: more of its environment.
         settings: `url`, `key`, `sandbox`, `commands` by their names, `options` of the bridge.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    command = [*_COMMANDS[server], *arguments]
     log = tmp_path / f"{server}.log"
+    with served_by(command, log, settings, ServerProcess.answers, environment=environment) as served:
+        yield served
+
+
+@contextmanager
+def served_by(
+    command: Sequence[str],
+    log: Path,
+    settings: dict[str, Any],
+    is_up: Callable[[ServerProcess], bool],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[ServerProcess]:
+    """Runs a module with arguments, in which `{port}` stands for a free port, until the context ends.
+
+    Args:
+        command: the module and its arguments.
+        log: what the process prints.
+        settings: the process finds them in `BRIDGE`, as JSON.
+        is_up: whether the server serves.
+        environment: more of its environment.
+    """
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *(part.format(port=port) for part in _COMMANDS[server]), *arguments],
+            [sys.executable, "-m", *(part.format(port=port) for part in command)],
             cwd=ROOT,
             env={**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
@@ -113,7 +135,7 @@ def server_process(
         )
     served = ServerProcess(f"http://127.0.0.1:{port}", port, process, log)
     try:
-        eventually(lambda: process.poll() is not None or served.answers(), 20)
+        eventually(lambda: process.poll() is not None or is_up(served), 20)
         assert process.poll() is None, log.read_text()
         yield served
     finally:

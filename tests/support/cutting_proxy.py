@@ -1,8 +1,9 @@
-"""A proxy that cuts connections at random byte positions, as tunnels and laptop lids do."""
+"""A proxy that cuts connections at random byte positions, or when a test says so, as tunnels and laptop lids do."""
 
 from __future__ import annotations
 
 import random
+import select
 import socket
 import struct
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and discards buffered data
+_LOOK = 0.02  # seconds after which a silent connection sees that it is to be cut
 
 
 class CuttingProxy:
@@ -21,20 +23,35 @@ class CuttingProxy:
         self._most = most
         #: Cuts to come; after the last one, connections live on.
         self.cuts_left = cuts
+        self._cuts_now = 0
+
+    def cut(self) -> None:
+        """Cuts all open connections now."""
+        self._cuts_now += 1
 
     def handle(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._port)) as server, suppress(OSError):
-            server.sendall(client.recv(65536))
             left = self._rng.randint(0, self._most) if self.cuts_left else None
-            while chunk := server.recv(65536 if left is None else max(1, min(65536, left))):
-                client.sendall(chunk)
-                if left is not None:
-                    left -= len(chunk)
-                    if left <= 0:
-                        self.cuts_left -= 1
-                        for end in (client, server):
-                            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            cuts_before = self._cuts_now
+            while self._cuts_now == cuts_before:
+                readable, _, _ = select.select([client, server], [], [], _LOOK)
+                if client in readable:
+                    asked = client.recv(65536)
+                    if not asked:
                         return
+                    server.sendall(asked)
+                if server in readable:
+                    chunk = server.recv(65536 if left is None else max(1, min(65536, left)))
+                    if not chunk:
+                        return
+                    client.sendall(chunk)
+                    if left is not None:
+                        left -= len(chunk)
+                        if left <= 0:
+                            self.cuts_left -= 1
+                            break
+            for end in (client, server):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 @contextmanager

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import trustme
 
-from tests.support.skipping import skip
-from tests.support.waiting import eventually
+from tests.support.programs import free_port, listening
 
-__all__ = ["Caddy", "Nginx", "free_port"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+__all__ = ["Caddy", "Nginx"]
 
 
 class Nginx:
@@ -53,7 +44,7 @@ class Nginx:
             f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{own}{' ssl' * self.tls}; {encrypted}"
             f"location / {{ proxy_pass http://127.0.0.1:{port}; {location} }} }} }}"
         )
-        with _process(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"], own, folder):
+        with listening(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"], own, folder):
             yield f"http{'s' * self.tls}://127.0.0.1:{own}"
 
 
@@ -75,30 +66,5 @@ class Caddy:
             "{\n\tadmin off\n\tauto_https off\n}\n"
             f"http://127.0.0.1:{own} {{\n{site}\n\treverse_proxy 127.0.0.1:{port}\n}}\n"
         )
-        with _process(["caddy", "run", "--config", str(file), "--adapter", "caddyfile"], own, self.folder):
+        with listening(["caddy", "run", "--config", str(file), "--adapter", "caddyfile"], own, self.folder):
             yield f"http://127.0.0.1:{own}"
-
-
-@contextmanager
-def _process(command: list[str], port: int, home: Path) -> Iterator[None]:
-    """Runs a program until the context ends; enters once it listens."""
-    if shutil.which(command[0]) is None:
-        skip(f"{command[0]} is missing")
-    log = home / f"{command[0]}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "HOME": str(home)})
-    try:
-        eventually(lambda: process.poll() is not None or _listens(port))
-        assert process.poll() is None, log.read_text()
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
