@@ -1,12 +1,14 @@
-# `make demo` and `make test`, and `make test-slow` for what takes longer. All install what they need into $(VENV).
+# `make demo` and `make test`; `make test-slow` and `make test-matrix` for what takes longer. All install what they need
+# into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
+MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-slow lint types format bench clean system
+.PHONY: demo test test-slow test-matrix lint types format bench clean system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -17,12 +19,17 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow \
-	    --ignore=tests/integration --ignore=tests/benchmarks
-	$(BIN)/python -m pytest -q -m "not slow" tests/integration
+	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -q -m "not slow and not matrix" tests/integration tests/matrix
 
 # Soaks, overload, a thousand cuts and viewers, and every shape of the benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -m slow tests/integration tests/benchmarks
+
+# Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
+# `make test-matrix TABLES=--write-tables` writes the page's tables instead.
+test-matrix: $(VENV)/installed-matrix system-matrix $(MATRIX_CLIENTS)
+	$(BIN)/python -m pytest -q tests/matrix $(TABLES)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
@@ -39,15 +46,20 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
-# Installs Chromium, shells, nginx, Node and npm for tests and benchmarks, given root and apt. Without them, tests that need
-# them are skipped.
+# Installs Chromium, shells, nginx, Node and npm for tests and benchmarks, given root and apt; `system-matrix` adds the other
+# proxies, Firefox and curl. Without them, tests that need them are skipped.
 system:
 	@scripts/system-packages
 
-# The clients from npm that tests load into Chromium. Without npm or its registry, those tests are skipped.
-$(CLIENTS): tests/browser/package-lock.json | system
-	@{ npm ci --prefix tests/browser --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
-	    || echo "npm could not install the clients of tests/browser; the tests that need them will be skipped"
+system-matrix:
+	@scripts/system-packages matrix
+
+# The clients from npm that tests load into Chromium, or run in Node. Without npm or its registry, those tests are skipped.
+$(CLIENTS): | system
+$(MATRIX_CLIENTS): | system-matrix
+%/node_modules/.package-lock.json: %/package-lock.json
+	@{ npm ci --prefix $* --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
+	    || echo "npm could not install the clients of $*; the tests that need them will be skipped"
 
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -58,4 +70,4 @@ $(VENV)/installed-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/browser/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
