@@ -18,11 +18,11 @@ from .sockets import Descriptor, listening
 
 __all__ = ["Watch"]
 
-#: Seconds between two looks, which take 2 µs each. uvicorn itself asks ten times a second whether it may end, and some
+#: Seconds between two looks, which take 1 to 3 µs each. uvicorn itself asks ten times a second whether it may end, and some
 #: servers give their responses a few seconds only.
 INTERVAL: Final = 0.2
-#: Addresses for which listening sockets may be looked for in vain: those that test clients make up, or of a server that
-#: keeps its sockets in another process.
+#: Addresses to look for in vain before the search ends: test clients make addresses up, and a server may keep its
+#: listening sockets in another process.
 TRIES: Final = 3
 
 
@@ -78,5 +78,5 @@ class Watch:
     def _sees_end(self) -> bool:
         if self._servers and all(uvicorn.is_stopping(server) for server in self._servers):
             return True
-        # A copy of a listening socket may be short-lived, so one of them that is closed means nothing.
+        # Copies of a listening socket come and go, so one that is closed proves nothing.
         return bool(self._sockets) and not any(one.is_open() for one in self._sockets)

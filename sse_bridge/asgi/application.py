@@ -53,7 +53,7 @@ class Application:
 
 
 class Purpose(Enum):
-    """What a function of the application's is called for. None waits for the threads of another."""
+    """What a function of the application's is called for. Each purpose has threads of its own."""
 
     #: Starting a run. Here functions ask platforms and databases, and may hang.
     STARTING = auto()
@@ -66,14 +66,14 @@ class Purpose(Enum):
 class Threads:
     """The threads of one bridge for sync functions, in each event loop.
 
-    anyio's default limiter belongs to the application, whose own endpoints use it: nothing is taken from that.
+    anyio's default limiter is left to the application, whose own endpoints use it.
     """
 
     def __init__(self) -> None:
         self._limiters: RunVar[dict[Purpose, CapacityLimiter]] = RunVar("sse_bridge.threads")
 
     def limiter(self, purpose: Purpose) -> CapacityLimiter:
-        """Of the running event loop."""
+        """The limiter of the running event loop."""
         limiters = self._limiters.get(None)
         if limiters is None:
             limiters = {each: CapacityLimiter(_THREADS) for each in Purpose}

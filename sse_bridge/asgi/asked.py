@@ -26,15 +26,15 @@ def wants_no_stream(request: Request) -> bool:
 
 
 def is_speculative(request: Request) -> bool:
-    """Whether a browser sends the request before its user has asked for it. It is told so by a status in any case."""
+    """Whether a browser sends the request before its user has asked for it."""
     purposes = [request.headers.get(name, "").lower() for name in _SPECULATIVE]
     return any(word in purpose for purpose in purposes for word in ("prefetch", "prerender", "preview"))
 
 
 def is_foreign(request: Request) -> bool:
-    """Whether a page of another site sends the request. Pages of sibling subdomains (`same-site`) are no strangers.
+    """Whether a page of another site sends the request. Sibling subdomains (`same-site`) count as the same site.
 
-    Browsers say so in `Sec-Fetch-Site`, but only over https and to loopback. Elsewhere `Origin` is held against `Host`.
+    Browsers say so in `Sec-Fetch-Site`, but over https and to loopback only. Elsewhere `Origin` has to match `Host`.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -47,7 +47,7 @@ def is_foreign(request: Request) -> bool:
 
 
 def _origin(text: str) -> tuple[str, str | None]:
-    """Scheme and host of an `Origin`. The host is `None` for `null` and for what is no origin."""
+    """Scheme and host of an `Origin`. The host is `None` for `null` and for a malformed origin."""
     try:
         parts = urlsplit(text.lower())
     except ValueError:

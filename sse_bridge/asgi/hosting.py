@@ -203,7 +203,7 @@ class Host:
                 await run.read()
         except Exception as error:
             run.done.failure = alone(error)
-            logger.exception("run %s...: a bug in the bridge ended it", run.token[:6])
+            logger.exception("run %s...: a bug in the bridge ended it. Please report this traceback", run.token[:6])
         finally:
             run.done.set()
             if not run.began or run.started_nothing:

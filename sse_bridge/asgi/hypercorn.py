@@ -8,7 +8,7 @@ its requests are cancelled: after the graceful timeout (3 s) before Python 3.12,
 As soon as one worker has ended, hypercorn sends SIGTERM to the others, which ends them at once: they leave it at its
 default. An idle worker ends within a tenth of a second, so those with streams would leave their commands running.
 
-It says once that a client has left, and its `send` discards in silence from then on.
+hypercorn says once that a client has left, and its `send` discards in silence from then on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def stream_of(scope: Scope) -> Any:
     """hypercorn's stream of a request; `None` under other servers.
 
     The scope does not lead to it, and every framework wraps hypercorn's `send`, which does. So it is found in the task
-    that hypercorn has begun the request with: the running one, or one that middleware has left for a task of its own.
+    in which hypercorn began the request. That is the running task, unless middleware has moved on to a task of its own.
     """
     kind: Any = getattr(sys.modules.get("hypercorn.protocol.http_stream"), "HTTPStream", None)
     for coroutine in _coroutines() if kind is not None else ():

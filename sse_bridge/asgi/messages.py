@@ -50,7 +50,7 @@ async def send_json(send: Send, status: int, content: Any, headers: Headers = ()
 
 
 async def send_all(send: Send, head: Message, content: bytes) -> None:
-    """A whole response. A client that has left needs none: `OSError` is how servers of ASGI HTTP 2.4 say so."""
+    """Sends a whole response. Ignores the `OSError` by which servers say that the client has left (ASGI HTTP 2.4)."""
     with suppress(OSError):
         await send(head)
         await send(body(content, more=False))

@@ -79,7 +79,7 @@ class Refusal:
     def of_exception(cls, raised: HTTPException) -> Refusal:
         """What the application raised: its status, its detail and its headers stay."""
         headers = tuple(_headers_of(raised))
-        wait = seconds_to_wait(dict(headers).get(b"retry-after", b"").decode()) or None  # a time that is past is none
+        wait = seconds_to_wait(dict(headers).get(b"retry-after", b"").decode()) or None  # a time in the past is no wait
         code = _code_of(raised.status_code)
         return cls(raised.status_code, code, _detail_of(raised), retry_after=wait, headers=headers)
 
@@ -144,19 +144,22 @@ def _headers_of(raised: HTTPException) -> Iterable[tuple[bytes, bytes]]:
 
 
 def _detail_of(raised: HTTPException) -> object:
-    """The exception's detail, of which JSON has every value; else the name of the status."""
+    """The exception's detail, with every value as JSON has it; the name of the status if that is impossible."""
     detail: object = raised.detail
     if isinstance(detail, str):
         return detail
     try:
         return json.loads(json.dumps(detail, default=_plain, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
-        logger.warning("the detail of an HTTPException %d was left out: it is no JSON", raised.status_code)
+        logger.warning(
+            "the detail of an HTTPException(%d) cannot be written as JSON; the client got the name of the status",
+            raised.status_code,
+        )
         return _code_of(raised.status_code).replace("_", " ").capitalize() + "."
 
 
 def _plain(value: Any) -> object:
-    """Values that JSON lacks, in the words that are usual for them."""
+    """Values that JSON lacks, in their usual spelling."""
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, UUID | Decimal):

@@ -21,8 +21,8 @@ logger: Final = logging.getLogger("sse_bridge")
 async def report(here: Open, threads: Threads, run: Run, on_start: OnStart | None, on_end: OnEnd | None) -> None:
     """Tells the application of the run's start, and then of its end. The run waits for neither.
 
-    A stop waits for it, so that the last word reaches the application's database. The event loop may end all the same:
-    it cancels this task then, and waits for it, and the end is told in that time.
+    A stop waits for `on_end`, so that the outcome reaches the application's database. If the event loop ends first, it
+    cancels this task and waits for it; `on_end` is called in that time.
     """
     try:
         await run.answered.wait()
@@ -49,4 +49,4 @@ async def _tell(here: Open, limiter: CapacityLimiter, hook: Callable[..., object
         with here.wait(PATIENCE):
             await call(hook, *arguments, limiter=limiter, may_abandon=True)
     except Exception:
-        logger.exception("the hook %s failed", getattr(hook, "__name__", hook))
+        logger.exception("the application's hook %s failed; its run is unaffected", getattr(hook, "__name__", hook))

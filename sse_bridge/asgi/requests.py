@@ -208,13 +208,13 @@ class Requests:
         return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})
 
     def _warn_of_workers(self, token: str) -> None:
-        """Says once why requests may ask for runs that are unknown."""
+        """Logs once why requests may ask for runs that are unknown."""
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "run %s...: a request asked for it, and this process does not know it. It has expired (see keep=), or "
-                "another worker has it: then send the requests for a run to the worker that started it. This is said "
-                "once.",
+                "run %s...: a request asked for this run, which is unknown in this process. Either it has expired (see "
+                "keep=), or another worker has it: have the proxy send each browser back to the worker that it came "
+                "from. This is said once.",
                 token[:6],
             )
 

@@ -39,7 +39,7 @@ _Ends = tuple[tuple[str, int], tuple[str, int]]
 
 
 class Descriptor(NamedTuple):
-    """A descriptor of a socket, and the number that tells whether it still stands for that socket."""
+    """A descriptor of a socket, and the inode that tells whether the descriptor still belongs to that socket."""
 
     number: int
     inode: int

@@ -135,7 +135,7 @@ class Open:
 
     @property
     def is_over(self) -> bool:
-        """Whether its server has ended, and all that was open. A request that comes now is another server's."""
+        """Whether its server has stopped, and all that was open has ended. A later request is another server's."""
         return self._watch.has_ended and not self._has_any()
 
     def request_began(self, scope: Scope) -> None:
@@ -191,7 +191,7 @@ class Open:
     # -- the end
 
     def _hold(self, release: Callable[[], None], is_patient: bool) -> bool:
-        """Keeps a signal from the server until all is over that it would not wait for. See `Listener`."""
+        """Keeps a signal from the server until the work that it would not wait for is over. See `Listener`."""
         is_held = self._has_apart if is_patient else self._has_any
         if not is_held():
             return False

@@ -1,7 +1,7 @@
 """Tells whether the uvicorn that runs on this event loop stops, however it was told to.
 
 `limit_max_requests` and a program that sets `should_exit` send no signal. The server is found once for each event loop,
-in the task that serves. What is read of it is public.
+in the task that serves. Only its public attributes are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def servers() -> list[Any]:
 
 
 def is_stopping(server: Any) -> bool:
-    """Whether a server that was running stops, or has stopped. It may be told to, or just close its listeners."""
+    """Whether a running server has been told to stop, or has closed its listeners."""
     return server.should_exit or (server.started and not any(one.is_serving() for one in server.servers))
 
 

@@ -4,8 +4,8 @@ All timeouts of one bridge in one event loop share one event-loop timer, which i
 subject records its last activity and is asked again once its interval has passed. A task for each, as every response of
 sse-starlette has, would cost 3 KB and a hundred microseconds a heartbeat.
 
-Time in which the process stands still (a paused container, a stopped process, code that blocks the event loop) counts
-as no subject's delay: the clock stands still with it.
+Time in which the process stands still (a paused container, a stopped process, code that blocks the event loop) is left
+out: the clock stands still with the process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Timer:
 
 
 class Clock:
-    """The time of the running event loop, without that in which it stood still, and one timer of it for all subjects.
+    """The time of the running event loop, less its standstills, and one of its timers for all subjects.
 
     It notices a standstill while it has subjects, and counts half a second of it at most. At the end of trio's loop it
     asks its subjects no more, and passes on the loop's time.
@@ -194,7 +194,7 @@ class Clock:
         try:
             due = subject.tick(now)
         except Exception:  # a bug in this subject must leave the others' time alone
-            logger.exception("keeping time failed")
+            logger.exception("a bug in the bridge: one of its timeouts failed. Please report this traceback")
         else:
             timer.hasten(due)
 

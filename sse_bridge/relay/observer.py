@@ -51,7 +51,7 @@ def failed(facts: RunFacts, error: UpstreamError) -> None:
 
 def discarded(facts: RunFacts, size: int) -> None:
     """An upstream frame was larger than `max_frame_size`."""
-    logger.warning("run %s...: discarded a frame of %d bytes", name_of(facts.token), size)
+    logger.warning("run %s...: discarded a frame of %d bytes, above max_frame_size", name_of(facts.token), size)
 
 
 def broken_off(facts: RunFacts, outcome: Outcome) -> None:

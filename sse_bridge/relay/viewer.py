@@ -26,7 +26,7 @@ LAST_SEND: Final = 0.2
 #: Seconds for the last `send` of a response once the client is said to have left. A server that closes the connection
 #: itself, as HTTP/1.0 asks for, may say so in the midst of that `send`, and has to finish.
 CLOSING_TIME: Final = 1.0
-#: Seconds beyond `retry_ms` that a client gets to come back whose time was up. Browsers reconnect within three.
+#: Seconds beyond `retry_ms` in which a client whose time was up may come back. Browsers reconnect within three.
 RETURN_TIME: Final = 10.0
 
 SendBody = Callable[[bytes, bool], Awaitable[None]]
@@ -99,7 +99,7 @@ class Viewer:
         return (self._options.retry_ms or 0) / 1000 + RETURN_TIME if self._is_expired else 0.0
 
     def end(self, reason: Gone) -> None:
-        """Ends the writing wherever it is; a client that leaves, not in the midst of the last `send`.
+        """Ends the writing wherever it is. If the client leaves, the last `send` may still finish (`CLOSING_TIME`).
 
         The first reason counts.
         """

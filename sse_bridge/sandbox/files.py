@@ -2,9 +2,9 @@
 
 MIOSA documents its answers only as far as its SDK reads them. The names here are the SDK's, and ours beyond that.
 
-What commands leave behind is foreign: a FIFO blocks whoever opens it, a folder may be closed or vanish, a name may be
-any bytes, a file may grow while it is read. So only regular files are read and written, without waiting for them, and
-a listing shows what it can find out.
+Commands may leave anything behind: a FIFO blocks a process that opens it, a folder may be closed or vanish, a name may
+be any bytes, a file may grow while it is read. So only regular files are read and written, without waiting for them,
+and a listing shows what it can find out.
 """
 
 from __future__ import annotations

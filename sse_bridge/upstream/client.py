@@ -159,10 +159,10 @@ class HTTPUpstream:
         return response
 
     def _misconfigured(self, error: ConfigurationError) -> UpstreamUnreachable:
-        """Tells the log what to mend, once. Callers learn that nothing was sent, and viewers no more than that."""
+        """Logs what to mend, once. The error that it returns tells viewers only that the server is set up wrongly."""
         if str(error) not in self._reported:
             self._reported.add(str(error))
-            logger.error("the upstream cannot be asked: %s", error)
+            logger.error("the upstream cannot be asked until this is mended (said once): %s", error)
         return UpstreamUnreachable(
             "The server is set up wrongly, and cannot reach the upstream.",
             code="upstream_misconfigured",
@@ -286,7 +286,7 @@ def _built(client: httpx.AsyncClient, request: _Request, trace: Trace) -> httpx.
 
 
 def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
-    """What a request ends with that gets no answer."""
+    """The error for a request that gets no answer."""
     if in_time:
         message = "cannot be reached." if sent_nothing else "broke the connection before it answered."
         return UpstreamUnreachable(f"The upstream {message}", started_nothing=sent_nothing)
@@ -295,7 +295,7 @@ def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
 
 
 def _refused(response: httpx.Response, body: bytes) -> Refusal:
-    """What a request ends with that is refused. The log has what the operator needs for mending it."""
+    """The error for a refused request. Logs what the operator needs for mending it."""
     refused = refusal(response.status_code, response.headers, body)
     if refused.status == 502:  # the server's fault, or the platform's
         logger.warning(

@@ -20,7 +20,7 @@ MAX_BARREN: Final = MAX_HEAD
 
 
 class _Stop(Exception):
-    """Stops the parser: the response is over, or it is none."""
+    """Stops the parser: the response is over, or its status is invalid."""
 
 
 _STOPS: Final[tuple[type[Exception], ...]] = (_Stop, *ERRORS)

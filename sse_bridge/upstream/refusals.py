@@ -20,7 +20,7 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 #: Endings of the codes of a sandbox or machine that will take commands in a moment (`docs/miosa.md` §5), in upper case.
 _BECOMES_READY: Final = ("_NOT_COMMAND_READY", "_STARTING")
-#: The same for one that will not.
+#: Endings of the codes of one that is stopped or gone.
 _IS_OVER: Final = ("_NOT_RUNNING", "_STOPPED", "_TERMINATED", "_DESTROYED", "_DELETED")
 
 

@@ -1,7 +1,7 @@
 """What an upstream says about a refusal, in words that the log may hold.
 
-An upstream quotes requests, and a request holds keys, command lines and their environment. So everything in the message
-that the request held, too, is cut out.
+An upstream quotes requests, and a request holds keys, command lines and their environment. So every word that message
+and request share is cut out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shapes: what an upstream's objects mean, and which of them end a run.
 
 `read` turns one event into its meaning. A `Shape` is the table it reads by: one for each kind of upstream. How a page
-gets to see a meaning is the business of `mapping` and `dialects`; which objects report an error is told by `failures`.
+gets to see a meaning is the business of `mapping` and `dialects`; `failures` tells which objects report an error.
 The shapes that were seen and that are documented are listed in `docs/miosa.md`, section 3.
 
 Only facts end a run: an exit code under one of the `sure_exit_keys`, and events that are called an exit, a timeout or

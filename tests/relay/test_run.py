@@ -163,7 +163,7 @@ async def test_a_frame_too_large_becomes_a_gap_where_it_stood(
         {"type": "exit", "code": 0},
     ]
     assert it.audience.log.next == 6
-    assert caplog.messages == [f"run tokent...: discarded a frame of {len(large)} bytes"] * 2
+    assert caplog.messages == [f"run tokent...: discarded a frame of {len(large)} bytes, above max_frame_size"] * 2
 
 
 # -- unfinished lines

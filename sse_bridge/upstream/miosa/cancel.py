@@ -55,7 +55,7 @@ BACKOFF: Final = Backoff(first=0.25, most=2.0)
 _BUSY: Final = "SANDBOX_BUSY"
 #: The code of the 409 of a sandbox that is stopped, or destroyed.
 _NOT_RUNNING: Final = "SANDBOX_NOT_RUNNING"
-#: Statuses of a sandbox that does not exist, and no process of it either.
+#: Statuses of a sandbox that does not exist, so none of its processes does.
 _NO_SANDBOX: Final = frozenset({404, 410})
 #: Seconds; four months. In hundredths it still fits into the 32 bits of small shells.
 _OLDEST: Final = 10_000_000.0
