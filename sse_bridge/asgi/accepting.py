@@ -18,7 +18,7 @@ from .sockets import Descriptor, listening
 
 __all__ = ["Watch"]
 
-#: Seconds between two looks, which take 1 to 3 µs each. uvicorn itself asks ten times a second whether it may end, and some
+#: Seconds between two looks, each of 1 to 3 µs. uvicorn itself asks ten times a second whether it may end, and some
 #: servers give their responses a few seconds only.
 INTERVAL: Final = 0.2
 #: Addresses to look for in vain before the search ends: test clients make addresses up, and a server may keep its
