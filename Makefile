@@ -18,13 +18,15 @@ demo: $(VENV)/installed-serve
 test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
-	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow \
+	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks
 	$(BIN)/python -m pytest -q -m "not slow and not matrix" tests/integration tests/matrix
 
-# Soaks, overload, a thousand cuts and viewers, and every shape of the benchmarks once.
+# A million inputs beside ten minutes of random viewers; then overload, a thousand cuts and viewers, and every shape of the
+# benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
-	$(BIN)/python -m pytest -q -m slow tests/integration tests/benchmarks
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py tests/integration tests/benchmarks
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
