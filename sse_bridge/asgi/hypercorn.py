@@ -17,16 +17,22 @@ import asyncio
 import multiprocessing
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from .coroutines import frames
 from .messages import Message, Scope, Send
 
 __all__ = ["end_process", "is_worker", "knows_of_leaving", "sending", "stream_of", "watch"]
 
 
-def watch(stop: Callable[[], None]) -> None:
-    """Calls `stop` on the event loop when the hypercorn that runs on it begins to stop. Ignores other servers."""
+def watch(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Calls `stop` on the event loop when the hypercorn that runs on it begins to stop. Ignores other servers.
+
+    Args:
+        over: returns once there is no work left that no request waits for. hypercorn waits for its requests only, and
+            its event loop would end in the midst of ending such work. It is made to wait for this as well.
+    """
     trigger = getattr(sys.modules.get("hypercorn.utils"), "raise_shutdown", None)
     if trigger is None:
         return
@@ -36,7 +42,15 @@ def watch(stop: Callable[[], None]) -> None:
         return
     for task in tasks:
         if getattr(task.get_coro(), "cr_code", None) is trigger.__code__:
-            task.add_done_callback(lambda _: stop())
+            task.add_done_callback(lambda _: _stop(stop, over))
+
+
+def _stop(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    stop()
+    for frame in frames():
+        if frame.f_code.co_name == "worker_serve" and "server_tasks" in frame.f_locals:
+            # hypercorn gathers this set once its listeners are closed, for `graceful_timeout` at most.
+            frame.f_locals["server_tasks"].add(asyncio.ensure_future(over()))
 
 
 def is_worker() -> bool:

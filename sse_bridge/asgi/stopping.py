@@ -67,7 +67,7 @@ class Open:
     def listen(self) -> None:
         """Stops by itself when the server is told to stop, where that can be heard at once."""
         signals.listen(self._listener, hypercorn.end_process if hypercorn.is_worker() else None)
-        hypercorn.watch(self.stop)
+        hypercorn.watch(self.stop, lambda: self._until(lambda: not self._has_apart()))
 
     def _call_soon(self, function: Callable[[], None]) -> None:
         native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`

@@ -6,10 +6,10 @@ in the task that serves. Only its public attributes are read.
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Iterator
 from typing import Any
+
+from .coroutines import frames
 
 __all__ = ["is_stopping", "servers"]
 
@@ -19,11 +19,7 @@ def servers() -> list[Any]:
     kind = getattr(sys.modules.get("uvicorn.server"), "Server", None)
     if kind is None:
         return []
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:  # trio
-        return []
-    selves = (frame.f_locals.get("self") for task in tasks for frame in _frames(task.get_coro()))
+    selves = (frame.f_locals.get("self") for frame in frames())
     found = {id(one): one for one in selves if isinstance(one, kind)}
     return list(found.values())
 
@@ -31,10 +27,3 @@ def servers() -> list[Any]:
 def is_stopping(server: Any) -> bool:
     """Whether a running server has been told to stop, or has closed its listeners."""
     return server.should_exit or (server.started and not any(one.is_serving() for one in server.servers))
-
-
-def _frames(awaited: Any) -> Iterator[Any]:
-    """The frames of a coroutine and of all that it awaits: a program may await `serve` anywhere."""
-    while (frame := getattr(awaited, "cr_frame", None)) is not None:
-        yield frame
-        awaited = awaited.cr_await

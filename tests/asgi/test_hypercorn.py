@@ -31,7 +31,7 @@ async def test_a_stop_is_reported_at_once(anyio_backend: str) -> None:
     """The sign is the end of the task that hypercorn's worker starts."""
     told, stop = anyio.Event(), anyio.Event()
     trigger = asyncio.create_task(raise_shutdown(stop.wait))
-    watch(told.set)
+    watch(told.set, anyio.lowlevel.checkpoint)
     await wait_all_tasks_blocked()
     assert not told.is_set()
     stop.set()
@@ -46,7 +46,7 @@ async def test_the_end_of_another_task_is_ignored(anyio_backend: str) -> None:
     told, stop, end = anyio.Event(), anyio.Event(), anyio.Event()
     trigger = asyncio.create_task(raise_shutdown(stop.wait))
     request = asyncio.create_task(end.wait())
-    watch(told.set)
+    watch(told.set, anyio.lowlevel.checkpoint)
     end.set()
     await request
     await wait_all_tasks_blocked()  # callbacks of a task that has ended run before this returns
@@ -65,7 +65,7 @@ async def test_other_servers_never_report(
         monkeypatch.delitem(sys.modules, "hypercorn.utils")
     told, end = anyio.Event(), anyio.Event()
     task = asyncio.create_task(end.wait())
-    watch(told.set)
+    watch(told.set, anyio.lowlevel.checkpoint)
     end.set()
     await task
     await wait_all_tasks_blocked()
@@ -85,7 +85,7 @@ async def test_its_trio_worker_never_reports(anyio_backend: str) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait_for_stop)
         await checkpoint()
-        watch(told.set)
+        watch(told.set, anyio.lowlevel.checkpoint)
         stop.set()
 
     assert not told.is_set()
