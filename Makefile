@@ -13,14 +13,13 @@ MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
 
-# `wire` and `flow` must have full branch coverage. Tests that start servers and browsers run one at a time, the others
-# two at a time.
+# `wire` and `flow` must have full branch coverage. Of the tests that start servers and browsers, each file runs by itself.
 test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks
-	$(BIN)/python -m pytest -q -m "not slow and not matrix" tests/integration tests/matrix
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix
 
 # A million inputs beside ten minutes of random viewers; then overload, a thousand cuts and viewers, and every shape of the
 # benchmarks once.

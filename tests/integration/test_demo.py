@@ -74,6 +74,7 @@ def _ancestors(process: psutil.Process) -> list[int]:
         return []
 
 
+@pytest.mark.slow
 def test_lines_arrive_as_they_are_printed_at_least_one_a_second(demo: Demo) -> None:
     """`curl -N` sees a first byte at once, a steady stream and the exit, without a redirect."""
     arrivals = [time.monotonic()]
@@ -196,6 +197,7 @@ def test_the_policy_is_chosen_with_the_keyboard_and_kept_while_a_run_goes_on(dem
     assert page.get_by_label("Coalesce").is_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["block", "coalesce"])
 def test_200_000_lines_arrive_and_are_counted(demo: Demo, page: Page, policy: str) -> None:
     """Each is an event of its own under `Block`; `Coalesce` merges them into few events."""
@@ -247,6 +249,7 @@ def test_block_holds_the_script_back_on_a_slow_connection(demo: Demo, page: Page
 # -- coming back, and watching together
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_counted_and_every_line_arrives(page: Page, problems: list[str]) -> None:
     """The browser reconnects by itself in the middle of 200,000 lines, and the figures count it."""
     with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:

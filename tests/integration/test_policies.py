@@ -16,6 +16,8 @@ from tests.integration.test_browser import TUTORIAL
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import serve
 
+pytestmark = pytest.mark.slow
+
 #: Bursts with silences between, two streams, and text that looks like several lines or like JSON.
 SCRIPT = """
 import sys, time

@@ -19,6 +19,8 @@ from tests.support.cutting_proxy import cutting_proxy
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import Served, serve
 
+pytestmark = pytest.mark.slow
+
 LINES: Final = 4_000
 CUTS: Final = 4
 #: A run is joined by its key only while it goes on. A client that has handled nothing yet comes back after a second, so
