@@ -37,6 +37,18 @@ import ctypes, subprocess, sys
 ctypes.CDLL(None).prctl(15, b") S\\n1 (\\xff\\n*", 0, 0, 0)
 subprocess.Popen(["sleep", sys.argv[1]], env={}).wait()
 """
+#: A program that goes on after its main thread has ended. Once it has, it leaves its number in a file.
+HEADLESS = """
+import ctypes, os, platform, threading, time
+def go_on():
+    while ") Z " not in open("/proc/self/stat").read():
+        time.sleep(0.01)
+    open("started", "w").write(str(os.getpid()))
+    os.rename("started", "pid")
+    time.sleep(300)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
 PYTHON = f"exec {sys.executable}"
 CLEARS = f'{PYTHON} -c \'import os; os.environ.clear(); os.execv("/bin/sleep", ["sleep", "{{id}}"])\''
 
@@ -113,6 +125,7 @@ def start(tools: Tools, tmp_path: Path) -> Iterator[Start]:
         folder.mkdir()
         (folder / "overwrites.py").write_text(OVERWRITES)
         (folder / "odd_name.py").write_text(ODD_NAME)
+        (folder / "headless.py").write_text(HEADLESS)
         started.append(Agent(tools, command, folder, marker, within))
         return started[-1]
 
@@ -143,6 +156,36 @@ def test_a_command_that_hides_is_not_called_gone(start: Start) -> None:
 
     assert {name: agent.said() for name, agent in agents.items()} == {name: HIDDEN[name][2] for name in agents}
     assert all(remains(agent.id) for agent in agents.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        (f"{sys.executable} headless.py; :", "gone"),
+        (f"{sys.executable} headless.py & wait", "gone"),
+        (f"trap '' TERM; {sys.executable} headless.py; :", "gone"),
+        (f"setsid {sys.executable} headless.py & wait", "gone"),
+        (f"({sys.executable} headless.py &); sleep {{id}}", "gone"),
+        (f"{PYTHON} headless.py", "unseen"),
+    ],
+)
+def test_a_process_whose_main_thread_has_ended_is_not_taken_for_dead(
+    start: Start, tmp_path: Path, command: str, word: str
+) -> None:
+    """The kind of fault: a process that shows the state of a zombie, and no environment, but runs on in other threads,
+    was taken for dead, and its command called gone.
+    """
+    agent = start(command)
+    pid = tmp_path / "0" / "pid"
+    eventually(pid.exists, timeout=30)
+    process = psutil.Process(int(pid.read_text()))
+    assert process.status() == psutil.STATUS_ZOMBIE
+    try:
+        assert agent.end() == word
+        assert (process.is_running() and process.num_threads() > 1) == (word != "gone")
+    finally:
+        if process.is_running():
+            process.kill()
 
 
 @pytest.mark.parametrize("has_ended", [False, True])

@@ -54,10 +54,12 @@ find_marked() {
 }
 
 # Lists the processes that are alive: pid, parent, group, session, start. And the pipes and sockets that they print to.
+# The state is the main thread's. Once that has ended, it is Z, though other threads may go on: their number is the 18th.
 # A name may hold anything, line ends included, but has 15 characters at most.
 list() {
   rows=$(cat /proc/[0-9]*/stat | sed -n -e :a -e '/) . [-0-9 ]\{60,\}$/!{N;s/\n/ /;ba' -e '}' -e \
-    's/^\([0-9]*\) (.*) [^XZ] \([0-9]* [0-9]* [0-9]*\) \([-0-9]* \)\{15\}\([0-9]*\) .*/ \1 \2 \4/p')
+    '/) [XZ]\( [-0-9]*\)\{16\} [01] /d
+    s/^\([0-9]*\) (.*) . \([0-9]* [0-9]* [0-9]*\) \([-0-9]* \)\{15\}\([0-9]*\) .*/ \1 \2 \4/p')
   # shellcheck disable=SC2012
   pipes=$(ls -ln /proc/[0-9]*/fd/[12] | sed -n \
     's/.* .proc.\([0-9]*\).fd.. -> [a-z]*:.\([0-9]*\).$/ \1 p\2/p')
