@@ -23,6 +23,7 @@ __all__ = [
     "ceil_seconds",
     "check_client",
     "check_upstream",
+    "has_usable_port",
     "http_url",
     "is_header_value",
     "is_json",
@@ -44,10 +45,15 @@ def http_url(text: str) -> httpx.URL | None:
     try:
         url = httpx.URL(text)
         url.raw_host.decode("ascii").encode("idna")  # as resolvers do: labels of 1 to 63 bytes
-        is_usable = url.scheme in ("http", "https") and url.host and (url.port or 0) < 2**16
+        is_usable = url.scheme in ("http", "https") and url.host and has_usable_port(url)
     except (httpx.InvalidURL, TypeError, UnicodeError):
         return None
     return url if is_usable else None
+
+
+def has_usable_port(url: httpx.URL) -> bool:
+    """Whether its port can be connected to. httpx takes any integer; sockets raise `OverflowError` for most of them."""
+    return url.port is None or 0 < url.port < 2**16
 
 
 def is_header_value(value: object) -> bool:

@@ -7,6 +7,7 @@ ignores proxies once it is given a transport, and what it raises for a value tha
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -16,11 +17,14 @@ from urllib.request import getproxies
 import httpx
 
 from ..errors import ConfigurationError
+from .checks import has_usable_port
 
 __all__ = ["mounts", "tls_context"]
 
 #: What `ssl` and httpx read when they make a TLS context. The first of the two sources of certificates wins.
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+#: The names that OpenSSL looks certificates up by, in a folder.
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _TLS_VARIABLES: Final = (*_CERTIFICATES, "SSLKEYLOGFILE")
 
 Transport = httpx.AsyncBaseTransport
@@ -33,10 +37,10 @@ def tls_context() -> ssl.SSLContext:
         ConfigurationError: it cannot be made.
     """
     variable = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
-    if variable is not None and not _exists(os.environ[variable]):
+    if variable is not None and (fault := _FAULTS[variable](os.environ[variable])):
         raise ConfigurationError(
-            f"{variable} names a path that does not exist ({os.environ[variable]!r}). Name the certificates of the "
-            "authorities to trust, or unset it to trust those that come with httpx."
+            f"{variable} names {fault} ({os.environ[variable]!r}). Name the certificates of the authorities to trust, "
+            "or unset it to trust those that come with httpx."
         )
     try:
         return httpx.create_ssl_context()
@@ -48,9 +52,26 @@ def tls_context() -> ssl.SSLContext:
         ) from error
 
 
-def _exists(paths: str) -> bool:
-    """OpenSSL ignores a directory that is missing, and then trusts no certificate."""
-    return any(map(os.path.exists, paths.split(os.pathsep)))
+def _fault_of_file(path: str) -> str | None:
+    return None if os.path.exists(path) else "a path that does not exist"
+
+
+def _fault_of_folders(paths: str) -> str | None:
+    """OpenSSL ignores folders that are missing, and files under other names, and then trusts no certificate."""
+    if any(_HASHED.fullmatch(name) for path in paths.split(os.pathsep) for name in _names_in(path)):
+        return None
+    return "no folder with certificates under the names that `openssl rehash` gives them"
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+#: What is wrong with the value of each variable.
+_FAULTS: Final = {"SSL_CERT_FILE": _fault_of_file, "SSL_CERT_DIR": _fault_of_folders}
 
 
 def mounts(make: Callable[[httpx.Proxy], Transport]) -> dict[str, Transport | None]:
@@ -113,7 +134,7 @@ def _proxied(variable: str, value: str, make: Callable[[httpx.Proxy], Transport]
     """The transport through a proxy, or one that says why there is none."""
     try:
         proxy = httpx.Proxy(value if "://" in value else f"http://{value}")
-        if proxy.url.host and (proxy.url.port or 0) < 2**16:
+        if proxy.url.host and has_usable_port(proxy.url):
             return make(proxy)
         cause: Exception | None = None
     except ImportError as error:

@@ -114,10 +114,17 @@ FAULTS: dict[str, tuple[dict[str, str], str]] = {
     "a scheme that is none": ({"HTTP_PROXY": "ftp://u:secret@127.0.0.1"}, "HTTP_PROXY"),
     "a proxy without a host": ({"HTTP_PROXY": "http://"}, "HTTP_PROXY"),
     "a proxy with a bad port": ({"HTTP_PROXY": "http://u:secret@127.0.0.1:99999"}, "HTTP_PROXY"),
+    "a proxy with a negative port": ({"HTTP_PROXY": "http://u:secret@127.0.0.1:-1"}, "HTTP_PROXY"),
+    "a proxy with a large negative port": ({"ALL_PROXY": "http://127.0.0.1:-99999"}, "ALL_PROXY"),
+    "a proxy with port 0": ({"http_proxy": "127.0.0.1:0"}, "http_proxy"),
+    "a proxy with the first port that is none": ({"HTTP_PROXY": "http://127.0.0.1:65536"}, "HTTP_PROXY"),
     "a proxy with a word for a port": ({"HTTP_PROXY": "http://127.0.0.1:port"}, "HTTP_PROXY"),
     "a proxy with half an address": ({"HTTP_PROXY": "http://[::1"}, "HTTP_PROXY"),
     "a missing file": ({"SSL_CERT_FILE": "/missing/ca.pem"}, "SSL_CERT_FILE"),
     "a missing directory": ({"SSL_CERT_DIR": "/missing/certificates"}, "SSL_CERT_DIR"),
+    "a file for a directory": ({"SSL_CERT_DIR": "{file}"}, "SSL_CERT_DIR"),
+    "a directory without certificates": ({"SSL_CERT_DIR": "{directory}"}, "SSL_CERT_DIR"),
+    "directories without certificates": ({"SSL_CERT_DIR": "{directory}:/missing:{file}"}, "SSL_CERT_DIR"),
     "a directory for a file": ({"SSL_CERT_FILE": "{directory}"}, "SSL_CERT_FILE"),
     "a file without certificates": ({"SSL_CERT_FILE": "{file}"}, "SSL_CERT_FILE"),
     "a log of keys that cannot be written": ({"SSLKEYLOGFILE": "/missing/keys"}, "SSLKEYLOGFILE"),
@@ -176,6 +183,18 @@ async def test_a_fault_refuses_the_viewer_and_leaves_no_work_to_end(
     assert "may run on" not in caplog.text
     assert sum(record.levelno >= logging.ERROR for record in caplog.records) == 1
     assert "secret" not in caplog.text
+
+
+async def test_a_directory_of_certificates_is_used(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One of several is enough. OpenSSL looks certificates up by names that are hashes."""
+    (tmp_path / "0a1b2c3d.0").write_text("")
+    monkeypatch.setenv("SSL_CERT_DIR", f"/missing:{tmp_path}")
+    monkeypatch.setattr(httpx, "create_ssl_context", create_ssl_context)
+    with serve_raw(two_chunks) as upstream:
+        async with HTTPUpstream().open("GET", upstream.url, headers={}) as stream:
+            assert await read_all(stream) == EVENT + b"data: 2\n\n"
 
 
 async def test_a_fault_that_is_mended_is_over(

@@ -166,6 +166,8 @@ async def test_cancelling_is_confirmed_at_once(anyio_backend: str) -> None:
         None,
         "http://\x00",
         "http://h.example:x/",
+        "http://h.example:-1/",
+        "http://h.example:0/",
         "http://h.example:99999/",  # asyncio and trio raise various errors for this one and the rest
         "http://a..b/",
         f"http://{'a' * 64}.example/",

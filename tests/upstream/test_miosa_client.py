@@ -68,6 +68,8 @@ def test_the_version_is_added_where_it_is_missing(url: str | None, expected: str
         "https://h.example?x=1",
         "https://h.example#x",
         "https://user:word@h.example",  # httpx would send that instead of the key
+        "https://h.example:-1",
+        "https://h.example:0",
         "https://h.example:99999",
         f"https://{'a' * 64}.example",
         "https://xn--",
