@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..errors import UpstreamRefused
@@ -17,7 +17,11 @@ from .checks import seconds_to_wait
 __all__ = ["Refusal", "refusal", "words"]
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,64}")
+#: A text under `error` is a code only if it is one word. Else it is a sentence.
+_ONE_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Where a code consists of several words: `SandboxNotRunning`, `VMStopped`, `sandbox.not-running`.
+_BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.:/ ]+")
 #: Endings of the codes of a sandbox or machine that will take commands in a moment (`docs/miosa.md` §5), in upper case.
 _BECOMES_READY: Final = ("_NOT_COMMAND_READY", "_STARTING")
 #: Endings of the codes of one that is stopped or gone.
@@ -65,7 +69,7 @@ class Refusal(UpstreamRefused):
     Args:
         is_temporary: the upstream started nothing, and will say yes later.
         wait: seconds that the upstream asked us to wait; `None` if it left that open.
-        upstream_code: the upstream's own code, in upper case; empty if it gave none.
+        upstream_code: the upstream's own code, as `UPPER_CASE`; empty if it gave none.
     """
 
     def __init__(
@@ -113,7 +117,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         started_nothing=status in _PROOFS,
         is_temporary=status == 429 or (status == 409 and _becomes_ready(envelope)),
         wait=wait,
-        upstream_code=_code(envelope).upper(),
+        upstream_code=_spelled(_code(envelope)),
     )
 
 
@@ -145,13 +149,18 @@ def _is_over(envelope: dict[str, Any]) -> bool:
 
 
 def _ends(envelope: dict[str, Any], endings: tuple[str, ...]) -> bool:
-    return f"_{_code(envelope)}".upper().endswith(endings)
+    return f"_{_spelled(_code(envelope))}".endswith(endings)
+
+
+def _spelled(code: str) -> str:
+    """A code as `UPPER_CASE`, however the upstream spells its codes."""
+    return _BETWEEN_WORDS.sub("_", code).upper()
 
 
 def _code(envelope: dict[str, Any]) -> str:
     """The upstream's code; empty if it gave none."""
-    code = envelope.get("code")
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+    code: str = envelope["code"]
+    return code
 
 
 def _message(envelope: dict[str, Any]) -> str:
@@ -169,13 +178,36 @@ def _envelope(body: bytes) -> dict[str, Any]:
     try:
         outer = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
-    if not isinstance(outer, dict):
-        return {}
-    inner = outer.get("error")
-    if isinstance(inner, dict):
-        return {**outer, **{key: value for key, value in inner.items() if value is not None}}
-    return {"code": inner, **outer} if isinstance(inner, str) else outer
+        outer = None
+    parts = list(_parts(outer))
+    parts += filter(None, [_first(part.get("errors")) for part in parts])
+    merged = {key: value for part in reversed(parts) for key, value in part.items() if value is not None}
+    return {**merged, "code": _code_in(parts)}
+
+
+def _parts(said: object, depth: int = 3) -> Iterator[dict[str, Any]]:
+    """An object and those within it that tell of the same error, the one that counts most first."""
+    part = _first(said)
+    if part is not None and depth:
+        yield from _parts(part.get("error"), depth - 1)
+        yield part
+        yield from _parts(part.get("detail"), depth - 1)
+
+
+def _first(said: object) -> dict[str, Any] | None:
+    """The object, or the first one of a list."""
+    first = said[0] if isinstance(said, list) and said else said
+    return first if isinstance(first, dict) else None
+
+
+def _code_in(parts: list[dict[str, Any]]) -> str:
+    """The first code that is a text; empty if there is none."""
+    codes = [part.get("code") for part in parts]
+    for code in codes:
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            return code
+    errors = [part.get("error") for part in parts]
+    return next((error for error in errors if isinstance(error, str) and _ONE_WORD.fullmatch(error)), "")
 
 
 def _request_id(value: object) -> str | None:

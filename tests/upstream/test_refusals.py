@@ -115,6 +115,56 @@ def test_a_conflict_passes_or_does_not(body: Any, status: int, code: str, is_tem
     assert error.started_nothing
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": [{"code": "SANDBOX_NOT_RUNNING", "retryable": False}]},
+        {"errors": [{"code": "SANDBOX_NOT_RUNNING"}, {"code": "SANDBOX_STARTING"}]},
+        {"errors": {"code": "SANDBOX_NOT_RUNNING"}},
+        {"error": {"errors": [{"code": "SANDBOX_NOT_RUNNING"}]}},
+        {"detail": {"code": "SANDBOX_NOT_RUNNING", "message": "Stopped."}},
+        {"detail": {"error": {"code": "SANDBOX_NOT_RUNNING"}}},
+        {"detail": {"error": "sandbox_not_running"}},
+        {"detail": [{"code": "SANDBOX_NOT_RUNNING"}]},
+        {"detail": {"retryable": False}},
+        {"code": 409, "detail": {"code": "SANDBOX_NOT_RUNNING"}},
+        {"code": None, "error": "sandbox_not_running"},
+        {"error": "Conflict", "errors": [{"code": "SANDBOX_NOT_RUNNING"}]},
+        [{"code": "SANDBOX_NOT_RUNNING"}],
+        {"code": "SandboxNotRunning"},
+        {"error": "sandboxNotRunning"},
+        {"error": {"code": "VMNotRunning"}},
+        {"code": "sandbox-not-running"},
+        {"code": "sandbox.destroyed"},
+        {"code": "sandbox/not-running"},
+        {"code": "sandbox:stopped"},
+        {"code": "Sandbox Not Running"},
+        {"code": "NotRunning"},
+    ],
+)
+def test_a_conflict_is_read_in_every_envelope_and_spelling(body: Any) -> None:
+    """The kind of fault: the code stood elsewhere, or was spelled as other platforms do, and counted as missing. The
+    page then asked again and again for a sandbox that was gone.
+    """
+    error = refusal(409, {}, json.dumps(body).encode())
+
+    assert (error.status, error.code, error.is_temporary) == (409, "not_running", False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"errors": [{"code": "SandboxStarting"}]},
+        {"detail": {"code": "sandbox-starting", "retryable": False}},
+        {"detail": {"code": "SANDBOX_BUSY", "retryable": True}},
+        {"errors": [{"code": "sandbox.not.command.ready"}]},
+    ],
+)
+def test_a_conflict_that_passes_is_read_in_every_envelope_too(body: Any) -> None:
+    """The other side of the same rule."""
+    assert refusal(409, {}, json.dumps(body).encode()).is_temporary
+
+
 def test_a_wait_is_a_day_at_the_most() -> None:
     """Timers of browsers overflow, and then they ask at once."""
     assert refusal(429, {"retry-after": "1e300"}, b"").retry_after == 86_400
