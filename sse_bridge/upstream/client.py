@@ -23,7 +23,7 @@ from . import environment, transport
 from .base import Stream
 from .bodies import CLOSE_TIMEOUT, Body, beginning, body_of, is_readable
 from .checks import check_client, json_bytes
-from .refusals import Refusal, refusal, words
+from .refusals import Refusal, json_words, refusal, words
 from .tracing import KEEPALIVE, Trace
 from .wording import for_the_log
 
@@ -256,6 +256,8 @@ class _Opening:
             if response.status_code != httpx.codes.OK:
                 raise _refused(response, await beginning(body, CLOSE_TIMEOUT))
             if not _is_event_stream(response):
+                if _is_json(response):
+                    _log_other_answer(response, await beginning(body, CLOSE_TIMEOUT))
                 raise UpstreamMisbehaved(
                     "The upstream answered with something other than an event stream.", upstream_status=200
                 )
@@ -307,6 +309,12 @@ def _refused(response: httpx.Response, body: bytes) -> Refusal:
     return refused
 
 
+def _log_other_answer(response: httpx.Response, body: bytes) -> None:
+    """Some platforms answer 200, and say in the body what went wrong."""
+    if said := for_the_log(json_words(body), response.request):
+        logger.warning("the upstream answered 200 with JSON in place of an event stream: %s", said)
+
+
 class _DiscreetURL(httpx.URL):
     """A URL that prints neither host nor path nor query: httpx logs every URL, and a query may hold a ticket."""
 
@@ -331,5 +339,13 @@ def _make_client(ssl_context: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 def _is_event_stream(response: httpx.Response) -> bool:
+    return is_readable(response) and _media_type(response) == "text/event-stream"
+
+
+def _is_json(response: httpx.Response) -> bool:
+    return is_readable(response) and _media_type(response).endswith(("/json", "+json"))
+
+
+def _media_type(response: httpx.Response) -> str:
     content_type: str = response.headers.get("content-type", "")
-    return is_readable(response) and content_type.partition(";")[0].strip().lower() == "text/event-stream"
+    return content_type.partition(";")[0].strip().lower()

@@ -9,12 +9,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from ..errors import UpstreamRefused
 from .checks import seconds_to_wait
 
-__all__ = ["Refusal", "refusal", "words"]
+__all__ = ["Refusal", "json_words", "refusal", "words"]
 
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:/ -]{1,64}")
@@ -26,6 +27,28 @@ _BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a
 _BECOMES_READY: Final = ("_NOT_COMMAND_READY", "_STARTING")
 #: Endings of the codes of one that is stopped or gone.
 _IS_OVER: Final = ("_NOT_RUNNING", "_STOPPED", "_TERMINATED", "_DESTROYED", "_DELETED")
+
+
+#: What objects call their sentence for people, in lower case and without `_`. The first one counts.
+_SENTENCES: Final = (
+    "message",
+    "errormessage",
+    "msg",
+    "errormsg",
+    "reason",
+    "errordescription",
+    "description",
+    "detail",
+    "error",
+)
+#: What holds details instead, as lists or objects.
+_DETAILS: Final = ("detail", "errors", "details")
+#: Of these, the first object may have the code. Its sentence alone would not say which field it is about.
+_LISTS: Final = ("errors", "detail")
+_PAGE: Final = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+#: Bytes of a plain text or page that are looked at. The log gets less.
+_MOST_READ: Final = 4096
+_TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
 class _Row(NamedTuple):
@@ -123,11 +146,20 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
 
 def words(body: bytes) -> str:
     """The upstream's code and message, as it wrote them. They may quote the request: see `wording.for_the_log`."""
-    envelope = _envelope(body)
+    said = _loaded(body)
+    if said is None:
+        return _plain(body)
+    return said if isinstance(said, str) else json_words(body)
+
+
+def json_words(body: bytes) -> str:
+    """The same of a body that need not tell of an error: only what JSON calls an error's code or message."""
+    parts = list(_parts(_first(_loaded(body))))
+    code = _code(_envelope(body)) or _number_in(parts)
     try:
-        return ": ".join(filter(None, (_code(envelope), _message(envelope))))
+        return ": ".join(filter(None, (code, _message(parts, code))))
     except RecursionError:
-        return _code(envelope)
+        return code
 
 
 def _row(status: int, envelope: dict[str, Any], wait: float | None) -> _Row:
@@ -163,35 +195,62 @@ def _code(envelope: dict[str, Any]) -> str:
     return code
 
 
-def _message(envelope: dict[str, Any]) -> str:
-    """The upstream's sentence for people; empty if it gave none."""
-    for said in (envelope.get("message"), envelope.get("detail"), envelope.get("error"), envelope.get("errors")):
-        if isinstance(said, str) and said != _code(envelope):
-            return said
-        if isinstance(said, list | dict) and said and said is not envelope.get("error"):
-            return json.dumps(said, ensure_ascii=False)
-    return ""
+def _number_in(parts: list[dict[str, Any]]) -> str:
+    """The first code that is a number; empty if there is none."""
+    codes = (part.get("code") for part in parts)
+    return next((str(code) for code in codes if isinstance(code, int) and not isinstance(code, bool)), "")
+
+
+def _message(parts: list[dict[str, Any]], code: str) -> str:
+    """The upstream's words for people: a sentence, or what it has in place of one; empty if it has neither."""
+    sentences = (_sentence(part, code) for part in parts)
+    details = (part.get(name) for part in parts for name in _DETAILS)
+    dumped = (json.dumps(one, ensure_ascii=False) for one in details if isinstance(one, list | dict) and one)
+    return next(filter(None, chain(sentences, dumped)), "")
+
+
+def _sentence(part: dict[str, Any], code: str) -> str:
+    """The title and the sentence of an object, whatever it calls them; empty if it has neither."""
+    named = {key.lower().replace("_", ""): value for key, value in part.items()}
+    said = (value.strip() for name in _SENTENCES if isinstance(value := named.get(name), str))
+    sentence = next((one for one in said if one and one != code), "")
+    title = named.get("title")
+    return ": ".join(filter(None, (title, sentence))) if isinstance(title, str) and title != sentence else sentence
+
+
+def _plain(body: bytes) -> str:
+    """A text as it is. Of a page, its title; of bytes that are no text, nothing."""
+    text = body[:_MOST_READ].decode("utf-8", "replace").strip()
+    if b"\0" in body:
+        return ""
+    if text.startswith("<") and _PAGE.search(text):
+        title = _TITLE.search(text)
+        return " ".join(filter(None, (title and title[1].strip(), "(HTML)")))
+    return text
+
+
+def _loaded(body: bytes) -> object:
+    """The JSON value; `None` for what is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
     """`code`, `retryable`, `retry_after`, `retry_after_ms` and `request_id`, wherever the envelope has them."""
-    try:
-        outer = json.loads(body)
-    except (ValueError, RecursionError):
-        outer = None
-    parts = list(_parts(outer))
-    parts += filter(None, [_first(part.get("errors")) for part in parts])
+    parts = list(_parts(_first(_loaded(body))))
+    parts += filter(None, [_first(part.get(name)) for part in parts for name in _LISTS])
     merged = {key: value for part in reversed(parts) for key, value in part.items() if value is not None}
     return {**merged, "code": _code_in(parts)}
 
 
 def _parts(said: object, depth: int = 3) -> Iterator[dict[str, Any]]:
     """An object and those within it that tell of the same error, the one that counts most first."""
-    part = _first(said)
-    if part is not None and depth:
-        yield from _parts(part.get("error"), depth - 1)
-        yield part
-        yield from _parts(part.get("detail"), depth - 1)
+    if isinstance(said, dict) and depth:
+        yield from _parts(said.get("error"), depth - 1)
+        yield said
+        yield from _parts(said.get("detail"), depth - 1)
 
 
 def _first(said: object) -> dict[str, Any] | None:

@@ -194,13 +194,34 @@ async def test_a_redirect_is_a_refusal(anyio_backend: str) -> None:
         (421, {"error": "misdirected", "runner_url": "https://run.example/?t=1"}, "misdirected"),
         (422, {"errors": {"cwd": ["is not there"]}}, '{"cwd": ["is not there"]}'),
         (500, {"error": "It broke."}, "It broke."),
+        (400, {"msg": "cwd missing"}, "cwd missing"),
+        (400, {"error_message": "cwd missing"}, "cwd missing"),
+        (400, {"errorMessage": "cwd missing", "code": 40012}, "40012: cwd missing"),
+        (400, {"reason": "cwd missing"}, "cwd missing"),
+        (400, {"title": "Bad cwd", "detail": "It is missing.", "status": 400}, "Bad cwd: It is missing."),
+        (400, {"title": "Bad cwd"}, "Bad cwd"),
+        (400, {"detail": {"code": "CWD", "msg": "missing"}}, "CWD: missing"),
+        (422, {"detail": [{"loc": ["cwd"], "msg": "missing"}]}, '[{"loc": ["cwd"], "msg": "missing"}]'),
+        (422, {"errors": [{"code": "CWD", "field": "cwd"}]}, 'CWD: [{"code": "CWD", "field": "cwd"}]'),
+        (401, {"error": {"code": 40012, "message": "Unknown key."}}, "40012: Unknown key."),
+        (401, {"error": "invalid_token", "error_description": "It has expired."}, "invalid_token: It has expired."),
+        (400, "cwd missing", "cwd missing"),
+        (400, b"cwd does not exist", "cwd does not exist"),
+        (401, b"invalid api key\n", "invalid api key"),
+        (502, b"upstream connect error or disconnect", "upstream connect error or disconnect"),
+        (502, b"<html>\n<head><title>502 Bad Gateway</title></head><body>nginx</body>", "502 Bad Gateway (HTML)"),
+        (502, b"<!DOCTYPE html><h1>Sorry</h1>", "(HTML)"),
+        (500, b"x" * 100_000, "x" * 300),
     ],
 )
 async def test_a_refusal_that_the_operator_has_to_mend_is_a_warning(
     anyio_backend: str, status: int, body: Any, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the upstream's code and words, and the id of the request. Viewers get none of the words."""
-    answer = json.dumps(body).encode()
+    """With the upstream's code and words, and the id of the request. Viewers get none of the words.
+
+    The kind of fault: the reason stood under another name, or in no JSON, and the log had nothing behind the colon.
+    """
+    answer = body if isinstance(body, bytes) else json.dumps(body).encode()
     with serve_raw(lambda connection: connection.answer(status, answer, x_request_id="req_1")) as upstream:
         for attempt in (
             lambda: HTTPUpstream().open("GET", upstream.url, headers={}).__aenter__(),
@@ -213,6 +234,32 @@ async def test_a_refusal_that_the_operator_has_to_mend_is_a_warning(
             assert record.levelno == logging.WARNING
             assert record.getMessage() == f"the upstream answered {status} (request req_1): {logged}"
             assert logged not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "logged"),
+    [
+        ("application/json", {"error": {"code": "X", "message": "No room."}}, ["X: No room."]),
+        ("application/json; charset=utf-8", {"ok": False, "msg": "No room."}, ["No room."]),
+        ("application/problem+json", {"title": "No room", "code": 40012}, ["40012: No room"]),
+        ("application/json", {"exit_code": 0, "stdout": "secret"}, []),
+        ("application/json", "secret", []),
+        ("text/plain", {"error": "secret"}, []),
+    ],
+)
+async def test_what_a_200_says_in_place_of_a_stream_is_logged(
+    anyio_backend: str, content_type: str, body: Any, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kind of fault: the platform said what was wrong, and the log had it at no level. Output stays out."""
+    answer = json.dumps(body).encode()
+    handler = serve_raw(lambda connection: connection.answer(200, answer, content_type=content_type))
+    with handler as upstream, pytest.raises(UpstreamMisbehaved) as caught:
+        await read(upstream)
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    start = "the upstream answered 200 with JSON in place of an event stream: "
+    assert warnings == [start + one for one in logged]
+    assert "secret" not in caplog.text
+    assert "No room" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
