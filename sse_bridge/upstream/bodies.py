@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +25,9 @@ _MAX_SHORT_BODY: Final = 64 * 1024
 #: Compressions that we can undo. We ask for `identity`, but some proxies compress anyway.
 _ZLIB_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
 _ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
+#: `deflate` is zlib's format (RFC 9110 8.4.1.2), but some servers send it without zlib's header, as browsers know.
+_RAW: Final = -zlib.MAX_WBITS
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 #: Bytes to unpack in one step. A whole chunk would be too much: 64 KiB can hold 64 MB.
 _MAX_UNPACKED: Final = 64 * 1024
 #: Bytes to feed to zlib in one step. It copies what it leaves over: for each of many tiny gzip files, all the others.
@@ -55,7 +58,8 @@ def body_of(response: httpx.Response) -> Body:
     """The body of a response that is being streamed."""
     arriving = response.extensions.get(ARRIVING)
     body: Body = GeneratedBody(response) if arriving is None else ArrivingBody(arriving)
-    return UnpackedBody(body) if _encoding(response) in _ZLIB_ENCODINGS else body
+    encoding = _encoding(response)
+    return UnpackedBody(body, is_deflate=encoding == "deflate") if encoding in _ZLIB_ENCODINGS else body
 
 
 def is_readable(response: httpx.Response) -> bool:
@@ -147,19 +151,23 @@ class UnpackedBody:
     and the task takes the others, with a turn for other tasks in between.
     """
 
-    __slots__ = ("_body", "_is_full", "_packed", "_zlib")
+    __slots__ = ("_body", "_held", "_is_deflate", "_is_full", "_is_over", "_packed", "_zlib")
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, *, is_deflate: bool) -> None:
         self._body = body
+        self._is_deflate = is_deflate
         self._packed = memoryview(b"")  # what is left of the last chunk
+        self._held = b""  # one byte, which does not tell yet what begins there
         self._is_full = False  # the last part was a whole one, so zlib may keep more of it
-        self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+        self._is_over = False  # what follows is padding
+        self._zlib: Any = None  # unpacks a file; `None` before the first one
 
     async def push(self, take: Take, room: Room) -> None:
         """See `base.Stream.push`."""
 
         def unpack(chunk: bytes) -> bool:
-            self._packed = memoryview(chunk)
+            self._packed = memoryview(self._held + chunk if self._held else chunk)
+            self._held = b""
             return self._step(take) and not self._has_more
 
         async def unpack_the_rest() -> None:
@@ -171,6 +179,8 @@ class UnpackedBody:
 
         with _lost():
             await self._body.push(unpack, unpack_the_rest)
+            if self._held if self._zlib is None else not self._zlib.eof:
+                raise zlib.error("The compressed stream was cut off.")
 
     @property
     def _has_more(self) -> bool:
@@ -179,14 +189,34 @@ class UnpackedBody:
 
     def _step(self, take: Take) -> bool:
         """Unpacks one part of the last chunk; says whether there is room for more."""
-        if self._zlib.eof:  # gzip files may follow one another
-            self._zlib = zlib.decompressobj(_ZLIB_OR_GZIP)
+        if (self._zlib is None or self._zlib.eof) and not self._begin():
+            self._is_full = False
+            return True
         packed = self._packed[:_MAX_PACKED]
         part = self._zlib.decompress(packed, _MAX_UNPACKED)
         left = len(self._zlib.unconsumed_tail) or len(self._zlib.unused_data)
         self._packed = self._packed[len(packed) - left :]
         self._is_full = len(part) == _MAX_UNPACKED
         return not part or take(part)
+
+    def _begin(self) -> bool:
+        """Begins to unpack a file; says whether there is one. gzip files may follow one another, and so may padding."""
+        start = bytes(self._packed[:2])
+        if len(start) < 2 and not self._is_over:
+            self._held = start
+        elif self._zlib is None or (not self._is_over and self._is_start(start)):
+            is_raw = self._is_deflate and not self._is_start(start)
+            self._zlib = zlib.decompressobj(_RAW if is_raw else _ZLIB_OR_GZIP)
+            return True
+        else:
+            self._is_over = True
+        self._packed = memoryview(b"")
+        return False
+
+    def _is_start(self, start: bytes) -> bool:
+        """Whether two bytes begin a file: of gzip, or, under `deflate`, of zlib (RFC 1950 2.2)."""
+        is_zlib = start[0] & 0x8F == 8 and int.from_bytes(start) % 31 == 0
+        return start == _GZIP_MAGIC or (self._is_deflate and is_zlib)
 
     async def aclose(self) -> None:
         """See `Body.aclose`."""

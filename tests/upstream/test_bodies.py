@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from collections import Counter
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -232,3 +233,68 @@ async def test_a_deflated_stream_is_unpacked(anyio_backend: str) -> None:
 
     with serve_raw(deflated) as upstream:
         assert await read(upstream) == EVENT
+
+
+def raw_deflated(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+GZIPPED = gzip.compress(EVENT)
+#: The encoding, the body, and how often it holds the event.
+WHOLE: dict[str, tuple[str, bytes, int]] = {
+    "zeros behind it": ("gzip", GZIPPED + bytes(512), 1),
+    "one zero behind it": ("gzip", GZIPPED + b"\0", 1),
+    "half a magic number behind it": ("gzip", GZIPPED + b"\x1f", 1),
+    "garbage behind it": ("gzip", GZIPPED + b"garbage" * 20_000, 1),
+    "a line end behind it": ("x-gzip", GZIPPED + b"\r\n", 1),
+    "two files and zeros": ("gzip", GZIPPED * 2 + bytes(9), 2),
+    "a file behind zeros": ("gzip", GZIPPED + bytes(9) + GZIPPED, 1),
+    "exactly a part": ("gzip", gzip.compress(EVENT * 8192) + bytes(9), 8192),
+    "zlib": ("deflate", zlib.compress(EVENT), 1),
+    "zlib, without compression": ("deflate", zlib.compress(EVENT, 0), 1),
+    "zlib twice": ("deflate", zlib.compress(EVENT) * 2, 2),
+    "zlib and zeros": ("deflate", zlib.compress(EVENT) + bytes(9), 1),
+    "gzip under deflate": ("deflate", GZIPPED, 1),
+    "raw deflate": ("deflate", raw_deflated(EVENT), 1),
+    "much raw deflate": ("deflate", raw_deflated(EVENT * 50_000), 50_000),
+    "raw deflate and zeros": ("deflate", raw_deflated(EVENT) + bytes(9), 1),
+    "no bytes": ("gzip", b"", 0),
+}
+CUT: dict[str, tuple[str, bytes]] = {
+    "gzip without its checksum": ("gzip", GZIPPED[:-8]),
+    "gzip without its last byte": ("gzip", GZIPPED[:-1]),
+    "gzip's header": ("gzip", GZIPPED[:10]),
+    "gzip's first byte": ("gzip", GZIPPED[:1]),
+    "a second file": ("gzip", GZIPPED + GZIPPED[:-1]),
+    "zlib": ("deflate", zlib.compress(EVENT)[:-1]),
+    "raw deflate": ("deflate", raw_deflated(EVENT)[:-1]),
+    "a wrong checksum": ("gzip", GZIPPED[:-8] + bytes(8)),
+}
+
+
+def sent(encoding: str, body: bytes, *, in_bytes: bool) -> Callable[[Connection], None]:
+    def send(connection: Connection) -> None:
+        connection.head(200, content_type="text/event-stream", content_encoding=encoding, transfer_encoding="chunked")
+        for start in range(0, len(body), 1 if in_bytes else 60_000):
+            connection.chunk(body[start : start + (1 if in_bytes else 60_000)])
+        connection.end()
+
+    return send
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_compressed_stream_that_is_whole_is_no_loss(anyio_backend: str, name: str, in_bytes: bool) -> None:
+    """The kind of fault: what browsers and curl unpack without a complaint was a stream that broke off."""
+    encoding, body, events = WHOLE[name]
+    with serve_raw(sent(encoding, body, in_bytes=in_bytes and len(body) < 1000)) as upstream:
+        assert await read(upstream) == EVENT * events
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+@pytest.mark.parametrize("name", CUT)
+async def test_a_compressed_stream_that_is_cut_off_is_a_loss(anyio_backend: str, name: str, in_bytes: bool) -> None:
+    """The kind of fault: output was missing, and the stream passed for one that had ended."""
+    with serve_raw(sent(*CUT[name], in_bytes=in_bytes)) as upstream, pytest.raises(UpstreamLost):
+        await read(upstream)
