@@ -62,6 +62,8 @@ class Outcome:
     bytes: int
     #: How far ending the work got; `None` if the work ended by itself.
     cancelled: Cancelled | None
+    #: Whether the platform ended the command because its time was up.
+    timed_out: bool = False
 
 
 class Lifetime:

@@ -65,12 +65,21 @@ def ended(facts: RunFacts, outcome: Outcome) -> None:
     logger.info(
         "run %s...: %s after %.1f s and %d lines%s %s",
         name_of(facts.token),
-        _shown(outcome.error) if outcome.error is not None else f"exit {outcome.exit_code}",
+        _how(outcome),
         outcome.duration,
         outcome.lines,
         "" if outcome.cancelled is None else f", its work was ended ({outcome.cancelled.value})",
         _Whose(facts),
     )
+
+
+def _how(outcome: Outcome) -> str:
+    """The error's code, or the exit. The -1 of a command that timed out is not its own."""
+    if outcome.error is not None:
+        return _shown(outcome.error)
+    if not outcome.timed_out:
+        return f"exit {outcome.exit_code}"
+    return "timed out" if outcome.exit_code in (None, -1) else f"timed out (exit {outcome.exit_code})"
 
 
 class _Whose:

@@ -130,6 +130,7 @@ class Run:
             lines=max(0, log.next - 1 - (exited or self._pipeline.finished)),
             bytes=log.size,
             cancelled=self.cancelled,
+            timed_out=exited and body.get("timed_out") is True,
         )
 
     @property

@@ -59,6 +59,31 @@ async def test_a_healthy_run_has_a_line_at_its_start_and_one_at_its_end(
     ]
 
 
+@pytest.mark.parametrize("dialect", ["typed", "named", "verbatim"])
+@pytest.mark.parametrize(
+    ("last", "how"),
+    [
+        ('event: exit\ndata: {"exit_code":-1,"timed_out":true}\n\n', "timed out"),
+        ("event: timeout\ndata: {}\n\n", "timed out"),
+        ('data: {"type":"timed_out"}\n\n', "timed out"),
+        ('event: exit\ndata: {"exit_code":null,"timed_out":true}\n\n', "timed out"),
+        ('event: exit\ndata: {"exit_code":137,"timed_out":true}\n\n', "timed out (exit 137)"),
+        ('event: exit\ndata: {"exit_code":-1,"timed_out":false}\n\n', "exit -1"),
+        ('event: exit\ndata: {"exit_code":-1}\n\n', "exit -1"),
+    ],
+)
+async def test_a_command_that_timed_out_is_told_from_one_that_exits(
+    anyio_backend: str, dialect: str, last: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kind of fault: the platform's stand-in for an exit code was logged as the command's own."""
+    async with scene(dialect=dialect, by_hand=True) as it:
+        it.work.feed(last)
+        it.work.finish()
+
+    assert said(caplog)[-1] == ("INFO", f"run tokent...: {how} after 0.0 s and 0 lines [ScriptedWork]")
+    assert it.run.outcome().timed_out == how.startswith("timed out")
+
+
 async def test_the_start_names_the_marker_of_a_command(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
     """If this process is killed, the log is all there is to find the command by."""
     source = SandboxExec("sbx_1", "ls")
