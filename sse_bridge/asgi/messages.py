@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..relay.signal import Signal
@@ -16,6 +17,7 @@ __all__ = [
     "AnyASGIApp",
     "Inbox",
     "Message",
+    "Outbox",
     "Receive",
     "Scope",
     "Send",
@@ -24,6 +26,11 @@ __all__ = [
     "send_json",
     "start",
 ]
+
+#: The status of a response that has no reader: nginx's, for its log. No RFC has one.
+_CLIENT_LEFT: Final = 499
+#: Seconds that a server or middleware may take to drop that response. None of them waits.
+_DROPPED_WITHIN: Final = 1.0
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -95,3 +102,30 @@ class Inbox:
                     self._read.notify()
         self.is_over = True
         return {"type": "http.disconnect"}
+
+
+class Outbox:
+    """A request's `send` that remembers whether a response has begun.
+
+    Args:
+        send: of the server, or of a middleware.
+    """
+
+    __slots__ = ("__wrapped__", "has_begun")
+
+    def __init__(self, send: Send) -> None:
+        self.__wrapped__ = send  # as `functools.wraps` calls it
+        self.has_begun = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        self.has_begun = True
+        return self.__wrapped__(message)
+
+    async def close_unread(self) -> None:
+        """Sends an empty response to a client that has left, unless a response has begun.
+
+        The server drops it. Middleware needs it: Starlette's `BaseHTTPMiddleware` raises `RuntimeError` without one.
+        """
+        if not self.has_begun:
+            with anyio.move_on_after(_DROPPED_WITHIN):
+                await send_all(self, start(_CLIENT_LEFT, [(b"content-length", b"0")]), b"")

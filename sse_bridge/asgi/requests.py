@@ -85,7 +85,8 @@ class Requests:
         here = self._host.here()
         here.request_began(scope)
         has_left = hypercorn.knows_of_leaving(scope)
-        send = hypercorn.sending(send, has_left)
+        outbox = messages.Outbox(send)
+        send = hypercorn.sending(outbox, has_left)
         if self._identity_encoding:
             send = naming_identity(send)
         inbox = messages.Inbox(receive, has_left)
@@ -106,6 +107,7 @@ class Requests:
                 raise
         finally:
             here.request_ended()
+        await outbox.close_unread()
 
     async def _route(self, request: Request, send: Send) -> None:
         token = paths.below_mount(request.scope)

@@ -50,7 +50,7 @@ async def test_a_viewer_that_leaves_before_the_upstream_has_answered_ends_the_wo
 
     assert work.closed.is_set()
     assert work.cancels == 1
-    assert page.sent == []
+    assert page.is_dismissed
 
 
 def behind(layers: int, app: ASGIApp) -> ASGIApp:
@@ -70,7 +70,10 @@ def behind(layers: int, app: ASGIApp) -> ASGIApp:
 async def test_a_viewer_that_left_during_resolve_starts_no_work(
     layers: int, pieces: list[bytes], reads_body: bool
 ) -> None:
-    """However many middlewares hand the messages of `receive` on, and however many messages come before the last."""
+    """However many middlewares hand the messages of `receive` on, and however many messages come before the last.
+
+    The kind of fault: a client left before its response had begun, and the middleware in front, which got none, raised.
+    """
     work, page = ScriptedWork(), Page("POST", pieces=pieces)
 
     async def resolve(request: Request) -> ScriptedWork:
@@ -81,14 +84,10 @@ async def test_a_viewer_that_left_during_resolve_starts_no_work(
 
     app = behind(layers, SSEBridge(None, resolve, grace=0))
     with anyio.fail_after(10):
-        if layers:
-            with pytest.raises(RuntimeError, match="No response returned"):  # Starlette asks for one, even here
-                await app(page.scope, page.receive, page.send)
-        else:
-            await app(page.scope, page.receive, page.send)
+        await app(page.scope, page.receive, page.send)
 
     assert not work.started.is_set()
-    assert page.sent == []
+    assert page.is_dismissed
 
 
 # -- the viewer's connection fails

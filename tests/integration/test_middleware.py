@@ -6,8 +6,11 @@ message, and the command ran for no one.
 
 from __future__ import annotations
 
+import socket
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 import anyio
 import httpx
@@ -142,3 +145,58 @@ def test_a_middleware_that_keeps_the_message_is_found_out_by_the_next_send(sandb
             assert response.status_code == 200
             eventually(lambda: running(mark))
         eventually(lambda: not running(mark))
+
+
+REQUESTS = {
+    "GET": b"GET /run-sse/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body that is read": b"POST /run-sse/?read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    "a body that is not read": b"POST /run-sse/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    "half a body": b"POST /run-sse/?read HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("sent", list(REQUESTS))
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("stack", list(STACKS))
+def test_a_client_that_leaves_during_resolve_raises_nothing(
+    sandbox: LocalSandbox, stack: str, server: str, sent: str
+) -> None:
+    """The kind of fault: a client left before its response had begun. The middleware got none, and raised."""
+    asked, left = threading.Event(), threading.Event()
+    outcomes: list[BaseException | None] = []
+
+    async def resolve(request: Request) -> SandboxExec:
+        asked.set()
+        if request.url.query:
+            await request.body()
+        await anyio.to_thread.run_sync(left.wait)
+        await anyio.sleep(0.2)  # the server reads the end of the connection; this middleware does not hand it on
+        return SandboxExec(sandbox.id, "echo")
+
+    bridge = SSEBridge(sandbox.miosa(), resolve, grace=0, allow_cross_site=True)
+    site = Starlette(routes=[Mount("/run-sse", bridge)], middleware=STACKS[stack])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await site(scope, receive, send)
+        except BaseException as error:
+            outcomes.append(error)
+            raise
+        if scope["type"] == "http":
+            outcomes.append(None)
+
+    with ExitStack() as serving:
+        url = (
+            serving.enter_context(serve_on_hypercorn(app))
+            if server == "hypercorn"
+            else serving.enter_context(serve(app)).url
+        )
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0)) as connection:
+            connection.sendall(REQUESTS[sent])
+            assert asked.wait(10)
+        left.set()
+        eventually(lambda: outcomes)
+
+    assert outcomes == [None]
+    assert bridge.statistics().runs_started == 0

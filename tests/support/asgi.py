@@ -104,6 +104,11 @@ class Page:
         return len(self.sent) > 1 and not self.sent[-1]["more_body"]
 
     @property
+    def is_dismissed(self) -> bool:
+        """Whether it got the empty response to a client that left before any other had begun."""
+        return self.status == 499 and self.ended and not self.content
+
+    @property
     def dispatched(self) -> list[Event]:
         """What an `EventSource` would have dispatched so far."""
         return [event for event in events.parse(FrameSplitter(None).feed(self.content)) if event.data is not None]
