@@ -1,23 +1,31 @@
 """Which part of a request's path is the bridge's own: its mount, or the name of a run below it.
 
 Hosts say so in three ways. A mount adds its path to `root_path`, which is what ASGI means by it. A route matches a
-whole path and leaves `root_path` alone; what it matched by a parameter at the end of the path is below the mount. And
-some hosts take the mount out of `path`. Any other path is refused: guards in front of the bridge may not know it, so a
-command must not start there.
+whole path and leaves `root_path` alone; a run's name, or any rest of a path, that it matched by a parameter at the end
+is below the mount. And some hosts take the mount out of `path`. Any other path is refused: guards in front of the
+bridge may not know it, so a command must not start there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
+from uuid import UUID
 
 from starlette.routing import Host, Mount, Route
 
+from ..wire.ids import is_token
 from .messages import Scope
 
 __all__ = ["below_mount", "below_root", "href"]
+
+#: Whether a route would match a path.
+_Matches: TypeAlias = Callable[[str], bool]
 
 _SLASHES: Final = re.compile("/+")
 
@@ -91,22 +99,76 @@ def _after_root(scope: Scope) -> str:
 
 def _behind_routes(scope: Scope) -> Iterator[str]:
     """What each router has left of the path behind what it matched, from a slash on."""
+    path: str = scope["path"]
     if _is_routed(scope):
-        yield _behind_parameters(scope, scope.get("path_params", {}).values())
+        matching = [matches for matches in _patterns(scope) if matches(path)]
+        if matching:  # else a host behind the route has changed `root_path`, and says more
+            yield _behind_parameters(path, scope.get("path_params", {}).items(), matching)
     remaining: str | None = scope.get("path_remaining")  # of Channels' `URLRouter`
     if remaining:
         yield remaining if remaining.startswith("/") else "/" + remaining
     elif remaining is not None:
         matched = scope.get("url_route", {})
-        yield _behind_parameters(scope, [*matched.get("args", ()), *matched.get("kwargs", {}).values()])
+        named = [*(("", value) for value in matched.get("args", ())), *matched.get("kwargs", {}).items()]
+        yield _behind_parameters(path, named, [matches for matches in _patterns_of_channels(path) if matches(path)])
 
 
-def _behind_parameters(scope: Scope, values: Iterable[object]) -> str:
-    """The parameter at the end of a path, which names a run, with the slashes around it."""
-    path: str = scope["path"]
+def _behind_parameters(path: str, parameters: Iterable[tuple[str, object]], patterns: list[_Matches]) -> str:
+    """The parameter at the end of a path, with the slashes around it, if it is a run's name or any rest of a path.
+
+    Another parameter belongs to the mount: the application's own route matched it, and it says what to run.
+    """
     end = "/" if path.endswith("/") else ""
-    ends = (f"/{value}".removesuffix("/") + end for value in values)
-    return next((one for one in ends if one != end and path.endswith(one)), end)
+    for name, value in parameters:
+        if isinstance(value, int | float | UUID):  # no token is one
+            continue
+        text = str(value)
+        behind = f"/{text}".removesuffix("/") + end
+        if behind == end or not path.endswith(behind):
+            continue
+        if name == "run" or is_token(text.strip("/")):
+            return behind
+        shorter, longer = path.removesuffix(text + end) + end, f"{path.removesuffix(end)}/{text}{end}"
+        # `{rest:path}` and `.*` match any rest of a path, and some patterns match the mount alone, too.
+        if not patterns or any(matches(other) for matches in patterns for other in (shorter, longer)):
+            return behind
+    return end
+
+
+def _patterns(scope: Scope) -> list[_Matches]:
+    """The patterns of the route that was matched, or of those that may have been."""
+    if "route_handler" in scope:  # Litestar's scope leads to no pattern: each may be one of `{rest:path}`
+        return [lambda path: True]
+    path, endpoint, route = scope["path"], scope["endpoint"], scope.get("route")
+    routes = [route] if route is not None and _target(route) is endpoint else _all_routes(scope.get("router"))
+    found = [one for one in routes if _target(one) is endpoint and hasattr(one, "path_regex")]
+    # FastAPI's included routers match behind a prefix.
+    starts = [start for start in range(len(path) - len(_after_root(scope)), len(path)) if path[start] == "/"]
+    return [partial(_matches, one.path_regex, start) for one in found for start in starts]
+
+
+def _matches(pattern: re.Pattern[str], start: int, path: str) -> bool:
+    return pattern.match(path[start:]) is not None
+
+
+def _matches_in_channels(pattern: Any, start: int, path: str) -> bool:
+    match = pattern.match(path[start:])
+    return match is not None and match[0] == ""
+
+
+def _patterns_of_channels(path: str) -> list[_Matches]:
+    """The pattern that Channels has matched. Its scope leads to no route, but a frame that awaits the bridge has it.
+
+    There is no such frame behind middleware that calls the bridge in a task of its own.
+    """
+    router: Any = getattr(sys.modules.get("channels.routing"), "URLRouter", None)
+    frame: FrameType | None = sys._getframe()
+    while router is not None and frame is not None:
+        if frame.f_code is router.__call__.__code__:
+            start = len(path) - len(frame.f_locals["path"])
+            return [partial(_matches_in_channels, frame.f_locals["route"].pattern, start)]
+        frame = frame.f_back
+    return []
 
 
 def _is_routed(scope: Scope) -> bool:

@@ -295,6 +295,99 @@ async def test_a_run_starts_at_no_other_path(name: str, root: str) -> None:
                 assert (it.starts, it.bridge.statistics().runs_started) == (0, 0), path
 
 
+def endpoint_at(path: str, *, fastapi: bool = False) -> Callable[[SSEBridge], Any]:
+    def make(bridge: SSEBridge) -> Any:
+        async def endpoint(request: Request) -> SSEBridge:
+            return bridge
+
+        app = FastAPI() if fastapi else Starlette()
+        app.router.routes.append(Route(path, endpoint, methods=["GET", "POST"]))
+        return app
+
+    return make
+
+
+A_UUID = "0b7c7a3e-6f1d-4a52-9d7a-0123456789ab"
+
+
+def routes_at(*paths: str) -> Callable[[SSEBridge], Any]:
+    return lambda bridge: Starlette(routes=[Route(path, bridge) for path in paths])
+
+
+def urls_at(*routes: Any) -> Callable[[SSEBridge], Any]:
+    return lambda bridge: urls(*[one(path, bridge) for one, path in routes])
+
+
+#: Hosts whose last segment says what to run: a path that they match, and others that they match or do not.
+SAYING_WHAT_TO_RUN: dict[str, tuple[Callable[[SSEBridge], Any], str, list[str]]] = {
+    "int": (routes_at("/jobs/{id:int}"), "/jobs/5", ["/jobs/x", "/jobs/5/6", "/jobs"]),
+    "many digits": (routes_at("/jobs/{id:int}"), "/jobs/1234567890123456", []),
+    "float": (routes_at("/jobs/{id:float}"), "/jobs/2.5", ["/jobs/x"]),
+    "uuid": (routes_at("/jobs/{id:uuid}"), f"/jobs/{A_UUID}", ["/jobs/5"]),
+    "str": (routes_at("/run-sse/{sandbox}"), "/run-sse/sbx_1", ["/run-sse/sbx_1/x", "/run-sse"]),
+    "str with a slash": (routes_at("/run-sse/{sandbox}/"), "/run-sse/sbx_1/", ["/run-sse/sbx_1//"]),
+    "two": (routes_at("/{user}/{sandbox}"), "/ann/ann", ["/ann/ann/ann"]),
+    "beside a rest": (routes_at("/run-sse/{sandbox}", "/other/{sandbox:path}"), "/run-sse/a", ["/other/a"]),
+    "with runs": (routes_at("/jobs/{id}", "/jobs/{id}/{run}"), "/jobs/a", ["/jobs/a/b", "/jobs/a/a"]),
+    "in a Mount": (lambda bridge: Starlette(routes=[Mount("/a", routes=[Route("/{sandbox}", bridge)])]), "/a/b", []),
+    "endpoint": (endpoint_at("/jobs/{id}"), "/jobs/5", ["/jobs/5/6"]),
+    "endpoint with an int": (endpoint_at("/jobs/{id:int}"), "/jobs/5", ["/jobs/x"]),
+    "FastAPI": (endpoint_at("/jobs/{id}", fastapi=True), "/jobs/5", ["/jobs/5/6"]),
+    "Channels, int": (urls_at((django_path, "run-sse/<int:sandbox>/")), "/run-sse/5/", ["/run-sse/x/"]),
+    "Channels, str": (urls_at((django_path, "run-sse/<str:sandbox>")), "/run-sse/sbx_1", ["/run-sse/a/b"]),
+    "Channels, uuid": (urls_at((django_path, "run-sse/<uuid:sandbox>")), f"/run-sse/{A_UUID}", ["/run-sse/a"]),
+    "Channels, a group": (urls_at((re_path, r"^run-sse/(?P<sandbox>\w+)/$")), "/run-sse/a/", ["/run-sse/a/a/"]),
+    "Channels, an unnamed group": (urls_at((re_path, r"^run-sse/([^/]+)$")), "/run-sse/a.b", ["/run-sse/a/a"]),
+    "Channels, an open group": (urls_at((re_path, r"^run-sse/(?P<sandbox>\w+)")), "/run-sse/a", ["/run-sse/a/b"]),
+    "Channels in Channels": (lambda bridge: urls(django_path("a/", URLRouter([django_path("<str:b>", bridge)]))),
+                             "/a/b", ["/a/b/c"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SAYING_WHAT_TO_RUN))
+async def test_a_last_segment_may_say_what_to_run(name: str) -> None:
+    """The kind of fault: a parameter of the application's own at the end of a path was taken for the name of a run."""
+    make, path, others = SAYING_WHAT_TO_RUN[name]
+    async with site(*(finished("a") for _ in range(3))) as it:
+        app = make(it.bridge)
+        for method in ("GET", "POST"):
+            page = await ask(app, method, path, "")
+            assert (page.status, lines(page)) == (200, ["a", "exit"])
+        made = await ask(app, "POST", path, "", Accept="application/json")
+        assert made.headers["location"] == f"{path.rstrip('/')}/{made.headers['sse-bridge-run']}"
+        for other in others:
+            page = await ask(app, "GET", other, "", Accept="text/html")
+            assert page.status in {307, 404}, other
+
+    assert it.starts == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (routes_at("/run-sse/{sandbox}"), f"/run-sse/{UNKNOWN}"),
+        (routes_at("/run-sse/{run}"), "/run-sse/favicon.ico"),
+        (routes_at("/run-sse/{sandbox:path}"), "/run-sse/favicon.ico"),
+        (urls_at((django_path, "run-sse/<path:sandbox>")), "/run-sse/favicon.ico"),
+        (urls_at((re_path, r"^run-sse/(.+)$")), "/run-sse/favicon.ico"),
+        (urls_at((re_path, r"^run-sse/(?P<sandbox>.*)$")), "/run-sse/favicon.ico"),
+        (urls_at((re_path, r"^run-sse/([\w.]*)$")), "/run-sse/favicon.ico"),
+        (lambda bridge: Starlette(routes=[Route("/{a}/{b:int}", SSEBridgeMiddleware(elsewhere, "/run-sse", bridge))]),
+         "/run-sse/5"),
+        (lambda bridge: Starlette(routes=[Route("/a/{b:path}", SSEBridgeMiddleware(elsewhere, "/a/b", bridge))]),
+         "/a/b/c"),
+    ],
+)  # fmt: skip
+async def test_a_last_segment_that_may_name_a_run_starts_none(make: Callable[[SSEBridge], Any], path: str) -> None:
+    """Where the application's route does not say that it is the mount, a guard may not know the path."""
+    async with site() as it:
+        for method in ("GET", "POST"):
+            page = await ask(make(it.bridge), method, path, "", Accept="text/html")
+            assert page.status in {404, 405}
+
+    assert it.starts == 0
+
+
 @pytest.mark.parametrize("path", ["/run-sse", "/run-sse/", "/x", "//", "/index.html", f"/run-sse/{UNKNOWN}"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT"])
 @pytest.mark.parametrize(
