@@ -285,6 +285,8 @@ def test_a_progress_bar_is_one_line_that_changes(page: Page) -> None:
     assert page.inner_text("#lines") == "2"
 
 
+#: A number that overflows to infinity.
+HUGE = "9" * 400
 #: What "select graphic rendition" is given, and the style that the text after it gets.
 STYLES = [
     ("31", "color: var(--colour-1);"),
@@ -312,8 +314,16 @@ STYLES = [
     ("31;", ""),
     ("", ""),
     ("38;5", ""),
-    ("38;2;1", None),
+    ("38;2;1", ""),
+    ("48;2;1;2", ""),
     ("38;9;1", None),
+    ("38;2;300;0;1", "color: rgb(255, 0, 1);"),
+    (f"48;2;{HUGE};{HUGE};{HUGE}", "background-color: rgb(255, 255, 255); color: rgb(0, 0, 0);"),
+    (f"48:2::{HUGE}:0:0", "background-color: rgb(255, 0, 0); color: rgb(255, 255, 255);"),
+    ("48;2;1000000000000000000000000;0;0", "background-color: rgb(255, 0, 0); color: rgb(255, 255, 255);"),
+    (f"48;5;{HUGE}", ""),
+    ("48;2;1:2;3;4", ""),
+    (HUGE, ""),
     ("999", ""),
     (">4;2", ""),
     ("?4", ""),
@@ -321,7 +331,10 @@ STYLES = [
 
 
 def test_styles_are_shown(page: Page) -> None:
-    """The sixteen colours, the 256, true colours, and what else "select graphic rendition" says."""
+    """The sixteen colours, the 256, true colours, and what else "select graphic rendition" says.
+
+    The kind of fault: a parameter that is no level of a colour raised, and the page drew no more.
+    """
     lines = [f"plain{ESC}[{codes}m{number}{ESC}[0mplain" for number, (codes, _) in enumerate(STYLES)]
     show(page, *map(output, lines), output("plain"))
 
