@@ -3,6 +3,9 @@
 An error ends the run, and output that follows it is lost. So an object whose event is called something else than an
 error has to be unmistakable: an `error` object, an RFC 9457 problem, or an envelope that holds nothing but an error's
 keys. Everything else is data.
+
+In a stream that is about more than one command, an event tells of an error that happened elsewhere: to a sandbox, a
+deployment or a request. There a name other than an error's makes it data, and so does a key that says what or when.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from .objects import Body, without
 
 __all__ = ["failure_body", "is_failure"]
 
-#: Keys that error envelopes consist of. Keys that end in `id` may stand beside them.
+#: Keys that error envelopes consist of. In a command's stream, keys that end in `id` may stand beside them.
 _ENVELOPE: Final = frozenset(
     [
         "ok",
@@ -50,6 +53,10 @@ _ENVELOPE: Final = frozenset(
         "documentation_url",
     ]
 )
+#: Those of them that log entries and notices hold as well: what it is about, and when it happened.
+_OF_ENTRIES: Final = frozenset(["timestamp", "time", "ts", "path", "method"])
+#: Ids of the request that failed, in lower case and without separators. Other ids name what an entry is about.
+_REQUEST_IDS: Final = frozenset(["requestid", "traceid", "correlationid"])
 _MESSAGES: Final = ("message", "msg", "detail", "error_description", "description", "reason", "title")
 _CODES: Final = ("status_code", "statusCode", "status")
 #: A code in words, such as `RATE_LIMITED`. The platform uses upper and lower case.
@@ -73,11 +80,15 @@ def is_failure(body: Body, name: str, *, is_command: bool) -> bool:
         name: what the event, or else the object's `type`, is called; empty if it is unnamed.
         is_command: whether the stream is about one command. Weaker signs count then, too.
     """
+    if _is_problem(body, name, is_command):
+        return True
+    if name and not is_command:
+        return False
     error = body.get("error")
     is_object = isinstance(error, dict) and bool(error)
-    if _is_problem(body, name) or (is_object and is_command and not name):
+    if is_object and is_command and not name:
         return True
-    if not _is_envelope(body):
+    if not _is_envelope(body, is_command):
         return False
     if name and not _NAMES_A_FAILURE.search(name):
         return is_object
@@ -88,8 +99,6 @@ def is_failure(body: Body, name: str, *, is_command: bool) -> bool:
         return True
     if body.get("ok") is False or body.get("success") is False:
         return has_message or body.get("code") is not None
-    if name and not is_command:
-        return False
     return (has_message and _has_error_status(body)) or (is_command and _has_words(body, has_message))
 
 
@@ -118,20 +127,26 @@ def failure_body(body: Body, text_keys: tuple[str, ...]) -> Body:
     return {"code": code, "message": message, **without(body, "type", "code", "message")}
 
 
-def _is_problem(body: Body, name: str) -> bool:
+def _is_problem(body: Body, name: str, is_command: bool) -> bool:
     """RFC 9457. With a type of its own it may have more members than the standard's."""
     kind = body.get("type")
     if not (isinstance(body.get("title"), str) and _is_error_status(body.get("status"))):
         return False
     is_typed = isinstance(kind, str) and name == kind and _URI.fullmatch(kind) is not None
-    return is_typed or (not name and _is_envelope(body))
+    return is_typed or (not name and _is_envelope(body, is_command))
 
 
-def _is_envelope(body: Body) -> bool:
+def _is_envelope(body: Body, is_command: bool) -> bool:
     """Whether an object holds nothing but an error's keys, and does not tell of success."""
     if body.get("ok") is True or body.get("success") is True:
         return False
-    return all(value is None or key in _ENVELOPE or key.lower().endswith("id") for key, value in body.items())
+    return all(value is None or _is_of_envelope(key, is_command) for key, value in body.items())
+
+
+def _is_of_envelope(key: str, is_command: bool) -> bool:
+    if is_command:
+        return key in _ENVELOPE or key.lower().endswith("id")
+    return key in _ENVELOPE - _OF_ENTRIES or key.lower().replace("_", "").replace("-", "") in _REQUEST_IDS
 
 
 def _has_error_status(body: Body) -> bool:

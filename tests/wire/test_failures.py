@@ -39,7 +39,7 @@ INNER = {"code": "SANDBOX_LOST", "message": "It is gone."}
         # a text under `error`
         ({"error": "it broke"}, "upstream_error", "it broke"),
         ({"error": "rate_limited"}, "rate_limited", "rate_limited"),
-        ({"error": "VM_LOST", "detail": "gone", "sandbox_id": "s"}, "VM_LOST", "gone"),
+        ({"error": "VM_LOST", "detail": "gone", "request_id": "r"}, "VM_LOST", "gone"),
         ({"error": "invalid_grant", "error_description": "The grant is old."}, "invalid_grant", "The grant is old."),
         ({"ok": False, "error": "no"}, "no", "no"),
         ({"statusCode": 500, "message": "boom", "error": "Internal Server Error"}, "500", "boom"),
@@ -77,6 +77,7 @@ def test_an_error_ends_the_run_with_its_code_and_message(
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
+        ({"error": "VM_LOST", "detail": "gone", "sandbox_id": "s"}, "VM_LOST", "gone"),
         ({"message": "gone", "code": "VM_LOST"}, "VM_LOST", "gone"),
         ({"detail": "Not Found"}, "upstream_error", "Not Found"),
         ({"detail": [{"loc": ["body"], "msg": "is missing", "type": "missing"}]}, "upstream_error", "is missing"),
@@ -154,9 +155,42 @@ def test_data_that_look_like_an_error_end_nothing(body: dict[str, Any], shape: S
     ],
 )
 def test_an_event_of_another_name_has_to_be_unmistakable(name: str, body: dict[str, Any], is_end: bool) -> None:
-    """It is an error if it is called one and holds nothing else, or holds nothing but an error object."""
+    """It is an error if it is called one and holds nothing else, or holds nothing but an error object.
+
+    In a stream that is no command's, the name alone decides.
+    """
     assert isinstance(meaning(body, name), Failure) is is_end
-    assert isinstance(meaning(body, name, EVENT_STREAM), Failure) is is_end
+    assert not isinstance(meaning(body, name, EVENT_STREAM), Failure)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("sandbox.error", {"type": "sandbox.error", "id": "s", "status": "error", "ts": "2026", "error": INNER}),
+        ("deployment.failed", {"id": "d", "status": "failed", "error": INNER, "ts": "t"}),
+        ("tool_call", {"id": "t1", "status": "error", "error": {"message": "x"}}),
+        ("request", {"method": "GET", "path": "/x", "status": 500, "error": INNER}),
+        ("job_error", {"message": "m", "code": 500}),
+        ("build.failed", {"ok": False, "error": "no"}),
+        ("message", {"type": "task_failed", "error": INNER}),
+        ("message", {"method": "GET", "path": "/favicon.ico", "status": 404, "message": "not found", "time": "t"}),
+        ("message", {"success": False, "message": "login failed for bob", "timestamp": "t"}),
+        ("message", {"status": "error", "message": "sensor 3 offline", "id": "s3", "time": "t"}),
+        ("message", {"code": 503, "message": "offline", "sensor_id": "s3"}),
+        ("message", {"error": INNER, "taskId": "t"}),
+        ("message", {"errors": ["E501 line too long"], "path": "a.py"}),
+        ("message", {"title": "GET /", "status": 404, "ts": 3}),
+    ],
+)
+def test_an_error_of_something_else_ends_no_event_stream(name: str, body: dict[str, Any]) -> None:
+    """The kind of fault: one event tells of an error elsewhere, and all later events of the stream are lost."""
+    assert not isinstance(meaning(body, name, EVENT_STREAM), Failure)
+
+
+@pytest.mark.parametrize("key", ["request_id", "requestId", "request-id", "trace_id", "correlation_id"])
+def test_the_id_of_a_request_may_stand_beside_an_error(key: str) -> None:
+    """It names the request that failed."""
+    assert isinstance(meaning({"error": INNER, key: "r"}, shape=EVENT_STREAM), Failure)
 
 
 def test_a_message_with_a_code_is_an_error_by_the_name_of_its_event_only_in_a_commands_stream() -> None:
