@@ -21,15 +21,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from math import inf
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .events import Event, comment, encode, parse_frame
 from .frames import canonical, count_alike, split
 from .ids import Parts, without_ids
 from .objects import Body, without, write_json, write_texts
 from .plain import UPSTREAM_HEADS, map_plain_frame
-from .shapes import Exit, Failure, Output, Shape, brief, read
+from .shapes import EVENT_STREAM, OUTPUTS, Exit, Failure, Output, Shape, brief, read
 
 __all__ = ["LineMapper", "Mapper", "Spelling", "VerbatimMapper"]
 
@@ -228,13 +230,14 @@ class VerbatimMapper:
     ending, that ending.
 
     With ids, ours replace the upstream's, and frames that held only an id go. Only the end of the stream ends
-    the run. Whether the work has ended by then, too, is read off the last frame that carries data.
+    the run. Whether the work has ended by then, too, is read off its exit: heartbeats and events of other kinds may
+    follow one, while output says that the work goes on.
 
     Args:
         numbered: whether the frames will get ids.
     """
 
-    __slots__ = ("_ending", "_last", "_numbered", "_shape")
+    __slots__ = ("_ending", "_exit", "_last", "_numbered", "_shape", "_signs")
 
     heads = _NO_HEADS
     unfinished = 0
@@ -244,12 +247,14 @@ class VerbatimMapper:
         self._shape = shape
         self._numbered = numbered
         self._last = b""  # from the last frame that carries data on, or a little earlier
+        self._exit: Exit | None = None  # the last one, unless output has followed it
         self._ending: Exit | Failure | None = None
+        self._signs = _signs(shape)
 
     @property
     def ending(self) -> Exit | Failure | None:
-        """What the last frame that carries data says of the end. Costs a parse until `close`."""
-        return self._ending or self._last_ending()
+        """The exit, or what the last frame that carries data says of the end. Costs a parse until `close`."""
+        return self._ending or self._exit or self._last_ending()
 
     def map(self, frames: bytes) -> Parts:
         """Maps whole frames. In a large chunk, counting them by their beginning saves a look for extra blank lines."""
@@ -259,6 +264,7 @@ class VerbatimMapper:
             frames = canonical(frames)
         if _DATA.search(frames) is not None:
             self._last = _from_last_data(frames) if is_large else frames
+            self._look_for_exit(frames, are_alike=count > 0)
         if not self._numbered:
             return [frames], count or frames.count(b"\n\n"), b"", b""
         return _parts([frame for part in split(without_ids(frames)) if (frame := part.lstrip(b"\n"))])
@@ -273,6 +279,11 @@ class VerbatimMapper:
         event = parse_frame(digest)
         if event.data is not None:
             self._last = digest + b"\n"
+            meaning = read(event, self._shape)
+            if isinstance(meaning, Exit):
+                self._exit = meaning
+            elif self._is_output(event):
+                self._exit = None
         lines = comment(gap_text(1, size))[:-1] + encode(self._brief(event))
         return _parts([lines.rstrip(b"\n")])
 
@@ -298,6 +309,32 @@ class VerbatimMapper:
         body = {"exit_code": said["code"], **without(said, "code")} if is_exit else {"error": said}
         return Event(event.type, write_json(body).decode(), last_id, event.retry)
 
+    def _look_for_exit(self, frames: bytes, *, are_alike: bool) -> None:
+        """Only chunks that hold an exit's words are parsed, and those behind an exit: from their end, to output."""
+        signs = self._signs
+        if are_alike and frames.startswith(signs.heads):
+            self._exit = None
+        elif self._exit is not None or _holds(frames, signs.words):
+            self._exit = self._last_exit(split(frames))
+
+    def _last_exit(self, frames: list[bytes]) -> Exit | None:
+        """The exit that stands once these frames have passed. What follows it is parsed only if there is one."""
+        words, behind = self._signs.words, len(frames)
+        found = self._exit
+        for at in range(len(frames) - 1, -1, -1):
+            meaning = read(parse_frame(frames[at]), self._shape) if _holds(frames[at], words) else None
+            if isinstance(meaning, Exit):
+                found = meaning
+                break
+            if isinstance(meaning, Output) and self._is_output(parse_frame(frames[at])):
+                return None
+            behind = at
+        return None if found and any(self._is_output(parse_frame(frame)) for frame in frames[behind:]) else found
+
+    def _is_output(self, event: Event) -> bool:
+        """Whether an event says that the work goes on, although an exit has been seen."""
+        return isinstance(read(event, self._signs.behind), Output)
+
     def _last_ending(self) -> Exit | Failure | None:
         for frame in reversed(split(self._last)):
             event = parse_frame(frame)
@@ -305,6 +342,34 @@ class VerbatimMapper:
                 meaning = read(event, self._shape)
                 return meaning if isinstance(meaning, Exit | Failure) else None
         return None
+
+
+class _Signs(NamedTuple):
+    """What tells frames of an exit from others without a parse."""
+
+    #: A frame without any of these is no exit.
+    words: tuple[bytes, ...]
+    #: How events that are called an output begin.
+    heads: tuple[bytes, ...]
+    #: How to read what stands behind an exit: words under a name of their own are no output there.
+    behind: Shape
+
+
+@lru_cache
+def _signs(shape: Shape) -> _Signs:
+    words = {name for name, kind in shape.kinds.items() if kind in ("exit", "timeout")} | {*shape.sure_exit_keys}
+    shortest = [word for word in words if not any(other != word and other in word for other in words)]
+    outputs = [name for name, kind in shape.kinds.items() if kind in OUTPUTS]
+    behind = replace(shape, is_command=False, end_marks=(*shape.end_marks, *EVENT_STREAM.end_marks))
+    return _Signs(
+        tuple(word.encode() for word in sorted(shortest)),
+        tuple(b"event: %b\ndata:" % name.encode() for name in outputs),
+        behind,
+    )
+
+
+def _holds(frames: bytes, words: tuple[bytes, ...]) -> bool:
+    return any(word in frames for word in words)
 
 
 def _from_last_data(frames: bytes) -> bytes:

@@ -25,6 +25,7 @@ from .salvage import salvage
 __all__ = [
     "EVENT_STREAM",
     "EXEC",
+    "OUTPUTS",
     "SHAPES",
     "Exit",
     "Failure",
@@ -106,7 +107,8 @@ EVENT_STREAM: Final = replace(EXEC, name="event_stream", is_command=False, end_m
 SHAPES: Final[Mapping[str, Shape]] = {shape.name: shape for shape in (EXEC, EVENT_STREAM)}
 
 _UNNAMED: Final = ("", "message")
-_OUTPUTS: Final = frozenset({"stdout", "stderr", "output", "log"})
+#: The kinds that are output.
+OUTPUTS: Final = frozenset({"stdout", "stderr", "output", "log"})
 _ENDINGS: Final = frozenset({"exit", "timeout", "error"})
 #: The key for a payload of plain text.
 _KEY_OF_PLAIN_TEXT: Final = {"exit": "exit_code", "error": "message"}
@@ -198,7 +200,7 @@ def _read_object(event: Event, body: Body, shape: Shape) -> Meaning | None:
     """The event's name decides, then the object's `type`; then what the object holds."""
     name = _name(event.type, body)
     kind = shape.kinds.get(name)
-    if kind in _OUTPUTS:
+    if kind in OUTPUTS:
         return _named_output(kind, event.data or "", body, shape)
     if ending := _ending(kind, name, body, shape):
         return ending
@@ -315,14 +317,14 @@ def _read_text(name: str, text: str, shape: Shape) -> Meaning | None:
     """An ending counts even if a browser would refuse what stands beside it. All else is shown as it stands."""
     kind = shape.kinds.get(name)
     found = salvage(text, facts(shape))
-    if found is not None and kind not in _OUTPUTS and (found.is_whole or kind in _ENDINGS):
+    if found is not None and kind not in OUTPUTS and (found.is_whole or kind in _ENDINGS):
         said = _name(name, found.body)
         if ending := _ending(shape.kinds.get(said), said, found.body, shape):
             return replace(ending, body=_certain(ending.body))
     if kind in _ENDINGS:
         value = text.strip().strip('"') if kind == "exit" else text
         return _ending(kind, name, {_KEY_OF_PLAIN_TEXT.get(kind, shape.line_key): value}, shape)
-    if kind == "heartbeat" or (kind not in _OUTPUTS and text.strip() in shape.end_marks):
+    if kind == "heartbeat" or (kind not in OUTPUTS and text.strip() in shape.end_marks):
         return None
     body = found.body if found is not None and found.is_whole else {}
     return _shown(name, kind or "", text, body, shape)
@@ -338,7 +340,7 @@ def _shown(name: str, kind: str, text: str, body: Body, shape: Shape) -> Output 
     is_unnamed = name in _UNNAMED
     holds_text = any(isinstance(body.get(key), str) for key in shape.text_keys)
     is_line = (text or shape.is_command) and not body if is_unnamed else text and shape.is_command
-    if kind in _OUTPUTS or holds_text or is_line:
+    if kind in OUTPUTS or holds_text or is_line:
         stream, origin = _stream(kind, body if holds_text else {}, shape)
         return Output(stream, text, False, {}, origin)
     return Other("message" if is_unnamed else name, {"data": text})

@@ -401,7 +401,10 @@ def test_only_an_exit_says_that_the_work_has_ended() -> None:
 
 
 EXIT = b"event: exit\ndata: 0\n\n"
-LINES = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
+NUMBERS = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
+LINES = b"".join(b'event: stdout\ndata: {"line":"%d"}\n\n' % number for number in range(500))
+MIXED = b"".join(b'event: std%b\ndata: {"line":"exit"}\n\n' % (b"err", b"out")[n % 2] for n in range(100))
+LARGE_EXIT = b'event: exit\ndata: {"exit_code":0,"x":"' + b"x" * 70_000 + b'"}\n\n'
 
 
 @pytest.mark.parametrize("ids", [None, "r"])
@@ -409,6 +412,7 @@ LINES = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
     ("chunks", "exited"),
     [
         ([b"data: x\n\n"], False),
+        ([b"data: x\n\n: y\n\n"], False),
         ([EXIT], True),
         ([b'data: {"exit_code":1}\n\n'], True),
         ([b"event: timeout\ndata: {}\n\n"], True),
@@ -429,17 +433,36 @@ LINES = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
         ([EXIT, b"event: exit\ndata 3\n\n"], True),  # a field of another name
         ([EXIT, b"database: 3\n\n", b"x\ndatum: 3\ndatabase: 4\n\n"], True),
         ([EXIT + b"x\ndataset: 3\n" * 300 + b"\n"], True),
-        ([EXIT, b"data\n\n"], False),  # the field without a value
-        ([EXIT, b": x\n" * 1000 + b"data\n\n"], False),
+        ([EXIT, b"data\n\n"], True),  # the field without a value
+        ([EXIT, b": x\n" * 1000 + b"data\n\n"], True),
+        ([EXIT, b"event: ping\ndata: {}\n\n"], True),
+        ([EXIT, b'data: {"type":"heartbeat"}\n\n' * 3], True),
+        ([EXIT, b"event: done\ndata: {}\n\n", b"event: end\ndata: bye\n\n"], True),
+        ([EXIT, b"event: done\ndata: [DONE]\n\n"], True),
+        ([EXIT, b"data: [DONE]\n\n"], True),
+        ([EXIT, b'event: stats\ndata: {"ms":3,"note":"exit_code"}\n\n'], True),
+        ([EXIT, b"event: error\ndata: late\n\n"], True),
+        ([EXIT, NUMBERS], True),
+        ([NUMBERS, EXIT, NUMBERS, b"event: ping\ndata: 1\n\n"], True),
+        ([LARGE_EXIT, b"event: ping\ndata: 1\n\n"], True),
+        ([LARGE_EXIT, b"event: stdout\ndata: 1\n\n"], False),
+        ([EXIT, b"event: ping\ndata: 1\n\n", b"event: stdout\ndata: 1\n\n"], False),
+        ([EXIT, b"event: stdout\ndata: [DONE]\n\n"], False),
+        ([EXIT, b"event: ping\ndata: 1\n\ndata: late\n\n", EXIT, b"event: ping\ndata: 2\n\n"], True),
+        ([EXIT, MIXED], False),
+        ([MIXED, EXIT, b"event: ping\ndata: 1\n\n"], True),
+        ([LINES, EXIT, b"event: ping\ndata: 1\n\n"], True),
+        ([EXIT, b'event: stdout\ndata: {"line":"' + b"x" * 70_000 + b'"}\n\n'], False),
+        ([EXIT, b'event: stats\ndata: {"x":"' + b"x" * 70_000 + b'"}\n\n'], True),
         ([], False),
     ],
 )
-def test_verbatim_reads_an_exit_off_the_last_frame_that_carries_data(
-    chunks: list[bytes], exited: bool, ids: str | None
-) -> None:
-    """Comments may follow it; other data says that the work goes on. However it is cut, and after the close, too."""
+def test_verbatim_reads_an_exit_that_only_output_takes_back(chunks: list[bytes], exited: bool, ids: str | None) -> None:
+    """The kind of fault: what an upstream sends behind an exit hides it, and the command is looked for although it has
+    ended. However it is cut, whether its frames are too large, and after the close, too.
+    """
     for cut in (chunks, [b"".join(chunks)], [bytes([byte]) for byte in b"".join(chunks)]):
-        made = pipeline(VERBATIM, ids)
+        made = pipeline(VERBATIM, ids, 60_000)
         for chunk in cut:
             made.feed(chunk)
 
