@@ -22,6 +22,9 @@ MAX_TEXT: Final = 1000
 #: Bytes that are kept in all, and what a value costs beside its text. After that, only facts are kept.
 _MAX_KEPT: Final = 16 * 1024
 _OVERHEAD: Final = 64
+#: Members of the object that say that it is an error. What they hold is kept wherever they stand, up to as many bytes.
+_ERRORS: Final = frozenset({"error", "errors"})
+_MAX_KEPT_OF_ERROR: Final = 4 * 1024
 #: Levels of nesting that are kept: `{"errors": [{"message": "..."}]}` has three.
 _MAX_DEPTH: Final = 3
 #: Entries of a list that are kept: the first error is the one that is told.
@@ -61,7 +64,19 @@ class Salvage:
         facts: keys whose values are kept wherever in the object they stand.
     """
 
-    __slots__ = ("_depth", "_escaped", "_facts", "_has_more", "_kept", "_key", "_open", "_root", "_scalar", "_text")
+    __slots__ = (
+        "_depth",
+        "_error_room",
+        "_escaped",
+        "_facts",
+        "_has_more",
+        "_key",
+        "_open",
+        "_room",
+        "_root",
+        "_scalar",
+        "_text",
+    )
 
     def __init__(self, facts: Collection[str]) -> None:
         self._facts = facts
@@ -73,7 +88,8 @@ class Salvage:
         self._text: bytearray | None = None  # of the string that has begun
         self._escaped = False  # a backslash came last
         self._scalar = b""  # the number or word that has begun
-        self._kept = 0
+        self._room = _MAX_KEPT
+        self._error_room: int | None = None  # while a member of `_ERRORS` is open
 
     def feed(self, data: bytes) -> None:
         """Takes the next piece."""
@@ -114,6 +130,8 @@ class Salvage:
         elif token in b"}]":
             self._depth -= 1
             self._open.pop()
+            if len(self._open) == 1:
+                self._error_room = None
         elif token == b",":
             self._key = None
         return at + 1
@@ -184,19 +202,28 @@ class Salvage:
     def _add(self, value: object, size: int) -> bool:
         """Puts a value into the innermost container, if there is room for it."""
         container, key = self._open[-1], self._key
-        self._kept += size + _OVERHEAD
-        has_room = self._kept <= _MAX_KEPT
+        is_container = isinstance(value, dict | list)
+        if container is self._root and key in _ERRORS and is_container:
+            self._error_room = _MAX_KEPT_OF_ERROR
+        has_room = self._takes(size + _OVERHEAD)
         if isinstance(container, list):
             has_room = has_room and len(container) < _MAX_ENTRIES
             if has_room:
                 container.append(value)
             return has_room
         self._key = None
-        is_fact = container is self._root and key in self._facts and not isinstance(value, dict | list)
+        is_fact = container is self._root and key in self._facts and not is_container
         if key is None or not (has_room or is_fact):
             return False
         container[key] = value
         return True
+
+    def _takes(self, size: int) -> bool:
+        if self._error_room is not None:
+            self._error_room -= size
+            return self._error_room >= 0
+        self._room -= size
+        return self._room >= 0
 
 
 def _decoded(raw: bytes) -> str:

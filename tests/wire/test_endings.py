@@ -173,6 +173,16 @@ def test_the_failure_of_a_stream_is_an_error(name: str, body: dict[str, Any], sh
         assert (said.body["code"], said.body["message"]) == (ERROR["code"], ERROR["message"])
 
 
+@SHAPES
+def test_a_failure_is_seen_behind_many_members_that_no_browser_would_read(shape: Shape) -> None:
+    """All that is kept of them leaves room for the error."""
+    members = "".join(f'"key{number}":"{"x" * 90}",' for number in range(200))
+    said = read(Event("exit", f'{{"cpu":NaN,{members}"exit_code":0,"error":{json.dumps(ERROR)}}}'), shape)
+
+    assert isinstance(said, Failure)
+    assert (said.body["code"], said.body["message"]) == (ERROR["code"], ERROR["message"])
+
+
 @pytest.mark.parametrize(
     "body", [{"exit_code": 1, "error": "exit status 1"}, {"exit_code": 0, "error": None}, {"exit_code": 0, "error": {}}]
 )

@@ -146,6 +146,7 @@ def cut(stream: bytes, size: int) -> list[bytes]:
 
 
 PAD = "x" * 1_100_000
+MEMBERS = "".join(f'"key{number}":"{PAD[:900]}",' for number in range(1_300))
 BIG_EXITS = [
     (f'event: exit\ndata: {{"exit_code":3,"pad":"{PAD}"}}\n\n', {"type": "exit", "code": 3}),
     (f'event: exit\ndata: {{"pad":"{PAD}","exit_code":3}}\n\n', {"type": "exit", "code": 3}),
@@ -166,6 +167,10 @@ BIG_EXITS = [
      {"type": "error", "code": "A", "message": "m"}),
     (f'data: {{"errors":[{{"message":"m","code":"X","trace":"{PAD}"}}]}}\n\n',
      {"type": "error", "code": "X", "message": "m"}),
+    (f'event: exit\ndata: {{{MEMBERS}"exit_code":3,"error":{{"code":"A","message":"m"}}}}\n\n',
+     {"type": "error", "code": "A", "message": "m"}),
+    (f'data: {{{MEMBERS}"error":{{"code":"A","message":"m"}},"exit_code":0}}\n\n',
+     {"type": "error", "code": "A", "message": "m"}),
 ]  # fmt: skip
 
 

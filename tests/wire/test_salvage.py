@@ -102,6 +102,7 @@ def test_a_long_text_is_cut_between_two_characters() -> None:
         b'"k%d":{"a":[1,{"b":"c"}]},',
         b'"exit_code":%d,',
         b'"k%d":[' + b"[]," * 50 + b"0],",
+        b'"error":{"k%d":"' + b"x" * 900 + b'","a":"' + b"y" * 900 + b'"},',
     ],
 )
 def test_memory_is_bounded_and_a_fact_is_found_behind_all_of_it(filler: bytes) -> None:
@@ -119,6 +120,43 @@ def test_memory_is_bounded_and_a_fact_is_found_behind_all_of_it(filler: bytes) -
     assert found is not None
     assert (found.body["exit_code"], found.is_whole) == (3, True)
     assert peak < 300_000
+
+
+@pytest.mark.parametrize("size", [997, 10**7])
+@pytest.mark.parametrize(
+    "filler",
+    [b'"k%d":%d,', b'"k%d":"' + b"x" * 900 + b'",', b'"error":{"k%d":"' + b"x" * 900 + b'"},', b'"errors":[[],[%d]],'],
+)
+@pytest.mark.parametrize(
+    ("member", "kept"),
+    [
+        (b'"error":{"code":"A","message":"m"}', {"code": "A", "message": "m"}),
+        (b'"error":{"code":"A","details":[{"x":{}}]}', {"code": "A", "details": [{}]}),
+        (b'"error":[{"message":"m"}]', [{"message": "m"}]),
+        (b'"error":{}', {}),
+        (b'"errors":[{"message":"m"}]', [{"message": "m"}]),
+        (b'"errors":{"name":["is missing"]}', {"name": ["is missing"]}),
+        (b'"errors":["m"]', ["m"]),
+    ],
+)
+def test_an_error_is_found_behind_all_that_is_kept(member: bytes, kept: object, filler: bytes, size: int) -> None:
+    """The kind of fault: members in front use up the memory, and the object that tells of a failure is lost."""
+    before = b"".join(filler.replace(b"%d", b"%d" % number) for number in range(400))
+    found = in_pieces(b"{" + before + member + b',"k":[{}],"exit_code":3}', size)
+
+    assert found is not None
+    assert found.body[member.partition(b'"')[2].partition(b'"')[0].decode()] == kept
+    assert (found.body["exit_code"], found.is_whole) == (3, True)
+
+
+def test_an_error_in_another_object_has_no_memory_of_its_own() -> None:
+    """Nor has an error much."""
+    before = b"".join(b'"k%d":%d,' % (number, number) for number in range(400))
+    found = in_pieces(b"{" + before + b'"a":{"error":{"b":1}},"error":{' + before + b'"z":1}}', 10**7)
+
+    assert found is not None
+    assert "a" not in found.body
+    assert 10 < len(found.body["error"]) < 100
 
 
 values = st.recursive(
