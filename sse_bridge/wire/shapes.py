@@ -19,7 +19,7 @@ from typing import Final
 
 from .events import Event
 from .failures import failure_body, is_failure
-from .objects import Body, read_object, without
+from .objects import Body, read_object, read_scalar, without
 from .salvage import salvage
 
 __all__ = [
@@ -119,6 +119,9 @@ _STREAMS: Final[Mapping[str, str]] = {
 }
 #: Characters of a stream's name that tell it from another one.
 _MAX_WORD: Final = 32
+#: More keys of an exit code, in an event that is called an exit and lacks the shape's; and of what may hold the code.
+_OTHER_EXIT_KEYS: Final = ("status", "exit_status", "returncode", "data")
+_WRAPPERS: Final = ("data", "result")
 _STATES: Final = frozenset({"state", "status", "timed_out", "error", "message"})
 _INTEGER: Final = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
 #: The platform's code for "the stream failed, not the command".
@@ -184,7 +187,7 @@ def facts(shape: Shape) -> frozenset[str]:
 
 @lru_cache
 def _facts(shape: Shape) -> frozenset[str]:
-    return _STATES | {"type", *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
+    return _STATES | {"type", *_OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
 
 
 def brief(ending: Exit | Failure) -> Exit | Failure:
@@ -218,16 +221,24 @@ def _name(event_name: str, body: Body) -> str:
 
 def _ending(kind: str | None, name: str, body: Body, shape: Shape) -> Exit | Failure | None:
     if kind == "timeout":
-        return Exit(_exit_body({"exit_code": -1, **body, "timed_out": True}, shape))
+        said = _exit_body({"exit_code": -1, **body, "timed_out": True}, shape)
+        return Exit(said) if said["code"] != _STREAM_FAILED else Failure(failure_body(body, shape.text_keys))
     output = None if name else _text(shape.text_keys, "", body, shape)
     if kind == "exit" or _is_exit(name, body, shape):
+        body = _with_code(body, shape) if kind == "exit" else body
         said = _exit_body(without(body, *shape.text_keys) if output else body, shape)
-        error = body.get("error")
-        if said["code"] != _STREAM_FAILED and not (isinstance(error, dict) and error):
+        if not _has_failed(said["code"], body.get("error")):
             return Exit(said, output)
     elif kind != "error" and not is_failure(body, name, is_command=shape.is_command):
         return None
     return Failure(failure_body(body, shape.text_keys), output)
+
+
+def _has_failed(code: int | None, error: object) -> bool:
+    """Whether an exit tells of its stream's failure. Beside a number, a text is a word about the exit."""
+    if isinstance(error, str):
+        return code == _STREAM_FAILED or (code is None and bool(error.strip()))
+    return code == _STREAM_FAILED or (isinstance(error, dict) and bool(error))
 
 
 def _is_exit(name: str, body: Body, shape: Shape) -> bool:
@@ -246,6 +257,29 @@ def _is_exit(name: str, body: Body, shape: Shape) -> bool:
 def _exit_body(body: Body, shape: Shape) -> Body:
     key = next((key for key in shape.exit_keys if _integer(body.get(key)) is not None), "code")
     return {"code": _integer(body.get(key)), **without(body, "type", "code", key)}
+
+
+def _with_code(body: Body, shape: Shape) -> Body:
+    """The object of an event that is called an exit, with its code where one is looked for."""
+    if any(_integer(body.get(key)) is not None for key in shape.exit_keys):
+        return body
+    for key in _WRAPPERS:
+        inner = _object_in(body.get(key))
+        if inner is not None:
+            found = _with_code(inner, shape)
+            if found is not inner or inner.get("error") or inner.keys() & {*shape.exit_keys}:
+                return {**without(body, key), **found}
+    other = next((key for key in _OTHER_EXIT_KEYS if _integer(body.get(key)) is not None), None)
+    return body if other is None else {**without(body, other), shape.exit_keys[0]: body[other]}
+
+
+def _object_in(value: object) -> Body | None:
+    """An object, also one in a list of its own or written as text."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return read_object(value)
+    return value if isinstance(value, dict) else None
 
 
 def _integer(value: object) -> int | None:
@@ -316,18 +350,30 @@ def _words(body: Body, shape: Shape) -> list[str]:
 def _read_text(name: str, text: str, shape: Shape) -> Meaning | None:
     """An ending counts even if a browser would refuse what stands beside it. All else is shown as it stands."""
     kind = shape.kinds.get(name)
+    if kind == "exit":
+        text = _bare(text)
+        if (body := read_object(text)) is not None:
+            return _read_object(Event(name), body, shape)
     found = salvage(text, facts(shape))
     if found is not None and kind not in OUTPUTS and (found.is_whole or kind in _ENDINGS):
         said = _name(name, found.body)
         if ending := _ending(shape.kinds.get(said), said, found.body, shape):
             return replace(ending, body=_certain(ending.body))
     if kind in _ENDINGS:
-        value = text.strip().strip('"') if kind == "exit" else text
-        return _ending(kind, name, {_KEY_OF_PLAIN_TEXT.get(kind, shape.line_key): value}, shape)
+        return _ending(kind, name, {_KEY_OF_PLAIN_TEXT.get(kind, shape.line_key): text}, shape)
     if kind == "heartbeat" or (kind not in OUTPUTS and text.strip() in shape.end_marks):
         return None
     body = found.body if found is not None and found.is_whole else {}
     return _shown(name, kind or "", text, body, shape)
+
+
+def _bare(text: str) -> str:
+    """The text of an exit without a byte order mark, a list of one, and quotes around an object or a word."""
+    text = text.strip("\ufeff \t\r\n")
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].strip()
+    said = read_scalar(text) if text.startswith('"') else None
+    return said.strip() if isinstance(said, str) else text.strip('"')
 
 
 def _certain(body: Body) -> Body:

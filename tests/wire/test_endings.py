@@ -142,7 +142,81 @@ def test_a_named_exit_counts_even_if_its_object_is_broken() -> None:
     assert typed(frame("timeout", '{"x":NaN}')) == [{"type": "exit", "code": -1, "timed_out": True}]
 
 
+@SHAPES
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"type":"exit","data":{"exit_code":3}}',
+        '{"type":"exit","data":{"status":3}}',
+        '{"type":"exit","data":[{"exit_code":3}]}',
+        '{"type":"exit","data":"{\\"exit_code\\":3}"}',
+        '{"type":"exit","data":3}',
+        '{"type":"exit","data":"3"}',
+        '{"type":"exit","data":{},"result":{"code":3}}',
+        '{"type":"exit","data":{"result":{"exit_code":3}}}',
+        '{"type":"exit","status":3}',
+        '{"type":"exit","exit_status":"3"}',
+        '{"type":"exit","returncode":3.0,"exit_code":null}',
+        '[{"exit_code":3}]',
+        "[3]",
+        '"{\\"exit_code\\":3}"',
+        '"3',
+        '\ufeff{"exit_code":3}',
+        '\ufeff {"exit_code":3,"cpu":NaN}',
+        "\ufeff3",
+    ],
+)
+def test_an_event_that_is_called_an_exit_has_its_code_found(data: str, shape: Shape) -> None:
+    """The kind of fault: the code is there, somewhere else than in frames seen so far, and the page gets null."""
+    for name in ("exit", "exec_result", "message") if "type" in data else ("exit", "exec_result"):
+        said = read(Event(name, data), shape)
+
+        assert isinstance(said, Exit)
+        assert said.body["code"] == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"data": {"x": 1}}, {"status": "failed"}, {"data": "gone"}, {"data": [{"exit_code": 3}, 4]}, {"result": "[" * 9}],
+)
+def test_an_exit_without_a_code_stays_one(body: dict[str, Any]) -> None:
+    """All that it holds arrives."""
+    assert read(Event("exit", json.dumps(body)), EXEC) == Exit({"code": None, **body})
+
+
+@pytest.mark.parametrize("name", ["message", "complete"])
+@pytest.mark.parametrize("body", [{"status": 3}, {"returncode": 3}, {"result": {"exit_code": 3}}])
+def test_only_an_event_that_is_called_an_exit_is_searched(name: str, body: dict[str, Any]) -> None:
+    """Elsewhere these words may mean anything."""
+    assert not isinstance(read(Event(name, json.dumps(body)), EXEC), Exit)
+
+
 # -- exits that are none
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("exit", {"exit_code": None, "error": "agent disconnected"}, "agent disconnected"),
+        ("exit", {"error": "agent disconnected"}, "agent disconnected"),
+        ("exit", {"data": {"exit_code": None, "error": "agent disconnected"}}, "agent disconnected"),
+        ("exec_result", {"code": "?", "error": "no sandbox"}, "no sandbox"),
+        ("message", {"error": "Sandbox was terminated", "exitCode": None}, "Sandbox was terminated"),
+        ("message", {"type": "exit", "error": "lost it"}, "lost it"),
+        ("timeout", {"exit_code": -2, "error": {"code": "X", "message": "m"}}, "m"),
+        ("timed_out", {"exit_code": "-2", "error": "lost it"}, "lost it"),
+        ("timeout", {"code": -2, "exit_code": None, "message": "lost it"}, "lost it"),
+    ],
+)
+def test_an_exit_that_names_an_error_instead_of_a_code_is_an_error(
+    name: str, body: dict[str, Any], message: str, shape: Shape
+) -> None:
+    """The kind of fault: the upstream says in words that it lost the command, and the command is not looked for."""
+    said = read(Event(name, json.dumps(body)), shape)
+
+    assert isinstance(said, Failure)
+    assert said.body["message"] == message
 
 
 ERROR = {"code": "STREAM_LOST", "message": "The agent is gone.", "retryable": True, "request_id": "r"}
@@ -184,7 +258,13 @@ def test_a_failure_is_seen_behind_many_members_that_no_browser_would_read(shape:
 
 
 @pytest.mark.parametrize(
-    "body", [{"exit_code": 1, "error": "exit status 1"}, {"exit_code": 0, "error": None}, {"exit_code": 0, "error": {}}]
+    "body",
+    [
+        {"exit_code": 1, "error": "exit status 1"},
+        {"exit_code": 0, "error": None},
+        {"exit_code": 0, "error": {}},
+        {"error": " "},
+    ],
 )
 def test_an_exit_with_a_word_about_it_is_an_exit(body: dict[str, Any]) -> None:
     """Runners add the text of their own error to any code but zero."""
