@@ -94,7 +94,7 @@ EXEC: Final = Shape(
     text_keys=("line", "text", "data", "output"),
     line_key="line",
     log_keys=("message",),
-    stream_keys=("stream", "fd", "channel"),
+    stream_keys=("stream", "fd", "channel", "source"),
     exit_keys=("exit_code", "exitCode", "code", "exit"),
     sure_exit_keys=("exit_code", "exitCode"),
     running=("queued", "pending", "starting", "running"),
@@ -114,8 +114,8 @@ _ENDINGS: Final = frozenset({"exit", "timeout", "error"})
 _KEY_OF_PLAIN_TEXT: Final = {"exit": "exit_code", "error": "message"}
 #: An object's own words for the two streams. Numbers are file descriptors.
 _STREAMS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("stdout", "out", "1"), "stdout"),
-    **dict.fromkeys(("stderr", "err", "2"), "stderr"),
+    **dict.fromkeys(("stdout", "out", "1", "standard_output"), "stdout"),
+    **dict.fromkeys(("stderr", "err", "2", "standard_error"), "stderr"),
 }
 #: Characters of a stream's name that tell it from another one.
 _MAX_WORD: Final = 32
@@ -341,7 +341,13 @@ def _stream(kind: str, body: Body, shape: Shape) -> tuple[str, str]:
 
 def _words(body: Body, shape: Shape) -> list[str]:
     """The object's own words for its stream."""
-    return [str(body[key]) for key in shape.stream_keys if isinstance(body.get(key), str | int)]
+    return [word for key in shape.stream_keys if (word := _word(body.get(key)))]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) else ""
 
 
 # -- text that is no JSON object, or none that a browser would read
