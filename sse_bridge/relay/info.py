@@ -50,9 +50,9 @@ class Outcome:
 
     #: The command's exit code. `None` if it was not seen to exit, or the platform named none.
     exit_code: int | None
-    #: The code of the `error` frame; `None` after an exit.
+    #: The code of the `error` frame; `None` after an exit, and if a stream that is no command's just ended.
     error: str | None
-    #: The message of the `error` frame; `None` after an exit.
+    #: The message of the `error` frame; `None` if there was none.
     message: str | None
     #: Seconds from start to end.
     duration: float

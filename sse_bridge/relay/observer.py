@@ -77,9 +77,9 @@ def _how(outcome: Outcome) -> str:
     """The error's code, or the exit. The -1 of a command that timed out is not its own."""
     if outcome.error is not None:
         return _shown(outcome.error)
-    if not outcome.timed_out:
-        return f"exit {outcome.exit_code}"
-    return "timed out" if outcome.exit_code in (None, -1) else f"timed out (exit {outcome.exit_code})"
+    if outcome.timed_out:
+        return "timed out" if outcome.exit_code in (None, -1) else f"timed out (exit {outcome.exit_code})"
+    return "ended" if outcome.exit_code is None else f"exit {outcome.exit_code}"
 
 
 class _Whose:

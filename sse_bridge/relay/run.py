@@ -194,7 +194,11 @@ class Run:
         except UpstreamError as error:
             self._fail(error)
         else:
-            self._fail(UpstreamError("The upstream ended its stream without an exit.", code="upstream_ended"))
+            if self._work.shape.is_command:
+                self._fail(UpstreamError("The upstream ended its stream without an exit.", code="upstream_ended"))
+            elif not self.is_over:  # other streams end so
+                self._append(self._pipeline.finish())
+                self._end()
 
     def _take(self, chunk: bytes) -> bool:
         """Takes a chunk to the log; says whether there is room for more.

@@ -9,7 +9,7 @@ The contract of every mapper, stated once:
 * After the terminal frame `finished` is true, and `map`, `flush`, `discarded` and `fail` return zero frames.
 * `discarded` stands in for a frame that was too large. An ending is never lost to its size.
 * `fail` says what only the bridge can know, in dialects that have frames of their own. It is given the lines of a last
-  frame that the upstream left unfinished.
+  frame that the upstream left unfinished. `finish` ends a stream that may end without more words.
 * `ending` is what the frames so far say of the end: an `Exit`, which means that the work itself has ended, a
   `Failure`, or `None`. `close` frees what is held back and keeps `ending` and `finished`; it is the last call.
 
@@ -65,6 +65,7 @@ class Mapper(Protocol):
     def flush(self, now: float = inf) -> Parts: ...
     def discarded(self, digest: bytes, size: int) -> Parts: ...
     def fail(self, code: str, message: str, rest: bytes) -> Parts: ...
+    def finish(self, rest: bytes) -> Parts: ...
     def close(self) -> None: ...
 
 
@@ -151,6 +152,10 @@ class LineMapper:
     def fail(self, code: str, message: str, rest: bytes) -> Parts:
         """The terminal frame of a run that ended before an exit was seen."""
         return _parts([] if self.finished else self._end(Failure({"code": code, "message": message})))
+
+    def finish(self, rest: bytes) -> Parts:
+        """The unfinished lines."""
+        return self.flush()
 
     def close(self) -> None:
         """Forgets unfinished lines."""
@@ -288,8 +293,11 @@ class VerbatimMapper:
         return _parts([lines.rstrip(b"\n")])
 
     def fail(self, code: str, message: str, rest: bytes) -> Parts:
-        """The reconnection time of an unfinished last frame: it counts when its line has ended (9.2.6)."""
         self._ending = self.ending or Failure({"code": code, "message": message})
+        return self.finish(rest)
+
+    def finish(self, rest: bytes) -> Parts:
+        """The reconnection time of an unfinished last frame: it counts when its line has ended (9.2.6)."""
         retry = parse_frame(rest).retry
         return _parts([] if retry is None else [b"retry: %d" % retry])
 

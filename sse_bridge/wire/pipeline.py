@@ -105,6 +105,10 @@ class Pipeline:
         """
         return self._number(self._mapper.fail(code, message, self._splitter.lines))
 
+    def finish(self) -> bytes:
+        """The last frames of a stream that lacks a terminal one: its unfinished lines, or `verbatim`'s `retry`."""
+        return self._number(self._mapper.finish(self._splitter.lines))
+
     def close(self) -> None:
         """Ends the run's frames: forgets the beginnings of lines and frames."""
         self._splitter.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import anyio
@@ -10,7 +11,7 @@ from anyio import wait_all_tasks_blocked
 
 from tests.support.asgi import Page, ids, lines
 from tests.support.site import site
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import FollowedStream, ScriptedWork, exit_frame, stdout
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -73,6 +74,24 @@ async def test_an_end_that_was_lost_is_delivered_again() -> None:
 
     assert lines(again) == ["exit"]
     assert (over.status, over.content) == (204, b"")
+    assert it.starts == 1
+
+
+async def test_a_viewer_of_a_stream_that_just_ended_stays_away() -> None:
+    """No terminal frame says so: 204 does, to a browser that comes back. The state names no error."""
+    work = FollowedStream()
+    work.feed(stdout("a"))
+    work.finish()
+    async with site(work) as it:
+        first = await it.answer()
+        run = first.headers["sse-bridge-run"]
+
+        over = await it.answer(seen=f"{run}.1")
+        state = await it.answer(path=f"/{run}", accept="application/json")
+
+    assert lines(first)[-1:] == ["a"]
+    assert (over.status, over.content) == (204, b"")
+    assert [json.loads(state.content)[key] for key in ("state", "code", "error")] == ["ended", None, None]
     assert it.starts == 1
 
 

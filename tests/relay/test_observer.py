@@ -24,7 +24,7 @@ from sse_bridge.relay.ending import Cause
 from sse_bridge.relay.info import RunFacts
 from sse_bridge.upstream.base import Source, Traceable
 from tests.support.scene import Scene, scene
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import FollowedStream, ScriptedWork, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +94,17 @@ async def test_the_start_names_the_marker_of_a_command(anyio_backend: str, caplo
     ((_, message),) = said(caplog)
     assert "sbx_1" in message
     assert re.search(r"started, marker SSE_BRIDGE_EXEC=[0-9a-f]{24} \[", message)
+
+
+async def test_a_stream_that_is_no_commands_just_ended(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Such a stream has no exit."""
+    async with scene(FollowedStream(), by_hand=True) as it:
+        it.work.feed(stdout("a"))
+        it.work.finish()
+
+    start = START.replace("ScriptedWork", "FollowedStream")
+    end = "run tokent...: ended after 0.0 s and 1 lines [FollowedStream]"
+    assert said(caplog) == [("INFO", start), ("INFO", end)]
 
 
 @pytest.mark.parametrize("cause", Cause)

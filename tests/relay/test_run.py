@@ -11,7 +11,7 @@ from sse_bridge.flow.policy import Block
 from sse_bridge.relay import run as run_module
 from sse_bridge.upstream.base import Cancelled
 from tests.support.scene import scene
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import FollowedStream, ScriptedWork, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +73,52 @@ async def test_an_upstream_that_ends_without_exit_is_an_error_and_its_work_is_en
     assert [said.get("code") for said in it.take()] == [None, "upstream_ended"]
     assert it.work.cancels == 1
     assert it.run.cancelled is Cancelled.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("dialect", "chunks", "shown"),
+    [
+        ("typed", [b"event: tick\ndata: 1\n\n"], [{"type": "tick", "data": "1"}]),
+        ("typed", [piece("a")], [{"type": "stdout", "line": "a", "partial": True}]),
+        ("typed", [stdout("a"), b"event: tick\ndata: cut"], [{"type": "stdout", "line": "a"}]),
+        ("typed", [], []),
+        ("verbatim", [b'data: {"n":1}\n\n'], [{"n": 1}]),
+    ],
+)
+async def test_a_stream_that_is_no_commands_just_ends(
+    dialect: str, chunks: list[bytes | str], shown: list[object], anyio_backend: str
+) -> None:
+    """The kind of fault: the usual end of a stream is told as an error. It has neither an exit code nor an error."""
+    async with scene(FollowedStream(), dialect=dialect) as it:
+        it.work.feed(*chunks)
+        it.work.finish()
+
+    assert it.take() == shown
+    assert it.run.is_over
+    outcome = it.run.outcome()
+    assert (outcome.exit_code, outcome.error, outcome.message, outcome.cancelled) == (None, None, None, None)
+    assert outcome.lines == len(shown)
+
+
+@pytest.mark.parametrize("end", [exit_frame(3), b"event: error\ndata: lost\n\n"])
+async def test_a_stated_end_is_the_last_frame_of_any_stream(end: bytes, anyio_backend: str) -> None:
+    """The end of the response adds none."""
+    async with scene(FollowedStream()) as it:
+        it.work.feed(end)
+        it.work.finish()
+
+    assert [said["type"] for said in it.take()] == ["exit" if b"exit" in end else "error"]
+
+
+async def test_a_stream_that_is_no_commands_hands_on_the_reconnection_time_of_an_unfinished_block(
+    anyio_backend: str,
+) -> None:
+    """In `verbatim`, as at any other end."""
+    async with scene(FollowedStream(), dialect="verbatim") as it:
+        it.work.feed(b"data: 1\n\nretry: 5\n")
+        it.work.finish()
+
+    assert it.viewer.delivery.cursor.take(1000) == b"data: 1\n\nretry: 5\n\n"
 
 
 async def test_an_upstream_that_breaks_is_an_error_and_its_work_is_ended(anyio_backend: str) -> None:

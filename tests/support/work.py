@@ -12,7 +12,7 @@ import anyio.lowlevel
 
 from sse_bridge.relay.signal import Signal
 from sse_bridge.upstream.base import Cancelled, Room, Stream, Take, Upstream, Work
-from sse_bridge.wire.shapes import EXEC
+from sse_bridge.wire.shapes import EVENT_STREAM, EXEC
 
 
 class ScriptedWork:
@@ -141,6 +141,20 @@ class SlowToEnd(ScriptedWork):
     async def cancel(self, timeout: float) -> Cancelled:
         await self.let_end.wait()
         return await super().cancel(timeout)
+
+
+class FollowedStream(ScriptedWork):
+    """A stream that is no command's, which leaves no work running."""
+
+    shape = EVENT_STREAM
+
+    @property
+    def may_run(self) -> bool:
+        return False
+
+    @may_run.setter
+    def may_run(self, value: bool) -> None:
+        pass
 
 
 def stdout(*lines: str) -> bytes:

@@ -400,6 +400,16 @@ def test_only_an_exit_says_that_the_work_has_ended() -> None:
     assert (failed.finished, failed.exited) == (True, False)
 
 
+def test_a_stream_may_end_without_a_terminal_frame() -> None:
+    """It shows what is unfinished, and adds no frame."""
+    made = pipeline()
+    made.feed(frame("stdout", {"data": "a"}).encode())
+
+    assert objects(made.finish()) == [{"type": "stdout", "line": "a", "partial": True}]
+    made.close()
+    assert made.ending is None
+
+
 EXIT = b"event: exit\ndata: 0\n\n"
 NUMBERS = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
 LINES = b"".join(b'event: stdout\ndata: {"line":"%d"}\n\n' % number for number in range(500))
