@@ -53,14 +53,20 @@ _ENVELOPE: Final = frozenset(
         "documentation_url",
     ]
 )
+#: More of them, in a command's stream.
+_MORE: Final = frozenset(
+    ["errorDetail", "errorMessage", "errorType", "traceback", "stackTrace", "event", "kind", "apiVersion"]
+)
 #: Those of them that log entries and notices hold as well: what it is about, and when it happened.
 _OF_ENTRIES: Final = frozenset(["timestamp", "time", "ts", "path", "method"])
 #: Ids of the request that failed, in lower case and without separators. Other ids name what an entry is about.
 _REQUEST_IDS: Final = frozenset(["requestid", "traceid", "correlationid"])
-_MESSAGES: Final = ("message", "msg", "detail", "error_description", "description", "reason", "title")
+_MESSAGES: Final = ("message", "msg", "detail", "error_description", "description", "reason", "title", "errorMessage")
 _CODES: Final = ("status_code", "statusCode", "status")
 #: A code in words, such as `RATE_LIMITED`. The platform uses upper and lower case.
 _ERROR_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+#: A status in digits, perhaps with its reason phrase.
+_STATUS: Final = re.compile(r"[0-9]{3}(?![^ ])", re.ASCII)
 #: Words under `code` that report no error.
 _HARMLESS: Final = frozenset(
     ["ok", "success", "succeeded", "ready", "done", "completed", "trace", "debug", "info", "notice", "warn", "warning"]
@@ -86,13 +92,15 @@ def is_failure(body: Body, name: str, *, is_command: bool) -> bool:
         return False
     error = body.get("error")
     is_object = isinstance(error, dict) and bool(error)
-    if is_object and is_command and not name:
+    if is_command and not name and (is_object or _only_data(body).get("error")):
         return True
     if not _is_envelope(body, is_command):
         return False
     if name and not _NAMES_A_FAILURE.search(name):
         return is_object
     has_message = any(isinstance(body.get(key), str) and body[key] for key in _MESSAGES)
+    if is_command and has_message and _is_of_platform(body):
+        return True
     if error:
         return has_message or isinstance(error, str | dict) or _first(error) is not None
     if _first(body.get("errors")) is not None:
@@ -104,6 +112,10 @@ def is_failure(body: Body, name: str, *, is_command: bool) -> bool:
 
 def failure_body(body: Body, text_keys: tuple[str, ...]) -> Body:
     """Finds code and message in the envelopes that platforms use: flat, inside `error`, or the first of `errors`."""
+    data = body.get("data")
+    if isinstance(data, dict) and not body.keys() & {"error", "errors", *_MESSAGES}:
+        said = failure_body(data, text_keys)
+        return {"code": said["code"], "message": said["message"], **without(body, "type", "code", "message")}
     inner = body.get("error")
     within = inner if isinstance(inner, dict) else _first(body.get("errors")) or _first(inner) or {}
     word = inner if isinstance(inner, str) and _ERROR_CODE.fullmatch(inner) else None
@@ -111,11 +123,12 @@ def failure_body(body: Body, text_keys: tuple[str, ...]) -> Body:
         *(facts.get(key) for facts in (within, body) for key in ("code", "error_code")),
         word,
         within.get("type"),
+        body.get("errorType"),
         within.get("status"),
         *_codes(within),
         *_codes(body),
     )
-    code = next((str(code) for code in codes if _is_code(code)), "upstream_error")
+    code = next((_spelled(code) for code in codes if _is_code(code)), "upstream_error")
     texts = (
         *map(within.get, _MESSAGES),
         *map(body.get, _MESSAGES),
@@ -125,6 +138,21 @@ def failure_body(body: Body, text_keys: tuple[str, ...]) -> Body:
     )
     message = next((text for text in texts if isinstance(text, str) and text), _UNKNOWN)
     return {"code": code, "message": message, **without(body, "type", "code", "message")}
+
+
+def _is_of_platform(body: Body) -> bool:
+    """The envelopes of Lambda, Kubernetes and gRPC (its codes of failures go from 1 to 16)."""
+    code = body.get("code")
+    is_status = body.get("kind") == "Status" and body.get("status") == "Failure"
+    is_grpc = isinstance(body.get("details"), list) and isinstance(code, int) and 1 <= code <= 16
+    return bool(body.get("errorMessage")) or is_status or is_grpc
+
+
+def _only_data(body: Body) -> Body:
+    """The object that is all a body holds, under `data`, if it holds an error's."""
+    data = body.get("data")
+    is_error = isinstance(data, dict) and len(body) == 1 and isinstance(data.get("error"), dict)
+    return data if is_error and isinstance(data, dict) else {}
 
 
 def _is_problem(body: Body, name: str, is_command: bool) -> bool:
@@ -140,12 +168,13 @@ def _is_envelope(body: Body, is_command: bool) -> bool:
     """Whether an object holds nothing but an error's keys, and does not tell of success."""
     if body.get("ok") is True or body.get("success") is True:
         return False
-    return all(value is None or _is_of_envelope(key, is_command) for key, value in body.items())
+    absent: tuple[object, ...] = (None, [], {}) if is_command else (None,)
+    return all(value in absent or _is_of_envelope(key, is_command) for key, value in body.items())
 
 
 def _is_of_envelope(key: str, is_command: bool) -> bool:
     if is_command:
-        return key in _ENVELOPE or key.lower().endswith("id")
+        return key in _ENVELOPE or key in _MORE or key.lower().endswith("id")
     return key in _ENVELOPE - _OF_ENTRIES or key.lower().replace("_", "").replace("-", "") in _REQUEST_IDS
 
 
@@ -170,13 +199,21 @@ def _codes(body: Body) -> tuple[object, ...]:
 
 def _is_error_status(value: object) -> bool:
     """An HTTP status of 400 or more, as a number or in digits."""
-    if isinstance(value, str) and value.isdecimal() and len(value) == 3:
-        value = int(value)
-    return isinstance(value, int) and 400 <= value <= 599
+    if isinstance(value, str) and _STATUS.match(value):
+        value = int(value[:3])
+    if isinstance(value, float) and not value.is_integer():
+        return False
+    return isinstance(value, int | float) and 400 <= value <= 599
 
 
 def _is_code(value: object) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value != "")
+
+
+def _spelled(code: object) -> str:
+    return str(int(code) if isinstance(code, float) else code)
 
 
 def _first(errors: object) -> Body | None:

@@ -83,6 +83,26 @@ def test_an_error_ends_the_run_with_its_code_and_message(
         ({"detail": [{"loc": ["body"], "msg": "is missing", "type": "missing"}]}, "upstream_error", "is missing"),
         ({"id": 1, "jsonrpc": "2.0", "error": {"code": -32000, "message": "m"}}, "-32000", "m"),
         ({"choices": [], "error": INNER}, "SANDBOX_LOST", "It is gone."),
+        ({"success": False, "errors": [{"code": 1000, "message": "m"}], "messages": [], "result": None}, "1000", "m"),
+        (
+            {"errorDetail": {"code": 125, "message": "m"}, "error": "no such container"},
+            "upstream_error",
+            "no such container",
+        ),
+        (
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "m", "code": 404},
+            "404",
+            "m",
+        ),
+        ({"code": 5, "message": "sandbox not found", "details": []}, "5", "sandbox not found"),
+        ({"code": 429, "message": "m", "data": {}}, "429", "m"),
+        ({"code": 429.0, "message": "m", "data": []}, "429", "m"),
+        ({"code": "429 Too Many Requests", "message": "m", "data": []}, "429 Too Many Requests", "m"),
+        ({"event": "error", "message": "Sandbox died", "code": 500}, "500", "Sandbox died"),
+        ({"errorMessage": "m", "errorType": "Runtime.Exit"}, "Runtime.Exit", "m"),
+        ({"error": "it broke", "traceback": "t"}, "upstream_error", "it broke"),
+        ({"status": "error", "error": "it broke", "traceback": "t"}, "upstream_error", "it broke"),
+        ({"data": {"error": {"message": "m", "code": 502}}}, "502", "m"),
     ],
 )  # fmt: skip
 def test_weaker_words_are_an_error_only_in_a_commands_stream(body: dict[str, Any], code: str, message: str) -> None:
@@ -132,6 +152,15 @@ def test_weaker_words_are_an_error_only_in_a_commands_stream(body: dict[str, Any
         {"type": "status", "code": "SANDBOX_BOOTING", "message": "Booting"},
         {"type": "snapshot_progress", "status": "failed", "error": "disk full"},
         {"line": "a", "error": "shown beside it"},
+        {"data": {"error": {"message": "m"}}, "n": 1},
+        {"data": {"error": "m"}},
+        {"kind": "Pod", "status": "Failure", "message": "m"},
+        {"code": 0, "message": "m", "details": []},
+        {"code": 17, "message": "m", "details": []},
+        {"errorMessage": "", "errorType": "none"},
+        {"success": False, "errors": [], "messages": []},
+        {"code": 429.5, "message": "m"},
+        {"code": "4290", "message": "m"},
     ],
 )
 def test_data_that_look_like_an_error_end_nothing(body: dict[str, Any], shape: Shape) -> None:
@@ -217,6 +246,14 @@ def test_text_beside_an_error_is_shown_first() -> None:
     assert isinstance(said, Failure)
     assert said.output is not None
     assert (said.output.text, said.output.is_piece) == ("half a li", True)
+
+
+def test_the_message_of_a_named_error_is_found_under_data() -> None:
+    """With its code."""
+    said = meaning({"type": "error", "data": {"message": "x", "code": 7}})
+
+    assert isinstance(said, Failure)
+    assert (said.body["code"], said.body["message"]) == ("7", "x")
 
 
 def test_keys_of_an_error_are_kept() -> None:
