@@ -187,7 +187,7 @@ class RunLog:
         while self._number_after(index) <= number:
             index += 1
         frames, offset = self._frames[index], 0
-        first = self._nexts[index - 1] if index > self._head else self.first
+        first = self._number_after(index - 1) if index > self._head else self.first
         for _ in range(number - first):
             offset = frames.index(_BLANK_LINE, offset) + 2
         return self._ends[index] - len(frames) + offset

@@ -342,6 +342,16 @@ def test_a_reader_can_begin_in_an_append_whose_frames_are_not_counted_yet(number
     assert log.attach(number).take(10**6) == b"".join(frames[number - 1 :])
 
 
+@pytest.mark.parametrize("count", [1140, 1150, 1200, 2290])
+def test_a_reader_can_begin_at_every_frame_behind_a_large_append(count: int) -> None:
+    """Small appends join the last piece of a large one if that is small, too."""
+    for number in (1, 2, count - 1, count, count + 1, count + 2, count + 3):
+        log = RunLog(replay=10**6)
+        frames = append(log, [50] * count) + append(log, [50]) + append(log, [50])
+
+        assert log.attach(number).take(10**6) == b"".join(frames[number - 1 :])
+
+
 @pytest.mark.parametrize("mark", [1, 64 * 1024])
 @pytest.mark.parametrize("sizes", LARGE_APPENDS.values(), ids=LARGE_APPENDS)
 def test_a_mark_holds_within_a_large_append(mark: int, sizes: list[int]) -> None:
