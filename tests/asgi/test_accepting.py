@@ -17,16 +17,13 @@ from typing import Any
 
 import anyio
 import httpx
-import hypercorn.asyncio
-import hypercorn.trio
 import pytest
-import trio
 import uvicorn
-from hypercorn.config import Config
 from starlette.requests import Request
 
 from sse_bridge import SSEBridge
 from tests.support.asgi import Page
+from tests.support.servers import run_hypercorn
 from tests.support.site import STOPPED, Site, site
 from tests.support.work import ScriptedWork
 
@@ -272,22 +269,10 @@ def test_uvicorn_is_found_in_any_program(way: Callable[[Coroutine[Any, Any, None
         assert is_told(content)
 
 
-@pytest.mark.parametrize("run", [asyncio.run, trio.run])
-def test_hypercorn_ends_its_streams(run: Any) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_hypercorn_ends_its_streams(backend: str) -> None:
     """Its graceful timeout would cut them off."""
     program, stop = Program(), threading.Event()
-    config = Config()
-    config.bind = [f"fd://{program.listener.detach()}"]
-    config.graceful_timeout = 10
-
-    async def until_told() -> None:
-        while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
-            await anyio.sleep(0.02)
-
-    async def main() -> None:
-        serve = hypercorn.trio.serve if run is trio.run else hypercorn.asyncio.serve
-        await serve(program.bridge, config, shutdown_trigger=until_told)  # type: ignore[arg-type]
-
-    with program.streaming(lambda: run(main) if run is trio.run else run(main())) as content:
+    with program.streaming(lambda: run_hypercorn(program.bridge, program.listener, stop, backend, 10)) as content:
         stop.set()
         assert is_told(content)

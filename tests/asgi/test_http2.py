@@ -5,24 +5,18 @@ The fault: a `send` that never waits, so that a slow viewer's frames pile up in 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-import anyio
 import h2.config
 import h2.connection
 import h2.events
-import hypercorn.asyncio
-import hypercorn.trio
+import httpx
 import pytest
-import trio
-from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -31,6 +25,7 @@ from starlette.routing import Mount
 
 from sse_bridge import Block, Drop, SSEBridge
 from tests.support.asgi import Page
+from tests.support.servers import serve_on_hypercorn
 from tests.support.site import site
 from tests.support.waiting import eventually
 from tests.support.work import ScriptedWork, exit_frame, finished, stdout
@@ -45,14 +40,15 @@ class Client:
     """An HTTP/2 client that opens no window until it is told to read.
 
     Args:
+        url: of the server.
         streams: how many requests it sends on its one connection.
     """
 
-    def __init__(self, port: int, streams: int = 1) -> None:
+    def __init__(self, url: str, streams: int = 1) -> None:
         self.content = b""
         self.ended = 0
         self._streams = streams
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._socket = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=10)
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()
         for number in range(streams):
@@ -103,32 +99,6 @@ class Server:
         return bool(self.works) and looks[0] == looks[1] == looks[2]
 
 
-@contextmanager
-def served(server: Server, backend: str) -> Iterator[int]:
-    stop = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = 1
-
-    async def until_told() -> None:
-        while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
-            await anyio.sleep(0.02)
-
-    async def main() -> None:
-        serve = hypercorn.trio.serve if backend == "trio" else hypercorn.asyncio.serve
-        await serve(server.app, config, shutdown_trigger=until_told)
-
-    thread = threading.Thread(target=lambda: trio.run(main) if backend == "trio" else asyncio.run(main()))
-    thread.start()
-    try:
-        yield port
-    finally:
-        stop.set()
-        thread.join()
-
-
 async def through(request: Request, call_next: Any) -> Any:
     return await call_next(request)
 
@@ -147,7 +117,7 @@ WRAPPINGS: dict[str, Callable[[SSEBridge], Any]] = {
 def test_a_client_without_a_window_holds_its_run_back(backend: str, wrapping: str, streams: int) -> None:
     """It gets everything once it reads, on each of its streams."""
     server = Server(WRAPPINGS[wrapping], policy=Block(high_water=100_000))
-    with served(server, backend) as port, closing(Client(port, streams)) as client:
+    with serve_on_hypercorn(server.app, backend=backend, graceful=1) as url, closing(Client(url, streams)) as client:
         eventually(lambda: len(server.works) == streams and server.is_held(), 20)
         for work in server.works:
             assert (CHUNKS - work.unread) * len(CHUNK) < MOST_ON_THE_WAY
@@ -161,7 +131,7 @@ def test_a_client_without_a_window_holds_its_run_back(backend: str, wrapping: st
 def test_a_policy_that_drops_drops(backend: str) -> None:
     """What the client is too slow for is counted, and its memory given back."""
     server = Server(WRAPPINGS["mounted"], policy=Drop(high_water=100_000))
-    with served(server, backend) as port, closing(Client(port)) as client:
+    with serve_on_hypercorn(server.app, backend=backend, graceful=1) as url, closing(Client(url)) as client:
         eventually(lambda: server.works and not server.works[0].unread)
         client.read_all()
 
@@ -173,7 +143,7 @@ def test_a_policy_that_drops_drops(backend: str) -> None:
 def test_a_client_that_leaves_a_closed_window_behind_is_noticed(backend: str) -> None:
     """Its run ends."""
     server = Server(WRAPPINGS["mounted"], policy=Block(high_water=100_000), grace=0)
-    with served(server, backend) as port, closing(Client(port)) as client:
+    with serve_on_hypercorn(server.app, backend=backend, graceful=1) as url, closing(Client(url)) as client:
         eventually(server.is_held, 20)
         client.close()
         eventually(lambda: server.works[0].cancels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 import time
@@ -11,12 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
 import hypercorn.asyncio
 import hypercorn.config
+import hypercorn.trio
 import uvicorn
 from starlette.types import ASGIApp
 
-__all__ = ["Served", "serve", "serve_on_hypercorn"]
+__all__ = ["Served", "run_hypercorn", "serve", "serve_on_hypercorn"]
 
 #: Seconds in which a server has to start, or stop. Either takes tenths of a second.
 _TIMEOUT: Final = 10.0
@@ -66,31 +67,47 @@ def serve(app: ASGIApp, **uvicorn_options: Any) -> Iterator[Served]:
 
 
 @contextmanager
-def serve_on_hypercorn(app: ASGIApp) -> Iterator[str]:
-    """Serves `app` on a free loopback port until the context ends; yields the URL. hypercorn says a leaving once."""
+def serve_on_hypercorn(app: Any, *, backend: str = "asyncio", graceful: float = _GRACEFUL) -> Iterator[str]:
+    """Serves `app` on a free loopback port until the context ends; yields the URL. hypercorn says a leaving once.
+
+    Args:
+        app: any ASGI application.
+        backend: `asyncio` or `trio`.
+        graceful: seconds that hypercorn waits for requests when it stops.
+
+    Raises:
+        RuntimeError: the server failed to stop in time.
+    """
+    stop = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    port = listener.getsockname()[1]  # connections wait in the backlog until the server is up
+    thread = threading.Thread(target=run_hypercorn, args=(app, listener, stop, backend, graceful), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join(_TIMEOUT)
+        if thread.is_alive():
+            raise RuntimeError("the server did not stop")
+
+
+def run_hypercorn(app: Any, listener: socket.socket, stop: threading.Event, backend: str, graceful: float) -> None:
+    """Runs hypercorn in this thread until `stop` is set, on a listener that it closes. See `serve_on_hypercorn`."""
     config = hypercorn.config.Config()
-    config.graceful_timeout = _GRACEFUL
+    config.bind = [f"fd://{listener.detach()}"]
+    config.graceful_timeout = graceful
     config.errorlog = None
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
-    async def run() -> None:
-        over = asyncio.Event()
-        loops.append((asyncio.get_running_loop(), over))
-        await hypercorn.asyncio.serve(app, config, shutdown_trigger=over.wait)  # type: ignore[arg-type]
+    async def until_told() -> None:
+        while not stop.is_set():  # noqa: ASYNC110 (another thread sets it)
+            await anyio.sleep(0.02)
 
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        port = listener.getsockname()[1]
-        config.bind = [f"fd://{listener.detach()}"]  # hypercorn closes it
-        thread = threading.Thread(target=asyncio.run, args=(run(),), name="hypercorn", daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}"  # connections wait in the backlog until it is up
-        finally:
-            loop, over = loops[0]
-            loop.call_soon_threadsafe(over.set)
-            thread.join(_TIMEOUT)
-            if thread.is_alive():
-                raise RuntimeError("the server did not stop")
+    async def main() -> None:
+        on_trio = backend == "trio"
+        await (hypercorn.trio.serve if on_trio else hypercorn.asyncio.serve)(app, config, shutdown_trigger=until_told)
+
+    anyio.run(main, backend=backend)
 
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:
