@@ -8,13 +8,19 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.browser import chromium
-from tests.support.sandboxes import LocalSandbox, local_sandbox
+from tests.support.sandboxes import LocalSandbox, local_sandbox, new_mark
 
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[LocalSandbox]:
     with local_sandbox() as made:
         yield made
+
+
+@pytest.fixture
+def mark() -> str:
+    """See `new_mark`."""
+    return new_mark()
 
 
 @pytest.fixture(scope="module")  # while it is open, Playwright keeps an event loop running in this thread

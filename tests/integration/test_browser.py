@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from sse_bridge import SandboxExec, SSEBridge
-from tests.support.sandboxes import LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import Served, serve
 from tests.support.waiting import eventually
 
@@ -84,7 +83,7 @@ def test_every_line_and_the_exit_once(page: Page, site: Served, sandbox: LocalSa
 
 def test_closing_the_tab_kills_its_silent_script(page: Page, site: Served) -> None:
     """At once, with `grace=0`. Output and heartbeats are off, so only the browser's leaving can be the cause."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
     page.close()
@@ -95,7 +94,7 @@ def test_a_browser_that_lost_a_silent_stream_does_not_start_the_command_again(
     page: Page, site: Served, starts: list[str]
 ) -> None:
     """It reconnects with the id of the `start` frame. With `grace=0` the run is over by then: 204."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     page.goto(url(site, f"sleep {mark}"))
     eventually(lambda: running(mark))
     page.wait_for_function("source.readyState === EventSource.OPEN")

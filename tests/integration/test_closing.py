@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.command_lines import ServerProcess, server_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.waiting import eventually
 
 #: Seconds in which a connection must be closed. One that is forgotten stays open until its keep-alive ends (5 s).
@@ -28,7 +27,7 @@ REQUESTS = {
 
 
 #: By which the tests find their own processes.
-MARK = f"sleep 300.{uuid.uuid4().int % 10**12:012}"
+MARK = f"sleep {new_mark()}"
 
 
 @pytest.fixture(
@@ -45,9 +44,7 @@ def server(
     request: pytest.FixtureRequest, sandbox: LocalSandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     settings: dict[str, Any] = {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {
             "short": "echo one; echo two",
             "long": "seq 20000",

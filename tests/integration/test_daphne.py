@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,14 @@ import pytest
 
 from tests.integration.test_stop import CANCEL_TIMEOUT, STOP_BOUND, Viewer
 from tests.support.command_lines import server_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, running
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep, by which a test finds its own processes."""
-    return f"300.{uuid.uuid4().int % 10**12:012}"
 
 
 @pytest.fixture
 def settings(sandbox: LocalSandbox, mark: str) -> dict[str, Any]:
     return {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {
             "idle": f"sleep {mark}",
             "ticking": f"for i in $(seq 40); do echo tick $i; sleep 0.5; done; : {mark}",

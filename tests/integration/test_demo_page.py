@@ -106,13 +106,19 @@ def test_stop_says_what_is_known(page: Page, respond: Callable[[Route], None], b
     assert page.is_enabled("#run")
 
 
-def test_stop_claims_nothing_while_it_waits_for_the_answer(page: Page) -> None:
-    """The server may take seconds."""
+def stopping(page: Page) -> list[Route]:
+    """A run that was just asked to stop. Returns the request, whose answer the test holds back."""
     held: list[Route] = []
     page.route(f"**/run-sse/{RUN}", lambda route: held.append(route))
     going(page)
     with page.expect_request(lambda request: request.method == "DELETE"):
         page.click("#stop")
+    return held
+
+
+def test_stop_claims_nothing_while_it_waits_for_the_answer(page: Page) -> None:
+    """The server may take seconds."""
+    held = stopping(page)
 
     assert page.inner_text("#message") == "Asking the server to end the script."
     held[0].fulfill(status=204)
@@ -132,11 +138,7 @@ def test_stop_can_be_pressed_again_when_the_server_is_back(page: Page) -> None:
 
 def test_an_answer_to_stop_is_for_its_own_run(page: Page) -> None:
     """Another run that is shown by then is left alone."""
-    held: list[Route] = []
-    page.route(f"**/run-sse/{RUN}", lambda route: held.append(route))
-    going(page)
-    with page.expect_request(lambda request: request.method == "DELETE"):
-        page.click("#stop")
+    held = stopping(page)
     page.click("#run")
     page.wait_for_function("document.querySelectorAll('#output > div').length === 1")
     before = page.inner_text("#state")

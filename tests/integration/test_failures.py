@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from sse_bridge import EventStream, Miosa, SandboxExec, SSEBridge
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
 from tests.support.asgi import is_start
-from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox, running
+from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox, new_mark, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
@@ -189,7 +188,7 @@ def test_an_upstream_that_stops_mid_frame_is_an_error_frame_and_its_process_is_e
     sandbox: LocalSandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line before the break arrives, and the bridge finds and ends the command."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     platform = StopsMidFrame(sandbox)
     with (
         serve(platform, lifespan="off") as served,

@@ -19,7 +19,7 @@ import pytest
 
 from sse_bridge.wire import events
 from tests.support.bridge_process import bridge_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -95,7 +95,7 @@ class Client:
 async def test_a_thousand_viewers_of_one_run(anyio_backend: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
     """Viewers that read get all lines in order, whatever the others do. The command runs once, and ends."""
     sandbox.write("/workspace/lines.py", SCRIPT)
-    settings = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": "python3 /workspace/lines.py"}
+    settings = {**sandbox.settings, "command": "python3 /workspace/lines.py"}
     run_over = anyio.Event()
     clients: dict[str, list[Client]] = {kind: [] for kind in ("good", "restless", "dropping", "blocking")}
 

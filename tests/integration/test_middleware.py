@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
@@ -26,7 +25,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_bridge import SandboxExec, SSEBridge
-from tests.support.sandboxes import LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import serve, serve_on_hypercorn
 from tests.support.waiting import eventually
 
@@ -49,7 +48,7 @@ STACKS = {
 @pytest.mark.parametrize("stack", list(STACKS))
 def test_lines_arrive_at_once_and_leaving_is_noticed(sandbox: LocalSandbox, stack: str) -> None:
     """Even with a wrapped `receive` and a compressing `send`. Heartbeats are off: the leaving itself must be heard."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
     bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=None, allow_cross_site=True)
     app = Starlette(routes=[Mount("/run-sse", bridge)], middleware=STACKS[stack])
@@ -114,7 +113,7 @@ def test_a_client_that_left_before_the_bridge_was_asked_starts_nothing(
     sandbox: LocalSandbox, middleware: Middleware | None
 ) -> None:
     """Its `http.disconnect` was taken by a middleware, or by `resolve`."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     work, asked = SandboxExec(sandbox.id, f"touch {mark}; sleep {mark}"), []
 
     async def resolve(request: Request) -> SandboxExec:
@@ -136,7 +135,7 @@ def test_a_client_that_left_before_the_bridge_was_asked_starts_nothing(
 
 def test_a_middleware_that_keeps_the_message_is_found_out_by_the_next_send(sandbox: LocalSandbox) -> None:
     """A heartbeat, at the latest: on hypercorn the bridge sees that the stream is closed."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     work = SandboxExec(sandbox.id, f"echo first; sleep {mark}")
     bridge = SSEBridge(sandbox.miosa(), lambda request: work, grace=0, heartbeat=0.2)
     app = Listens(Starlette(routes=[Mount("/run-sse", bridge)]))

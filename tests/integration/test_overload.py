@@ -18,7 +18,7 @@ from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
 from tests.support.asgi import is_start
 from tests.support.bridge_process import BridgeProcess, bridge_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, running
 from tests.support.upstreams import Connection, serve_raw
 from tests.support.waiting import eventually
 
@@ -90,9 +90,7 @@ open({str(progress)!r}, "w").write("done")
 """,
     )
     settings: dict[str, Any] = {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "command": "python3 /workspace/burst.py",
     }
     with (
@@ -154,7 +152,7 @@ def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_t
 ) -> None:
     """The client just stops reading, with its socket open; its script is killed although it keeps printing."""
     mark = uuid.uuid4().hex
-    settings: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": f"yes {mark}"}
+    settings: dict[str, Any] = {**sandbox.settings, "command": f"yes {mark}"}
     with (
         bridge_process(tmp_path, **settings, options={"send_timeout": 1.0, "grace": 0}) as bridge,
         RawViewer(bridge.port) as viewer,

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from sse_bridge import SandboxExec, SSEBridge
-from tests.support.sandboxes import LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
@@ -127,7 +127,7 @@ def wait_until_closed(page: Page) -> None:
 
 def mark() -> str:
     """Seconds to sleep, different for each sleeper, so that it can be found."""
-    return f"300.{uuid.uuid4().int % 10**12:012}"
+    return new_mark()
 
 
 # -- refusals

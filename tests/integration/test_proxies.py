@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from starlette.types import ASGIApp
 
 from sse_bridge import SandboxExec, SSEBridge, SSEBridgeMiddleware
 from tests.support.proxies import Caddy, Nginx
-from tests.support.sandboxes import LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
@@ -184,7 +183,7 @@ def test_a_heartbeat_below_the_proxys_timeout_keeps_a_silent_script_going(
 
 def test_a_client_that_leaves_a_proxy_ends_its_script(sandbox: LocalSandbox, tmp_path: Path) -> None:
     """nginx as it comes closes its own connection, too."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     with serve(mounted(bridge_for(sandbox, f"sleep {mark}"))) as served, Nginx(tmp_path).serve(served.port) as url:
         with httpx.stream("GET", url + "/run-sse/") as response:
             assert response.status_code == 200

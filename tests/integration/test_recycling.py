@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pytest
 
 from tests.integration.test_stop import Viewer, assert_clean
 from tests.support.command_lines import ServerProcess, server_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, running
 from tests.support.waiting import eventually
 
 #: Requests after which a server recycles its process. The test asks a few of its own before.
@@ -29,12 +28,6 @@ MAX_REQUESTS = "30"
 #: Seconds from the stop of a process to its successor's first answer, with `cancel_timeout` at 2: the bound of a stop,
 #: and what the slowest server takes to start.
 PROMPT = 4.0 + 4.0
-
-
-@pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep, by which a test finds its own processes."""
-    return f"300.{uuid.uuid4().int % 10**12:012}"
 
 
 @dataclass
@@ -97,9 +90,7 @@ def test_a_process_that_is_recycled_ends_its_streams(
     """Viewers are told, the command is ended, and the next process answers soon."""
     way = WAYS[name]
     settings: dict[str, Any] = {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {"idle": f"sleep {mark}"},
         "options": {"cancel_timeout": 2.0},
     }

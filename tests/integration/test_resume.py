@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Iterator
 
 import httpx
@@ -20,7 +19,7 @@ from tests.integration.test_browser import TUTORIAL
 from tests.support.browser import chromium
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.event_source import EventSource
-from tests.support.sandboxes import LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import Served, serve
 from tests.support.waiting import eventually
 
@@ -89,7 +88,7 @@ def test_a_browser_that_loses_its_connection_goes_on(site: Served, sandbox: Loca
 
 def test_a_script_outlives_a_lost_connection_by_its_grace(sandbox: LocalSandbox) -> None:
     """The grace begins when the last viewer leaves; `DELETE` ends the script without it."""
-    marks = [f"300.{uuid.uuid4().int % 10**12:012}" for _ in range(2)]
+    marks = [new_mark() for _ in range(2)]
     starts = iter(marks)
     bridge = SSEBridge(sandbox.miosa(), lambda request: SandboxExec(sandbox.id, f"sleep {next(starts)}"), grace=1.0)
     with serve(bridge) as served:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import httpx_sse
 import pytest
 
 from tests.support.bridge_process import BridgeProcess, bridge_process
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, running
 from tests.support.waiting import eventually
 
 SERVERS = ["uvicorn", "hypercorn", "granian"]
@@ -35,18 +34,10 @@ sys.exit(3)
 
 def settings(sandbox: LocalSandbox, command: str, **options: Any) -> dict[str, Any]:
     return {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "command": command,
         "options": {"grace": 0, **options},
     }
-
-
-@pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep, by which a test finds its own processes."""
-    return f"300.{uuid.uuid4().int % 10**12:012}"
 
 
 @pytest.fixture(params=SERVERS)

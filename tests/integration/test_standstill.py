@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.test_overload import RawViewer
 from tests.support.bridge_process import BridgeProcess, bridge_process
-from tests.support.sandboxes import KEY, LocalSandbox
+from tests.support.sandboxes import LocalSandbox
 
 #: Seconds of each timeout, and of the standstill.
 TIMEOUT, STANDSTILL = 1.5, 4.0
@@ -28,7 +28,7 @@ def stand_still(bridge: BridgeProcess) -> None:
 def test_clients_of_a_process_that_stood_still_lose_nothing(server: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
     """A viewer that reads goes on reading, and a browser that comes back finds its run, with every line."""
     command = "for n in $(seq 80); do echo $n; sleep 0.1; done"
-    settings: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "command": command}
+    settings: dict[str, Any] = {**sandbox.settings, "command": command}
     options = {"grace": TIMEOUT, "send_timeout": TIMEOUT, "heartbeat": TIMEOUT}
     with (
         bridge_process(tmp_path, server=server, **settings, options=options) as bridge,

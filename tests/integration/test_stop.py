@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,19 +43,11 @@ KINDS = ["idle", "chatty", "stalled"]
 
 
 @pytest.fixture
-def mark() -> str:
-    """A number of seconds to sleep, by which a test finds its own processes."""
-    return f"300.{uuid.uuid4().int % 10**12:012}"
-
-
-@pytest.fixture
 def settings(sandbox: LocalSandbox, mark: str) -> dict[str, Any]:
     for name in ("chatty", "stalled"):
         sandbox.write(f"/workspace/{name}.py", CHATTY)
     return {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {
             "idle": f"sleep {mark}",
             "chatty": f"python3 /workspace/chatty.py {mark}",
@@ -144,7 +135,7 @@ def code_without_streams(
 
     @functools.cache
     def measure(server: str, number: signal.Signals) -> int:
-        none: dict[str, Any] = {"url": sandbox.url, "key": KEY, "sandbox": sandbox.id, "commands": {}, "options": {}}
+        none: dict[str, Any] = {**sandbox.settings, "commands": {}, "options": {}}
         with server_process(server, tmp_path_factory.mktemp("without"), **none) as process:
             process.tell(number)
             process.seconds_until_gone(time.monotonic())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from tests.integration.test_stop import CANCEL_TIMEOUT, STOP_BOUND, Viewer, assert_clean
 from tests.support.command_lines import server_process
 from tests.support.distance import distant
-from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.waiting import eventually
 
 #: Seconds that a packet takes to the sandbox.
@@ -45,13 +44,12 @@ def test_no_worker_is_ended_in_the_midst_of_its_stop(
 
     granian takes signals from the event loop, where the bridge cannot hold them. There the application ends the runs.
     """
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     port = int(sandbox.url.rpartition(":")[2])
     with distant(port, LATENCY, tmp_path) as far:
         settings: dict[str, Any] = {
+            **sandbox.settings,
             "url": far.url,
-            "key": KEY,
-            "sandbox": sandbox.id,
             "commands": {"idle": f"sleep {mark}"},
             "options": {"cancel_timeout": CANCEL_TIMEOUT, "grace": None},
             "shutdown": server == "granian",
@@ -85,11 +83,9 @@ def test_a_worker_that_is_told_to_end_alone_ends_its_streams_first(
     server: str, sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
     """An operator, or a program that watches memory, ends one process of a server."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     settings: dict[str, Any] = {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {"idle": f"sleep {mark}"},
         "options": {"cancel_timeout": CANCEL_TIMEOUT},
     }
@@ -109,11 +105,9 @@ def test_gunicorns_quick_stop_ends_the_commands(
     server: str, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
     """It is SIGQUIT, for which its uvicorn worker does nothing, until the parent kills it after half a minute."""
-    mark = f"300.{uuid.uuid4().int % 10**12:012}"
+    mark = new_mark()
     settings: dict[str, Any] = {
-        "url": sandbox.url,
-        "key": KEY,
-        "sandbox": sandbox.id,
+        **sandbox.settings,
         "commands": {"idle": f"sleep {mark}"},
         "options": {"cancel_timeout": CANCEL_TIMEOUT, "grace": None},
     }

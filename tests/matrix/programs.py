@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.programs import find
+from tests.support.programs import end, find
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
@@ -134,12 +134,7 @@ class Following:
         if self._client.browser:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, 10)
         self._thread.join(10)
         self._process.stdout.close()
 

@@ -209,7 +209,8 @@ def behind(proxy: Proxy, upstream: int, certificate: bytes, key: bytes) -> Itera
         (folder / "tls.key").write_bytes(key)
         (folder / "both.pem").write_bytes(certificate + key)
         (folder / proxy.file).write_text(Template(proxy.configuration).substitute(values))
-        # Some of these give up root by themselves, and then cannot read what root has written.
+        # A proxy that is started as root switches to a user of its own, which cannot read files that root has written.
+        # So it runs as Debian's user without rights from the start, and owns its files.
         user = "nobody" if os.geteuid() == 0 else None
         if user is not None:
             for path in (folder, *folder.iterdir()):

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.support.programs import end
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -75,12 +76,7 @@ def bridge_process(
             assert process.poll() is None, log.read_text()
             yield BridgeProcess(url, port, psutil.Process(process.pid), log)
         finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def _answers(url: str) -> bool:

@@ -9,12 +9,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
-__all__ = ["PATH", "find", "free_port", "is_listening", "listening"]
+__all__ = ["PATH", "end", "find", "free_port", "is_listening", "listening"]
 
 #: Debian keeps servers where an ordinary user's `PATH` does not look.
 PATH: Final = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -44,6 +44,16 @@ def is_listening(port: int) -> bool:
     return True
 
 
+def end(process: subprocess.Popen[Any], patience: float = 5) -> None:
+    """Ends a process by SIGTERM, and after `patience` seconds by SIGKILL. Returns when it is gone."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextmanager
 def listening(command: Sequence[str], port: int, folder: Path, user: str | None = None) -> Iterator[None]:
     """Runs a program in a folder of its own until the context ends; enters once it listens.
@@ -52,7 +62,7 @@ def listening(command: Sequence[str], port: int, folder: Path, user: str | None 
         command: the program and its arguments.
         port: where it will listen.
         folder: its working directory, its home, and the place of its log.
-        user: whom it runs as, if another than the tests.
+        user: the user that it runs as; `None` for the user that runs the tests.
     """
     program = find(command[0])
     log = folder / "log"
@@ -72,9 +82,4 @@ def listening(command: Sequence[str], port: int, folder: Path, user: str | None 
         assert process.poll() is None, log.read_text()
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

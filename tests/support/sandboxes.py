@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from sse_bridge import Miosa
 from sse_bridge.sandbox import create_app
 from tests.support.servers import serve
 
-__all__ = ["KEY", "LocalSandbox", "local_sandbox", "running"]
+__all__ = ["KEY", "LocalSandbox", "local_sandbox", "new_mark", "running"]
 
 KEY: Final = "msk_test_0123456789abcdef"
 
@@ -25,6 +26,11 @@ class LocalSandbox:
 
     url: str
     id: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How a bridge in another process reaches the sandbox; see `bridge_process` and `server_process`."""
+        return {"url": self.url, "key": KEY, "sandbox": self.id}
 
     def miosa(self, key: str = KEY) -> Miosa:
         return Miosa(self.url, key)
@@ -49,6 +55,11 @@ def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
             f"{served.url}/api/v1/sandboxes", json=body, headers={"Authorization": f"Bearer {KEY}"}
         ).raise_for_status()
         yield LocalSandbox(served.url, answer.json()["data"]["id"])
+
+
+def new_mark() -> str:
+    """A number of seconds to sleep, by which a test finds its own processes (see `running`)."""
+    return f"300.{uuid.uuid4().int % 10**12:012}"
 
 
 def running(mark: str) -> list[psutil.Process]:
