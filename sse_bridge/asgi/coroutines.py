@@ -7,20 +7,37 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["frames"]
+__all__ = ["coroutines", "frames"]
+
+
+def coroutines() -> Iterator[Any]:
+    """What each task of this event loop began with, the running task first."""
+    try:
+        running = asyncio.current_task()
+    except RuntimeError:
+        yield from _coroutines_of_trio()
+        return
+    if running is not None:
+        yield running.get_coro()
+    yield from (task.get_coro() for task in asyncio.all_tasks() if task is not running)
 
 
 def frames() -> Iterator[FrameType]:
-    """The frames of every asyncio task, and of all that each awaits; none on trio.
-
-    A program may await its server anywhere.
-    """
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:  # trio
-        return
-    for task in tasks:
-        awaited: Any = task.get_coro()
+    """The frames of every task, and of all that each awaits. A program may await its server anywhere."""
+    for awaited in coroutines():
         while (frame := getattr(awaited, "cr_frame", None)) is not None:
             yield frame
             awaited = awaited.cr_await
+
+
+def _coroutines_of_trio() -> Iterator[Any]:
+    import trio
+
+    running = trio.lowlevel.current_task()
+    yield running.coro
+    waiting: list[Any] = [trio.lowlevel.current_root_task()]
+    while waiting:
+        one = waiting.pop()
+        if one is not running:
+            yield one.coro
+        waiting += [child for nursery in one.child_nurseries for child in nursery.child_tasks]

@@ -1,4 +1,4 @@
-"""What is special about hypercorn's worker processes: how they hear of a stop, and what SIGTERM does to them.
+"""What is special about hypercorn: how its workers hear of a stop, what SIGTERM does to them, and how a client leaves.
 
 A worker gets no signal at a stop, but an event of `multiprocessing`, which it polls in a task ten times a second. The
 end of that task is the first sign of a stop, and asyncio reports it. The application itself would hear of it only when
@@ -17,10 +17,10 @@ import asyncio
 import multiprocessing
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from .coroutines import frames
+from .coroutines import coroutines, frames
 from .messages import Message, Scope, Send
 
 __all__ = ["end_process", "is_worker", "knows_of_leaving", "sending", "stream_of", "watch"]
@@ -74,7 +74,7 @@ def stream_of(scope: Scope) -> Any:
     in which hypercorn began the request. That is the running task, unless middleware has moved on to a task of its own.
     """
     kind: Any = getattr(sys.modules.get("hypercorn.protocol.http_stream"), "HTTPStream", None)
-    for coroutine in _coroutines() if kind is not None else ():
+    for coroutine in coroutines() if kind is not None else ():
         if getattr(getattr(coroutine, "cr_code", None), "co_name", "") == "_handle" and coroutine.cr_frame is not None:
             stream = getattr(coroutine.cr_frame.f_locals.get("send"), "__self__", None)
             # Middleware may copy the scope, but the state in it stays the request's own.
@@ -108,20 +108,3 @@ def _no() -> bool:
 
 def _state(scope: Scope) -> object:
     return scope.get("state", scope)
-
-
-def _coroutines() -> Iterator[Any]:
-    """What the running task began with, then what all other tasks of this event loop did."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        import trio
-
-        waiting: list[Any] = [trio.lowlevel.current_root_task(), trio.lowlevel.current_task()]
-        while waiting:
-            one = waiting.pop()
-            yield one.coro
-            waiting += [child for nursery in one.child_nurseries for child in nursery.child_tasks]
-    else:
-        yield task and task.get_coro()
-        yield from (other.get_coro() for other in asyncio.all_tasks())

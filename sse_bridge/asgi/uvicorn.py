@@ -15,7 +15,7 @@ __all__ = ["is_stopping", "servers"]
 
 
 def servers() -> list[Any]:
-    """Every `uvicorn.Server` that runs on this event loop; none on trio, and where uvicorn is not loaded."""
+    """Every `uvicorn.Server` that runs on this event loop; none where uvicorn is not loaded."""
     kind = getattr(sys.modules.get("uvicorn.server"), "Server", None)
     if kind is None:
         return []
