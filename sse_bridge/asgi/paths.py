@@ -139,9 +139,8 @@ def _patterns(scope: Scope) -> list[_Matches]:
     """The patterns of the route that was matched, or of those that may have been."""
     if "route_handler" in scope:  # Litestar's scope leads to no pattern: each may be one of `{rest:path}`
         return [lambda path: True]
-    path, endpoint, route = scope["path"], scope["endpoint"], scope.get("route")
-    routes = [route] if route is not None and _target(route) is endpoint else _all_routes(scope.get("router"))
-    found = [one for one in routes if _target(one) is endpoint and hasattr(one, "path_regex")]
+    path = scope["path"]
+    found = [one for one in _candidates(scope) if hasattr(one, "path_regex")]
     # FastAPI's included routers match behind a prefix.
     starts = [start for start in range(len(path) - len(_after_root(scope)), len(path)) if path[start] == "/"]
     return [partial(_matches, one.path_regex, start) for one in found for start in starts]
@@ -175,13 +174,18 @@ def _is_routed(scope: Scope) -> bool:
     """Whether the innermost router has matched the whole path, by a route rather than by a mount."""
     if getattr(scope.get("route_handler"), "is_mount", True) is False:  # Litestar
         return True
+    found = _candidates(scope)
+    return any(isinstance(one, Route) for one in found) and not any(_may_be_mounted(scope, one) for one in found)
+
+
+def _candidates(scope: Scope) -> list[Any]:
+    """The route that the innermost router of Starlette's kind has matched, or those that lead to the same endpoint."""
     endpoint, route = scope.get("endpoint"), scope.get("route")
     if endpoint is None:
-        return False
+        return []
     if route is not None and _target(route) is endpoint:  # Starlette says so from 1.8 on, FastAPI now and then
-        return isinstance(route, Route)
-    found = [one for one in _all_routes(scope.get("router")) if _target(one) is endpoint]
-    return any(isinstance(one, Route) for one in found) and not any(_may_be_mounted(scope, one) for one in found)
+        return [route]
+    return [one for one in _all_routes(scope.get("router")) if _target(one) is endpoint]
 
 
 def _target(route: Any) -> object:
