@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import anyio
 
 from ..errors import UpstreamError
-from ..upstream.base import Cancelled, Work
+from ..upstream.base import Cancelled, EndAware, Work
 from ..wire.ids import FrameIds
 from ..wire.pipeline import Pipeline
 from ..wire.shapes import Exit
@@ -194,6 +194,8 @@ class Run:
         except UpstreamError as error:
             self._fail(error)
         else:
+            if isinstance(self._work, EndAware) and self._pipeline.ending is None and not self._pipeline.is_amid_frame:
+                self._work.saw_end()
             if self._work.shape.is_command:
                 self._fail(UpstreamError("The upstream ended its stream without an exit.", code="upstream_ended"))
             elif not self.is_over:  # other streams end so

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from ..wire.shapes import Shape
 
-__all__ = ["Cancelled", "Room", "Source", "Stream", "Take", "Traceable", "Upstream", "Work"]
+__all__ = ["Cancelled", "EndAware", "Room", "Source", "Stream", "Take", "Traceable", "Upstream", "Work"]
 
 #: Takes a chunk and says whether there is room for more. It returns at once and may run in a callback of the event
 #: loop, outside every task. After a `False`, `Room` is awaited before the next chunk.
@@ -95,6 +95,15 @@ class Traceable(Protocol):
 
     def trace(self) -> str:
         """Where the work may run on, and how to look for it, once it was not seen to end."""
+        ...
+
+
+@runtime_checkable
+class EndAware(Protocol):
+    """A `Work` that draws a conclusion from the end of its stream. Optional."""
+
+    def saw_end(self) -> None:
+        """The upstream has ended the stream, behind a whole frame, and no frame told of an exit or a failure."""
         ...
 
 

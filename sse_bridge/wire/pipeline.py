@@ -57,6 +57,11 @@ class Pipeline:
         return isinstance(self._mapper.ending, Exit)
 
     @property
+    def is_amid_frame(self) -> bool:
+        """Whether the last chunk ended within a frame."""
+        return bool(self._splitter.pending or self._splitter.lines)
+
+    @property
     def discarded_frames(self) -> int:
         """Frames over the size limit that were discarded so far."""
         return self._splitter.discarded_frames

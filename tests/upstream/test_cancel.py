@@ -10,13 +10,18 @@ from typing import Any
 import anyio
 import pytest
 
+from sse_bridge import SandboxExec
 from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.ending import Ending
+from sse_bridge.relay.info import RunFacts
+from sse_bridge.relay.options import RunOptions
+from sse_bridge.relay.run import Run
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.upstream.base import Cancelled
 from sse_bridge.upstream.miosa import cancel as cancel_module
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, look_for
 from sse_bridge.upstream.retrying import Backoff
+from sse_bridge.wire.dialects import DIALECTS
 from tests.support.upstreams import Connection, dead_url, serve_raw
 from tests.upstream.helpers import mute
 from tests.upstream.platform import KEY, breaks, output, read, recorded_waits, refusing, result, work_on
@@ -232,18 +237,34 @@ LINE = b'event: stdout\ndata: {"line":"a"}\n\n'
         ([], "gone"),
         ([LINE * 1000, LINE], "gone"),
         ([LINE, b'event: error\ndata: {"error":{"code":"AGENT_UNAVAILABLE","message":"m"}}\n\n'], "unseen"),
+        ([LINE, b'event: error\ndata: {"error":{"code":"AGENT_UNAVAILABLE"}}\n', b"\n"], "unseen"),
+        ([LINE, b'event: error\ndata: {"error":{"code":"AGENT_UNAVAILABLE"}}\n\n', b": heartbeat\n\n"], "unseen"),
+        ([LINE, b'event: error\ndata: {"message":"%b"}\n\n' % (b"m" * 5000)], "unseen"),
+        ([LINE, b'data: {"code":502,"message":"bad gateway"}\n\n'], "unseen"),
+        ([LINE, b'data: {"title":"Bad Gateway","status":502}\n\n'], "unseen"),
+        ([LINE, b'event: error\ndata: {"message":"m"}\n'], "unseen"),
+        ([b'event: stdout\ndata: {"line":"error"}\n\n'], "gone"),
         ([LINE, b'event: exit\ndata: {"exit_code":-2,"error":{"code":"X","message":"m"}}\n\n'], "unseen"),
         ([LINE * 1000 + b'data: {"error":{"message":"m","code":502}}\n\n'], "unseen"),
     ],
 )
+@pytest.mark.parametrize("dialect", ["typed", "verbatim"])
 async def test_a_stream_that_the_platform_ends_proves_the_commands_end(
-    anyio_backend: str, chunks: list[bytes], unseen: str
+    anyio_backend: str, chunks: list[bytes], unseen: str, dialect: str
 ) -> None:
-    """Unless it ends with an error: then the stream has failed rather than the command."""
+    """Unless it tells of a failure: then the stream has failed rather than the command.
+
+    The run decides what a failure is. The fault was a second opinion: the word "error" in the last kilobyte of the last
+    chunk. Failures without that word, longer ones, those cut into chunks and those with a comment behind them passed
+    for an end, and output with that word for a failure.
+    """
     with serve_raw(ends_with(*chunks), result("sse-bridge:gone\n")) as upstream:
+        options = RunOptions(
+            dialect=DIALECTS[dialect], ids=False, max_frame_size=None, replay=0, grace=None, cancel_timeout=5.0
+        )
         work = work_on(upstream.url)
-        await read(work)
-        await work.cancel(5)
+        run = Run(RunFacts("tokentokentokent", None, SandboxExec("sbx_1", "ls")), work, options, Totals(), Clock())
+        await run.read()
 
     assert f"unseen='{unseen}'\n" in upstream.requests[1].json["command"]
 

@@ -102,6 +102,26 @@ def test_unfinished_lines_are_counted_flushed_and_numbered() -> None:
     assert (made.unfinished, made.next, made.finished) == (0, 5, True)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "is_amid_frame"),
+    [
+        (b"", False),
+        (b"data: 1\n\n", False),
+        (b": one\n\n", False),
+        (b"data: 1\n\nda", True),
+        (b"data: 1\n", True),
+        (b"data: " + b"x" * 200, True),
+        (b"data: " + b"x" * 200 + b"\n", True),
+        (b"data: " + b"x" * 200 + b"\n\n", False),
+    ],
+)
+def test_it_knows_whether_a_frame_has_begun(chunk: bytes, is_amid_frame: bool) -> None:
+    """Above the limit, too."""
+    made = pipeline(TYPED, RUN, limit=100)
+    made.feed(chunk)
+    assert made.is_amid_frame is is_amid_frame
+
+
 def test_closing_keeps_the_counts_and_the_ending() -> None:
     """The beginnings of lines and frames go; statistics and the ending stay."""
     made = pipeline(limit=100)

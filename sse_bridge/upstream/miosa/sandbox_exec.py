@@ -29,8 +29,6 @@ __all__ = ["SandboxExec"]
 READY_TIMEOUT: Final = 30.0
 #: Between requests while the sandbox gets ready. Keys may be held to 60 requests a minute (`docs/miosa.md` §6).
 READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
-#: Bytes kept of the stream's last chunk, to see whether it ended with an error. Such a frame is a few hundred bytes.
-_TAIL: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class _SandboxWork:
         self._evidence = Evidence.OUTPUT
 
     def saw_end(self) -> None:
-        """The platform has ended the stream."""
+        """See `base.EndAware.saw_end`. A stream that fails ends, too, and then the command may run on."""
         self._has_ended = True
 
     def _body(self) -> dict[str, Any]:
@@ -169,12 +167,11 @@ class _SandboxWork:
 class _Output:
     """The stream of a command, and the context that opens it. A class with slots, as a generator takes more memory."""
 
-    __slots__ = ("_has_output", "_last", "_opening", "_stream", "_take", "_work")
+    __slots__ = ("_has_output", "_opening", "_stream", "_take", "_work")
 
     def __init__(self, work: _SandboxWork) -> None:
         self._work = work
         self._has_output = False
-        self._last = b""
         self._take: Take
         self._opening: AbstractAsyncContextManager[Stream] | None = None
         self._stream: Stream | None = None
@@ -192,13 +189,9 @@ class _Output:
         assert self._stream is not None, "the context is entered"
         self._take = take
         await self._stream.push(self._watched_take, room)
-        # A stream that failed ends, too, and says so in its last frame; then the command may run on.
-        if b"error" not in self._last:
-            self._work.saw_end()
 
     def _watched_take(self, chunk: bytes) -> bool:  # a method, since a function with a closure takes more memory
         if not self._has_output and b"data" in chunk:  # comments may precede the command
             self._has_output = True
             self._work.saw_output()
-        self._last = chunk[-_TAIL:]
         return self._take(chunk)
