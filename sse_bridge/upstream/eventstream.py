@@ -16,13 +16,10 @@ from .base import Cancelled, Stream, Upstream, Work
 from .checks import http_url, is_header_value, is_json, is_mapping, is_token, json_bytes
 from .client import SSE_ACCEPT
 from .refusals import Refusal
-from .retrying import Backoff, retry
+from .retrying import READY_BACKOFF, READY_TIMEOUT, retry
 
 __all__ = ["EventStream"]
 
-#: Seconds for an upstream that is busy, or gets ready, to say yes; and between the requests. As for a sandbox.
-BUSY_TIMEOUT: Final = 30.0
-BUSY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
 #: Methods that ask for nothing to be done, so that a request may be repeated whatever became of it (RFC 9110 9.2.1).
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -146,7 +143,7 @@ class _Asking:
 
     async def __aenter__(self) -> Stream:
         work = self._work
-        self._opening, stream = await retry(work.ask, work.may_ask_again, backoff=BUSY_BACKOFF, timeout=BUSY_TIMEOUT)
+        self._opening, stream = await retry(work.ask, work.may_ask_again, backoff=READY_BACKOFF, timeout=READY_TIMEOUT)
         return stream
 
     async def __aexit__(self, *raised: Any) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from anyio import current_time, sleep
 
 from .refusals import Refusal
 
-__all__ = ["Backoff", "retry"]
+__all__ = ["READY_BACKOFF", "READY_TIMEOUT", "Backoff", "retry"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,12 @@ class Backoff(NamedTuple):
 
     first: float
     most: float
+
+
+#: Seconds for an upstream that gets ready, or is busy, to open a stream. The SDK waits as long (`docs/miosa.md` §5).
+READY_TIMEOUT: Final = 30.0
+#: Between the requests meanwhile. MIOSA may hold keys to 60 requests a minute (`docs/miosa.md` §6).
+READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
 
 
 async def retry(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import anyio
@@ -18,17 +18,12 @@ from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Stream, Take, Upstream, Work
 from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
-from ..retrying import Backoff, retry
+from ..retrying import READY_BACKOFF, READY_TIMEOUT, retry
 from .cancel import MARKER, Evidence, Finding, end_marked, look_for
 from .checks import check_command, check_cwd, check_env, check_sandbox_id, check_timeout
 from .client import Miosa
 
 __all__ = ["SandboxExec"]
-
-#: Seconds for a sandbox to become ready to run commands. The SDK waits as long (`docs/miosa.md` §5).
-READY_TIMEOUT: Final = 30.0
-#: Between requests while the sandbox gets ready. Keys may be held to 60 requests a minute (`docs/miosa.md` §6).
-READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
 
 
 @dataclass(frozen=True)
