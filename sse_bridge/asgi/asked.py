@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from .refusals import accepts
 
-__all__ = ["is_foreign", "is_speculative", "last_event_id", "wants_no_stream"]
+__all__ = ["is_foreign", "is_speculative", "last_event_id", "prefers_json", "wants_no_stream"]
 
 #: Headers by which browsers mark a request that they send before their user has asked for it.
 _SPECULATIVE: Final = ("sec-purpose", "purpose", "x-moz", "x-purpose")
@@ -21,8 +21,12 @@ def wants_no_stream(request: Request) -> bool:
     if request.method != "POST":
         return False
     preferences = {part.strip().lower() for part in ",".join(request.headers.getlist("prefer")).split(",")}
-    wants_json = accepts(request, "application/json") and not accepts(request, "text/event-stream")
-    return "respond-async" in preferences or wants_json
+    return "respond-async" in preferences or prefers_json(request)
+
+
+def prefers_json(request: Request) -> bool:
+    """Whether a request asks for JSON instead of a stream."""
+    return accepts(request, "application/json") and not accepts(request, "text/event-stream")
 
 
 def is_speculative(request: Request) -> bool:

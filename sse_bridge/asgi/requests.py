@@ -181,7 +181,7 @@ class Requests:
         run = await self._permitted(request, token)
         if run is None:
             return await self._refuse_unknown(request, token, send)
-        if accepts(request, "application/json") and not accepts(request, "text/event-stream"):
+        if asked.prefers_json(request):
             return await messages.send_json(send, 200, _state_of(run))
         seen = place.number if place is not None and place.token == token else None
         limits = await self._limits(request, Purpose.RETURNING)
