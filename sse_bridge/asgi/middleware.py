@@ -36,7 +36,7 @@ class SSEBridgeMiddleware:
             below = below_root(scope)
             if below == self._path or below.startswith(self._path + "/"):
                 root = scope.get("root_path", "").rstrip("/")
-                ending = "/" if scope["path"].endswith("/") else ""  # a second one makes another path of it
+                ending = "/" if scope["path"].endswith("/") else ""  # what `below_root` cut off
                 inner = {**scope, "path": f"{root}/{below}{ending}", "root_path": f"{root}/{self._path}"}
                 return await self._bridge(inner, receive, send)
         return await self._app(scope, receive, send)

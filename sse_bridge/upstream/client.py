@@ -159,12 +159,12 @@ class HTTPUpstream:
         return response
 
     def _misconfigured(self, error: ConfigurationError) -> UpstreamUnreachable:
-        """Logs what to mend, once. The error that it returns tells viewers only that the server is set up wrongly."""
+        """Logs what to fix, once. The error that it returns tells viewers only that the server is misconfigured."""
         if str(error) not in self._reported:
             self._reported.add(str(error))
-            logger.error("the upstream cannot be asked until this is mended (said once): %s", error)
+            logger.error("no request can reach the upstream until this is fixed (logged once): %s", error)
         return UpstreamUnreachable(
-            "The server is set up wrongly, and cannot reach the upstream.",
+            "The server is misconfigured and cannot reach the upstream.",
             code="upstream_misconfigured",
             started_nothing=True,
         )
@@ -297,7 +297,7 @@ def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
 
 
 def _refused(response: httpx.Response, body: bytes) -> Refusal:
-    """The error for a refused request. Logs what the operator needs for mending it."""
+    """The error for a refused request. Logs what the operator needs to fix it."""
     refused = refusal(response.status_code, response.headers, body)
     if refused.status == 502:  # the server's fault, or the platform's
         logger.warning(
