@@ -15,7 +15,7 @@ demo: $(VENV)/installed-serve
 
 # `wire` and `flow` must have full branch coverage. Of the tests that start servers and browsers, each file runs by itself.
 test: $(VENV)/installed-lint system $(CLIENTS)
-	$(BIN)/python -m pytest -q tests/wire tests/flow \
+	$(BIN)/python -m pytest -q -n 2 tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks
