@@ -25,6 +25,8 @@ from tests.support.waiting import eventually
 
 #: Requests after which a server recycles its process. The test asks a few of its own before.
 MAX_REQUESTS = "30"
+#: What a test asks at most until its viewer's process is recycled.
+MOST_REQUESTS = 5000
 #: Seconds from the stop of a process to its successor's first answer, with `cancel_timeout` at 2: the bound of a stop,
 #: and what the slowest server takes to start.
 PROMPT = 4.0 + 4.0
@@ -37,26 +39,31 @@ class Way:
     server: str
     arguments: list[str]
     #: Makes the server stop.
-    begin: Callable[[ServerProcess, Path], None]
+    begin: Callable[[ServerProcess, Path, Viewer], None]
     #: Whether another process takes over.
     is_recycled: bool = True
 
 
-def many_requests(server: ServerProcess, folder: Path) -> None:
-    """As many as two processes take, each on a connection of its own."""
+def many_requests(server: ServerProcess, folder: Path, viewer: Viewer) -> None:
+    """Asks, each time on a connection of its own, until the process that serves the viewer has had its share.
+
+    The kernel hands most connections to one of two workers, and it may be the other one.
+    """
     with httpx.Client(base_url=server.url, headers={"Connection": "close"}) as client:
-        for _ in range(3 * int(MAX_REQUESTS)):
+        for _ in range(MOST_REQUESTS):
             with suppress(httpx.TransportError):
                 client.get("/health")
+            if viewer.is_done():
+                return
 
 
-def touch(server: ServerProcess, folder: Path) -> None:
+def touch(server: ServerProcess, folder: Path, viewer: Viewer) -> None:
     """Saves a file that the server watches."""
     later = time.time() + 1
     os.utime(folder / "watched.py", (later, later))
 
 
-def hang_up(server: ServerProcess, folder: Path) -> None:
+def hang_up(server: ServerProcess, folder: Path, viewer: Viewer) -> None:
     server.process.send_signal(signal.SIGHUP)
 
 
@@ -101,7 +108,7 @@ def test_a_process_that_is_recycled_ends_its_streams(
     with server_process(way.server, tmp_path, arguments=arguments, **settings) as server:
         viewer = Viewer(server, "idle")
         eventually(lambda: running(mark) and viewer.is_ready())
-        way.begin(server, watched)
+        way.begin(server, watched, viewer)
         began = time.monotonic()
         viewer.check()
         if way.is_recycled:

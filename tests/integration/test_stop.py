@@ -82,6 +82,9 @@ class Viewer:
     def is_ready(self) -> bool:
         return bool(self.content)
 
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
     def check(self) -> None:
         """The body is complete: it says that the server stopped, and when to come back."""
         self._thread.join(5)
