@@ -13,11 +13,12 @@ from typing import Final, Protocol
 
 from .events import comment
 from .ids import FrameIds
-from .mapping import LineMapper, Mapper, VerbatimMapper, gap_text
+from .mapping import LineMapper, Mapper
 from .merging import Merged, first_frames, merge
 from .objects import Body, write_json
 from .plain import UPSTREAM_HEADS
 from .shapes import Shape
+from .verbatim import VerbatimMapper, gap_text
 
 __all__ = ["DIALECTS", "NAMED", "TYPED", "VERBATIM", "Dialect"]
 
