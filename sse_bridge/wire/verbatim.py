@@ -17,12 +17,14 @@ from .frames import canonical, count_alike, split
 from .ids import Parts, without_ids
 from .mapping import NO_HEADS, framed
 from .objects import without, write_json
-from .shapes import EVENT_STREAM, OUTPUTS, Exit, Failure, Output, Shape, brief, read
+from .shapes import EVENT_STREAM, OUTPUTS, Exit, Failure, Meaning, Output, Shape, brief, read
 
 __all__ = ["VerbatimMapper", "gap_text"]
 
 #: Bytes of frames that are worth a look at how they begin and end.
 _LARGE: Final = 2048
+#: In a frame of two lines, such as a line of output: theirs, and its blank line.
+_LINE_ENDS: Final = 3
 #: The beginning of a field `data`, with a value or without one.
 _DATA: Final = re.compile(rb"(?:^|\n)data[:\n]")
 
@@ -61,14 +63,23 @@ class VerbatimMapper:
         return self._ending or self._exit or self._last_ending()
 
     def map(self, frames: bytes) -> Parts:
-        """Maps whole frames. In a large chunk, counting them by their beginning saves a look for extra blank lines."""
-        is_large = len(frames) > _LARGE
-        count = count_alike(frames) if is_large else 0
-        if not count and b"\n\n\n" in frames:  # spares a call where there is one frame a chunk
+        """Maps whole frames.
+
+        The looks at all bytes are spared where the first frame tells enough: in a large chunk whose frames all begin
+        alike, and in a lone line of output.
+        """
+        is_large, are_outputs = len(frames) > _LARGE, frames.startswith(self._signs.heads)
+        if is_large:
+            count = count_alike(frames)
+            are_outputs = are_outputs and count > 0 and frames.count(b"\n", 0, frames.find(b"\n\n")) == 1
+        else:
+            are_outputs = are_outputs and frames.count(b"\n") == _LINE_ENDS
+            count = int(are_outputs)
+        if not count and b"\n\n\n" in frames:
             frames = canonical(frames)
-        if _DATA.search(frames) is not None:
+        if are_outputs or _DATA.search(frames) is not None:
             self._last = _from_last_data(frames) if is_large else frames
-            self._look_for_exit(frames, are_alike=count > 0)
+            self._exit = None if are_outputs else self._exit_behind(frames)
         if not self._numbered:
             return [frames], count or frames.count(b"\n\n"), b"", b""
         return framed([frame for part in split(without_ids(frames)) if (frame := part.lstrip(b"\n"))])
@@ -81,14 +92,14 @@ class VerbatimMapper:
 
     def discarded(self, digest: bytes, size: int) -> Parts:
         event = parse_frame(digest)
+        meaning = read(event, self._shape)
         if event.data is not None:
             self._last = digest + b"\n"
-            meaning = read(event, self._shape)
             if isinstance(meaning, Exit):
                 self._exit = meaning
             elif self._is_output(event):
                 self._exit = None
-        lines = comment(gap_text(1, size))[:-1] + encode(self._brief(event))
+        lines = comment(gap_text(1, size))[:-1] + encode(self._brief(event, meaning))
         return framed([lines.rstrip(b"\n")])
 
     def fail(self, code: str, message: str, rest: bytes) -> Parts:
@@ -105,9 +116,8 @@ class VerbatimMapper:
         self._ending = self.ending
         self._last = b""
 
-    def _brief(self, event: Event) -> Event:
+    def _brief(self, event: Event, meaning: Meaning | None) -> Event:
         """What a browser takes from a frame that was too large, beside the end of the run."""
-        meaning = read(event, self._shape)
         last_id = None if self._numbered else event.id
         if not isinstance(meaning, Exit | Failure):
             return Event(id=last_id, retry=event.retry)
@@ -116,27 +126,28 @@ class VerbatimMapper:
         body = {"exit_code": said["code"], **without(said, "code")} if is_exit else {"error": said}
         return Event(event.type, write_json(body).decode(), last_id, event.retry)
 
-    def _look_for_exit(self, frames: bytes, *, are_alike: bool) -> None:
-        """Only chunks that hold an exit's words are parsed, and those behind an exit: from their end, to output."""
-        signs = self._signs
-        if are_alike and frames.startswith(signs.heads):
-            self._exit = None
-        elif self._exit is not None or _holds(frames, signs.words):
-            self._exit = self._last_exit(split(frames))
+    def _exit_behind(self, frames: bytes) -> Exit | None:
+        """The exit that stands once these frames have passed.
+
+        Only chunks that hold an exit's words are parsed, and those behind an exit: from their end, to output.
+        """
+        is_concerned = self._exit is not None or _holds(frames, self._signs.words)
+        return self._last_exit(split(frames)) if is_concerned else None
 
     def _last_exit(self, frames: list[bytes]) -> Exit | None:
-        """The exit that stands once these frames have passed. What follows it is parsed only if there is one."""
-        words, behind = self._signs.words, len(frames)
-        found = self._exit
+        """See `_exit_behind`. What follows an exit is parsed only if there is one."""
+        found, behind = self._exit, frames
         for at in range(len(frames) - 1, -1, -1):
-            meaning = read(parse_frame(frames[at]), self._shape) if _holds(frames[at], words) else None
+            if not _holds(frames[at], self._signs.words):
+                continue
+            event = parse_frame(frames[at])
+            meaning = read(event, self._shape)
             if isinstance(meaning, Exit):
-                found = meaning
+                found, behind = meaning, frames[at + 1 :]
                 break
-            if isinstance(meaning, Output) and self._is_output(parse_frame(frames[at])):
+            if self._is_output(event):
                 return None
-            behind = at
-        return None if found and any(self._is_output(parse_frame(frame)) for frame in frames[behind:]) else found
+        return None if found and any(self._is_output(parse_frame(frame)) for frame in behind) else found
 
     def _is_output(self, event: Event) -> bool:
         """Whether an event says that the work goes on, although an exit has been seen."""

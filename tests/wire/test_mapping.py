@@ -414,6 +414,7 @@ EXIT = b"event: exit\ndata: 0\n\n"
 NUMBERS = b"".join(b"event: a\ndata: %d\n\n" % number for number in range(500))
 LINES = b"".join(b'event: stdout\ndata: {"line":"%d"}\n\n' % number for number in range(500))
 MIXED = b"".join(b'event: std%b\ndata: {"line":"exit"}\n\n' % (b"err", b"out")[n % 2] for n in range(100))
+RENAMED = b'event: stdout\ndata: {"exit_code":0}\nevent: exit\n\n'
 LARGE_EXIT = b'event: exit\ndata: {"exit_code":0,"x":"' + b"x" * 70_000 + b'"}\n\n'
 
 
@@ -464,6 +465,8 @@ LARGE_EXIT = b'event: exit\ndata: {"exit_code":0,"x":"' + b"x" * 70_000 + b'"}\n
         ([LINES, EXIT, b"event: ping\ndata: 1\n\n"], True),
         ([EXIT, b'event: stdout\ndata: {"line":"' + b"x" * 70_000 + b'"}\n\n'], False),
         ([EXIT, b'event: stats\ndata: {"x":"' + b"x" * 70_000 + b'"}\n\n'], True),
+        ([RENAMED, b"event: ping\ndata: 1\n\n"], True),  # the last name of a frame counts
+        ([RENAMED * 100, b"event: ping\ndata: 1\n\n"], True),
         ([], False),
     ],
 )
