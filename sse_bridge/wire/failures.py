@@ -59,6 +59,7 @@ _MORE: Final = frozenset(
 )
 #: Those of them that log entries and notices hold as well: what it is about, and when it happened.
 _OF_ENTRIES: Final = frozenset(["timestamp", "time", "ts", "path", "method"])
+_ENVELOPE_IN_EVENTS: Final = _ENVELOPE - _OF_ENTRIES
 #: Ids of the request that failed, in lower case and without separators. Other ids name what an entry is about.
 _REQUEST_IDS: Final = frozenset(["requestid", "traceid", "correlationid"])
 _MESSAGES: Final = ("message", "msg", "detail", "error_description", "description", "reason", "title", "errorMessage")
@@ -92,7 +93,7 @@ def is_failure(body: Body, name: str, *, is_command: bool) -> bool:
         return False
     error = body.get("error")
     is_object = isinstance(error, dict) and bool(error)
-    if is_command and not name and (is_object or _only_data(body).get("error")):
+    if is_command and not name and (is_object or _wraps_an_error(body)):
         return True
     if not _is_envelope(body, is_command):
         return False
@@ -148,11 +149,11 @@ def _is_of_platform(body: Body) -> bool:
     return bool(body.get("errorMessage")) or is_status or is_grpc
 
 
-def _only_data(body: Body) -> Body:
-    """The object that is all a body holds, under `data`, if it holds an error's."""
+def _wraps_an_error(body: Body) -> bool:
+    """Whether `data` is all that a body holds, and holds an `error` object."""
     data = body.get("data")
-    is_error = isinstance(data, dict) and len(body) == 1 and isinstance(data.get("error"), dict)
-    return data if is_error and isinstance(data, dict) else {}
+    error = data.get("error") if isinstance(data, dict) and len(body) == 1 else None
+    return isinstance(error, dict) and bool(error)
 
 
 def _is_problem(body: Body, name: str, is_command: bool) -> bool:
@@ -175,7 +176,7 @@ def _is_envelope(body: Body, is_command: bool) -> bool:
 def _is_of_envelope(key: str, is_command: bool) -> bool:
     if is_command:
         return key in _ENVELOPE or key in _MORE or key.lower().endswith("id")
-    return key in _ENVELOPE - _OF_ENTRIES or key.lower().replace("_", "").replace("-", "") in _REQUEST_IDS
+    return key in _ENVELOPE_IN_EVENTS or key.lower().replace("_", "").replace("-", "") in _REQUEST_IDS
 
 
 def _has_error_status(body: Body) -> bool:

@@ -180,13 +180,9 @@ def read(event: Event, shape: Shape) -> Meaning | None:
     return _read_text(event.type, event.data, shape) if body is None else _read_object(event, body, shape)
 
 
+@lru_cache
 def facts(shape: Shape) -> frozenset[str]:
     """The keys on which it depends whether an object ends a run, and how."""
-    return _facts(shape)
-
-
-@lru_cache
-def _facts(shape: Shape) -> frozenset[str]:
     return _STATES | {"type", *_OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
 
 
@@ -223,14 +219,15 @@ def _ending(kind: str | None, name: str, body: Body, shape: Shape) -> Exit | Fai
     if kind == "timeout":
         said = _exit_body({"exit_code": -1, **body, "timed_out": True}, shape)
         return Exit(said) if said["code"] != _STREAM_FAILED else Failure(failure_body(body, shape.text_keys))
+    is_exit = kind == "exit" or _is_exit(name, body, shape)
+    if not (is_exit or kind == "error" or is_failure(body, name, is_command=shape.is_command)):
+        return None
     output = None if name else _text(shape.text_keys, "", body, shape)
-    if kind == "exit" or _is_exit(name, body, shape):
+    if is_exit:
         body = _with_code(body, shape) if kind == "exit" else body
         said = _exit_body(without(body, *shape.text_keys) if output else body, shape)
         if not _has_failed(said["code"], body.get("error")):
             return Exit(said, output)
-    elif kind != "error" and not is_failure(body, name, is_command=shape.is_command):
-        return None
     return Failure(failure_body(body, shape.text_keys), output)
 
 
@@ -247,11 +244,11 @@ def _is_exit(name: str, body: Body, shape: Shape) -> bool:
     An exit ends the run, so the number is only dispensable if the event is unnamed, if all keys of a text are missing,
     and if the object is in a final state.
     """
-    if any(_integer(body.get(key)) is not None for key in shape.sure_exit_keys):
+    codes = [body[key] for key in shape.sure_exit_keys if key in body]
+    if any(_integer(code) is not None for code in codes):
         return True
     goes_on = body.get("state") in shape.running or body.get("status") in shape.running
-    is_bare = not name and not goes_on and not body.keys() & {*shape.text_keys}
-    return is_bare and any(key in body for key in shape.sure_exit_keys)
+    return bool(codes) and not name and not goes_on and not body.keys() & {*shape.text_keys}
 
 
 def _exit_body(body: Body, shape: Shape) -> Body:
@@ -297,10 +294,10 @@ def _integer(value: object) -> int | None:
 def _named_output(kind: str, text: str, body: Body, shape: Shape) -> Output:
     """An object in an event that is called an output. One without a text of the platform's was printed by the script,
     and is shown as it stands."""
+    if output := _text(shape.text_keys, kind, body, shape):
+        return output
     is_log = kind == "log" or any(word.lower() in _STREAMS for word in _words(body, shape))
-    keys = (*shape.text_keys, *shape.log_keys) if is_log else shape.text_keys
-    output = _text(keys, kind, body, shape)
-    if output is not None:
+    if is_log and (output := _text(shape.log_keys, kind, body, shape)):
         return output
     line = body.get(shape.line_key)
     if line is None:
