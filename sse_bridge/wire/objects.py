@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-__all__ = ["Body", "read_object", "read_scalar", "without", "write_json", "write_texts"]
+__all__ = ["Body", "read_object", "read_value", "without", "write_json", "write_texts"]
 
 Body = dict[str, Any]
 
@@ -15,18 +15,15 @@ _MAX_DEPTH: Final = 100
 
 def read_object(text: str) -> Body | None:
     """Reads a JSON object. `None` if `text` is anything else, or if a browser would refuse it."""
-    try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return None
+    value = read_value(text)
     return value if isinstance(value, dict) and not _is_deep(value) else None
 
 
-def read_scalar(text: str) -> Any:
-    """Reads a number or one of JSON's words. `None` for anything else, and for what a browser would refuse."""
+def read_value(text: str) -> Any:
+    """Reads JSON. `None` for what a browser would refuse, as for `null`."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .objects import Body, read_scalar
+from .objects import Body, read_value
 
 __all__ = ["MAX_TEXT", "Salvage", "Salvaged", "salvage"]
 
@@ -52,6 +52,8 @@ class Salvaged:
 
 def salvage(text: str, facts: Collection[str]) -> Salvaged | None:
     """Reads an object as far as it goes; `None` if `text` begins with anything else. See `Salvage`."""
+    if not text.lstrip(" \t\r\n").startswith("{"):  # a script's plain lines come here, too
+        return None
     reader = Salvage(facts)
     reader.feed(text.encode("utf-8", "replace"))
     return reader.result()
@@ -197,7 +199,7 @@ class Salvage:
     def _end_scalar(self) -> None:
         if self._scalar:
             scalar, self._scalar = self._scalar, b""
-            self._add(read_scalar(scalar.decode("utf-8", "replace")) if len(scalar) <= MAX_TEXT else None, 0)
+            self._add(read_value(scalar.decode("utf-8", "replace")) if len(scalar) <= MAX_TEXT else None, 0)
 
     def _add(self, value: object, size: int) -> bool:
         """Puts a value into the innermost container, if there is room for it."""

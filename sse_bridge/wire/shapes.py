@@ -19,7 +19,7 @@ from typing import Final
 
 from .events import Event
 from .failures import failure_body, is_failure
-from .objects import Body, read_object, read_scalar, without
+from .objects import Body, read_object, read_value, without
 from .salvage import salvage
 
 __all__ = [
@@ -375,7 +375,7 @@ def _bare(text: str) -> str:
     text = text.strip("\ufeff \t\r\n")
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1].strip()
-    said = read_scalar(text) if text.startswith('"') else None
+    said = read_value(text) if text.startswith('"') else None
     return said.strip() if isinstance(said, str) else text.strip('"')
 
 
