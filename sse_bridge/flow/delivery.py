@@ -112,11 +112,6 @@ class Delivery:
         self._is_held = False  # whether the run waited for the viewer at the last look
 
     @property
-    def first(self) -> int:
-        """The number of the frame that the viewer began with."""
-        return self._first
-
-    @property
     def finished(self) -> bool:
         """All frames were taken, and the log is closed."""
         return self.cursor.finished and self._large is None

@@ -17,7 +17,6 @@ __all__ = [
     "FrameIds",
     "Parts",
     "Place",
-    "event_id",
     "gone",
     "is_token",
     "new_token",
@@ -58,11 +57,6 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def event_id(token: str, number: int) -> str:
-    """The event id of a run's frame."""
-    return f"{token}.{number}"
-
-
 def gone(token: str, frame: bytes) -> bytes:
     """A frame that tells a viewer why it cannot follow a run. A browser comes back with its id once.
 
@@ -101,10 +95,9 @@ class FrameIds:
         token: the run's token, which every id contains. `None` leaves frames without `id` lines.
     """
 
-    __slots__ = ("_prefix", "token")
+    __slots__ = ("_prefix",)
 
     def __init__(self, token: str | None) -> None:
-        self.token = token
         self._prefix = None if token is None else f"id: {token}.".encode()
 
     @property

@@ -26,7 +26,6 @@ __all__ = [
     "EVENT_STREAM",
     "EXEC",
     "OUTPUTS",
-    "SHAPES",
     "Exit",
     "Failure",
     "Meaning",
@@ -43,7 +42,6 @@ __all__ = [
 class Shape:
     """How one kind of upstream writes its events."""
 
-    name: str
     #: What an event's name, or an object's `type`, stands for: `stdout`, `stderr`, `output` or `log` (of either
     #: stream), `exit`, `timeout`, `error` or `heartbeat`. Any other name is kept.
     kinds: Mapping[str, str]
@@ -71,7 +69,6 @@ class Shape:
 
 #: A command's output.
 EXEC: Final = Shape(
-    name="exec",
     kinds={
         "stdout": "stdout",
         "stderr": "stderr",
@@ -102,9 +99,7 @@ EXEC: Final = Shape(
     end_marks=(),
 )
 #: Any event stream. A command's output is read as such; other events stay what they are.
-EVENT_STREAM: Final = replace(EXEC, name="event_stream", is_command=False, end_marks=("[DONE]",))
-#: All shapes by their names.
-SHAPES: Final[Mapping[str, Shape]] = {shape.name: shape for shape in (EXEC, EVENT_STREAM)}
+EVENT_STREAM: Final = replace(EXEC, is_command=False, end_marks=("[DONE]",))
 
 _UNNAMED: Final = ("", "message")
 #: The kinds that are output.

@@ -95,8 +95,8 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
             counted = page.delivery.statistics()
             assert counted.frames_in == counted.frames_out + counted.frames_dropped + counted.frames_pending
             assert counted.bytes_in == counted.bytes_out + counted.bytes_dropped + counted.bytes_pending
-            assert counted.frames_in == self.source.log.next - page.delivery.first
-            assert counted.frames_out == page.place - page.delivery.first - page.dropped
+            assert counted.frames_in == self.source.log.next - page.first
+            assert counted.frames_out == page.place - page.first - page.dropped
             assert counted.frames_dropped >= page.dropped
             assert counted.frames_merged == counted.frames_out - len(page.events)
             assert counted.bytes_pending >= len(page.unfinished)

@@ -54,7 +54,9 @@ class Page:
     def __init__(self, source: Source, delivery: Delivery) -> None:
         self.source = source
         self.delivery = delivery
-        self.place = delivery.first  # the number of the frame that comes next
+        #: The number of the frame that it asked for first.
+        self.first = delivery.cursor.next - delivery.cursor.dropped
+        self.place = self.first  # the number of the frame that comes next
         self.dropped = 0
         self.events: list[float] = []  # when each one came
         self.over = False
