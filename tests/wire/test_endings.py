@@ -201,6 +201,8 @@ def test_only_an_event_that_is_called_an_exit_is_searched(name: str, body: dict[
         ("exit", {"exit_code": None, "error": "agent disconnected"}, "agent disconnected"),
         ("exit", {"error": "agent disconnected"}, "agent disconnected"),
         ("exit", {"data": {"exit_code": None, "error": "agent disconnected"}}, "agent disconnected"),
+        ("exit", {"data": {"error": "agent disconnected"}}, "agent disconnected"),
+        ("exec_result", {"result": [{"error": {"message": "agent disconnected"}}]}, "agent disconnected"),
         ("exec_result", {"code": "?", "error": "no sandbox"}, "no sandbox"),
         ("message", {"error": "Sandbox was terminated", "exitCode": None}, "Sandbox was terminated"),
         ("message", {"type": "exit", "error": "lost it"}, "lost it"),
