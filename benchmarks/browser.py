@@ -104,7 +104,7 @@ def site(listener: socket.socket, url: str) -> None:
     async def follow(request: Request) -> EventStream:
         return EventStream(url)
 
-    bridge = SSEBridge(None, follow, policy=choose)
+    bridge = SSEBridge(None, follow, policy=choose, dialect="typed")
     app = Starlette(routes=[Route("/", lambda request: HTMLResponse(PAGE)), Mount("/run-sse", bridge)])
     uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none")).run(sockets=[listener])
 

@@ -38,7 +38,8 @@ class SSEBridge:
         resolve: takes a `starlette.requests.Request` and returns the source, such as a `SandboxExec`. It may be sync or
             async; a sync function runs in a thread. To refuse a request, raise `starlette.exceptions.HTTPException`.
         dialect: `typed` (unnamed events, JSON with a `type`: for `onmessage`), `named` (the type is the event's name)
-            or `verbatim` (the upstream's frames as they are).
+            or `verbatim` (the upstream's frames as they are). `None` leaves it to the source: `typed` for a
+            `SandboxExec`, `verbatim` for an `EventStream`. What is said before there is a source is typed then.
         policy: what happens when a viewer falls behind: `Block`, `Drop` or `Coalesce`. A function of the request, sync
             or async, chooses for each viewer.
         rate: a `TokenBucket` that limits the frames a viewer gets, or a function of the request that returns one or
@@ -60,8 +61,8 @@ class SSEBridge:
         commit_after: seconds to wait for the upstream's answer before the response starts with 200. A later refusal
             is an `error` frame. Ten, because proxies give a response 30 to 60 s to begin.
         cancel_timeout: seconds that ending the exec may take, a day (86,400) at most.
-        ids: whether frames carry `id:` lines. `None` means yes, except for `verbatim`. Without ids a run cannot be
-            resumed: a browser that reconnects starts a new one.
+        ids: whether frames carry `id:` lines. `None` means yes, except for `dialect="verbatim"`. Without ids a run
+            cannot be resumed: a browser that reconnects starts a new one.
         identify: takes the request and names its sender: a string, or `None` for an anonymous one; sync or async. An
             identity owns the runs that it starts, and its keys are its own. Only the owner may follow and end a run,
             unless `authorize` decides otherwise. Without `identify`, every request that knows a run's token may, and
@@ -98,7 +99,7 @@ class SSEBridge:
         upstream: Upstream | None = None,
         resolve: Resolve | None = None,
         *,
-        dialect: DialectName = "typed",
+        dialect: DialectName | None = None,
         policy: Policy | ChoosePolicy = Block(),  # noqa: B008 (an immutable value)
         rate: TokenBucket | ChooseRate | None = None,
         heartbeat: float | None = 15.0,
@@ -167,6 +168,7 @@ class SSEBridge:
             grace=grace,
             cancel_timeout=cancel_timeout,
             max_run_time=_or_never(max_run_time),
+            source_decides=dialect is None,
         )
         viewer_options = ViewerOptions(
             heartbeat=_or_never(heartbeat),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -125,7 +124,7 @@ class Host:
         token = anyio.lowlevel.current_token()
         if self._open is None or not self._open.is_in(token) or self._open.is_over:
             bound = STOP_OVERHEAD + self.options.run.cancel_timeout
-            self._open = Open(token, lambda: farewell(self.options.run, self.options.viewer), bound)
+            self._open = Open(token, lambda run: farewell(run.audience.options, self.options.viewer), bound)
             if listen:
                 self._open.listen()
         return self._open
@@ -168,9 +167,7 @@ class Host:
             self._check_limit("runs", sum(not other.done.is_set for other in self._store.runs), self.options.max_runs)
         if is_followed:
             self._check_viewers()
-        options = self.options.run
-        if beginning.grace != options.grace:
-            options = replace(options, grace=beginning.grace)
+        options = self.options.run.for_run(beginning.work.shape, beginning.grace)
         facts = RunFacts(new_token(), beginning.owner, beginning.source)
         run = Run(facts, beginning.work, options, self._totals, here.clock)
         self._store.add(run, beginning.key)
@@ -304,8 +301,8 @@ class Host:
 
         try:
             with viewer.scope:
-                if await begin(run, viewer, downstream, options.run, options.viewer.commit_after):
-                    first = first_frames(run, options.run, options.viewer, resumes=downstream.resumes)
+                if await begin(run, viewer, downstream, options.viewer.commit_after):
+                    first = first_frames(run, options.viewer, resumes=downstream.resumes)
                     await viewer.write(send_body, first)
             if viewer.scope.cancelled_caught:
                 viewer.end(Gone.STOPPED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Final, TypeAlias, cast, get_args
 
 from starlette.requests import Request
 
@@ -17,7 +17,8 @@ from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..upstream.base import Source
-from ..wire.dialects import DIALECTS, Dialect
+from ..wire.dialects import DIALECTS, TYPED, Dialect
+from ..wire.shapes import DialectName
 
 __all__ = [
     "DEFAULT_REPLAY",
@@ -50,7 +51,6 @@ DEFAULT_REPLAY: Final = 8 * 1024 * 1024
 #: Seconds.
 _DAY: Final = 24 * 60 * 60
 
-DialectName: TypeAlias = Literal["typed", "named", "verbatim"]
 Resolve: TypeAlias = Callable[[Request], Source | Awaitable[Source]]
 ChoosePolicy: TypeAlias = Callable[[Request], Policy | Awaitable[Policy]]
 ChooseRate: TypeAlias = Callable[[Request], TokenBucket | Awaitable[TokenBucket | None] | None]
@@ -60,10 +60,13 @@ ChooseRate: TypeAlias = Callable[[Request], TokenBucket | Awaitable[TokenBucket 
 
 
 def a_dialect(name: object) -> Dialect:
+    """The dialect of that name. `None` leaves it to the source; what is said without a source is typed then."""
+    if name is None:
+        return TYPED
     text = str.__str__(name) if is_a(name, str) else ""
     if text not in DIALECTS:
         what = repr(text) if is_a(name, str) else described(name)
-        raise ConfigurationError(f"dialect must be one of {', '.join(get_args(DialectName))}, not {what}.")
+        raise ConfigurationError(f"dialect must be one of {', '.join(get_args(DialectName))}, or None, not {what}.")
     return DIALECTS[text]
 
 

@@ -84,7 +84,7 @@ def naming_identity(send: Send) -> Send:
     return sends
 
 
-async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOptions, commit_after: float) -> bool:
+async def begin(run: Run, viewer: Viewer, downstream: Downstream, commit_after: float) -> bool:
     """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
 
     Returns:
@@ -94,7 +94,7 @@ async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOp
         await run.answered.wait()
     if run.refused is not None:
         await viewer.until_done()
-        dialect = options.dialect if downstream.refuses_in_frames else None
+        dialect = run.audience.options.dialect if downstream.refuses_in_frames else None
         await viewer.last(send_refusal(downstream.send, Refusal.of_run(run.refused), run.token, dialect))
         return False
     head = messages.start(200, [*STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])
@@ -102,7 +102,7 @@ async def begin(run: Run, viewer: Viewer, downstream: Downstream, options: RunOp
     return True
 
 
-def first_frames(run: Run, of_run: RunOptions, of_viewer: ViewerOptions, *, resumes: bool) -> bytes:
+def first_frames(run: Run, of_viewer: ViewerOptions, *, resumes: bool) -> bytes:
     """What is sent at once, so that no proxy or server waits for a first byte.
 
     The `start` frame tells a page the run's name before the script has printed anything. Its id makes a browser that
@@ -112,12 +112,12 @@ def first_frames(run: Run, of_run: RunOptions, of_viewer: ViewerOptions, *, resu
     Args:
         resumes: whether the viewer has seen a part of the run; it knows the name then.
     """
-    dialect = of_run.dialect
+    dialect = run.audience.options.dialect
     retry = b"" if of_viewer.retry_ms is None or not dialect.has_own_frames else b"retry: %d\n" % of_viewer.retry_ms
     if resumes or not dialect.has_own_frames:
         return retry or HEARTBEAT
     start = dialect.own_frame("start", {"run": run.token})
-    return retry + FrameIds(run.token if of_run.ids else None).at(0, start)
+    return retry + FrameIds(run.token if run.audience.options.ids else None).at(0, start)
 
 
 def farewell(of_run: RunOptions, of_viewer: ViewerOptions) -> bytes:

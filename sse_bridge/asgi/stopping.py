@@ -38,11 +38,11 @@ class Open:
 
     Args:
         token: the event loop.
-        farewell: returns what a viewer is sent with its end.
+        farewell: takes a run, and returns what its viewers are sent with their end.
         bound: seconds that a stop waits for runs to end.
     """
 
-    def __init__(self, token: EventLoopToken, farewell: Callable[[], bytes], bound: float) -> None:
+    def __init__(self, token: EventLoopToken, farewell: Callable[[Run], bytes], bound: float) -> None:
         #: Whether the bridge is stopping; it takes no new request then.
         self.stopping = False
         self.clock = Clock()
@@ -168,7 +168,7 @@ class Open:
         """Adds a viewer that is written to here."""
         self._viewers[viewer] = run
         if self.stopping:
-            viewer.stop(self._farewell(), self._deadline, run.done)
+            viewer.stop(self._farewell(run), self._deadline, run.done)
 
     def remove_viewer(self, viewer: Viewer) -> None:
         """Removes a viewer."""
@@ -228,7 +228,7 @@ class Open:
         self.stopping = True
         self._deadline = self.clock.deadline(PATIENCE)
         for viewer, run in self._viewers.items():
-            viewer.stop(self._farewell(), self._deadline, run.done)
+            viewer.stop(self._farewell(run), self._deadline, run.done)
         for run in list(self._runs):
             run.cancel(Cause.SERVER_STOPPED)
         for scope in self._waits:

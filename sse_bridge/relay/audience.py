@@ -62,19 +62,19 @@ class Audience:
         "_held",
         "_held_since",
         "_ids",
-        "_options",
         "_room",
         "_stalls",
         "_totals",
         "_viewers",
         "log",
+        "options",
     )
 
     def __init__(self, feeder: Feeder, ids: FrameIds, options: RunOptions, totals: Totals, clock: Clock) -> None:
         self.log = RunLog(options.replay)
         self._feeder: Feeder | None = feeder
         self._ids = ids
-        self._options = options
+        self.options = options
         self._totals = totals
         self._clock = clock
         self._viewers: list[Viewer] = []
@@ -112,7 +112,7 @@ class Audience:
         Raises:
             ValueError: `number` is beyond the next frame.
         """
-        delivery = Delivery(self.log, self._options.dialect, self._ids, policy, rate, number, clock.now())
+        delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self._room, options, clock)
         self._viewers.append(viewer)
         self._calm_until = -1  # the newcomer may be far behind already: look
@@ -128,7 +128,7 @@ class Audience:
 
         It holds the run back as its policy allows, so that the first viewer gets the run from its beginning.
         """
-        delivery = Delivery(self.log, self._options.dialect, self._ids, policy, rate, 1, clock.now())
+        delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, 1, clock.now())
         self._absent = Viewer(delivery, self._room, options, clock)
 
     def begin_grace(self, least: float) -> None:
@@ -138,7 +138,7 @@ class Audience:
             least: seconds that the first viewer has to come, however short the grace period is.
         """
         if not self._viewers and self._feeder is not None:
-            grace = self._options.grace
+            grace = self.options.grace
             self._feeder.deserted(inf if grace is None else self._clock.now() + max(grace, least))
 
     def leave(self, viewer: Viewer) -> None:
@@ -158,11 +158,11 @@ class Audience:
             return
         self._absent = viewer
         now = self._clock.now()
-        if self._options.grace is None:
+        if self.options.grace is None:
             self._feeder.hasten(self.end_stalls(now))  # the absent viewer holds the run only as its policy allows
             self._feeder.deserted(inf)
         else:
-            grace = max(self._options.grace, viewer.returns_within)
+            grace = max(self.options.grace, viewer.returns_within)
             self._feeder.deserted(now + grace if grace > 0 else -inf)
 
     def _forget_absent(self) -> None:
@@ -232,7 +232,7 @@ class Audience:
         due = inf
         for viewer in self._counted if self._held else []:
             timeout = viewer.delivery.stall_timeout
-            is_bounded = viewer is self._absent and self._options.grace is not None
+            is_bounded = viewer is self._absent and self.options.grace is not None
             if timeout is None or is_bounded or not viewer.delivery.holds(True):
                 continue
             stalled_at, look_at = viewer.stalls_at(now, self._held_since, timeout)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
-from ..wire.dialects import Dialect
+from ..wire.dialects import DIALECTS, Dialect
+from ..wire.shapes import Shape
 
 __all__ = ["RunOptions", "ViewerOptions"]
 
@@ -14,6 +15,7 @@ __all__ = ["RunOptions", "ViewerOptions"]
 class RunOptions:
     """What holds for every run of a bridge."""
 
+    #: How its frames are spelled. Where the source decides, this one spells what is said without a source.
     dialect: Dialect
     #: Whether frames carry `id:` lines.
     ids: bool
@@ -27,6 +29,15 @@ class RunOptions:
     cancel_timeout: float
     #: Seconds that a run may take; infinity for no limit.
     max_run_time: float = inf
+    #: Whether the source decides the dialect.
+    source_decides: bool = False
+
+    def for_run(self, shape: Shape, grace: float | None) -> RunOptions:
+        """The options of one run, with its own dialect and grace."""
+        dialect = DIALECTS[shape.dialect] if self.source_decides else self.dialect
+        if dialect is self.dialect and grace == self.grace:  # the usual case shares one value among all runs
+            return self
+        return replace(self, dialect=dialect, grace=grace)
 
 
 @dataclass(frozen=True, slots=True)

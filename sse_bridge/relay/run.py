@@ -53,7 +53,7 @@ class Run:
     Args:
         facts: its name, its owner and its source.
         work: the source's work, not yet started.
-        options: the bridge's.
+        options: the bridge's, with the dialect of this run.
         totals: where everything is counted that outlives the run.
         clock: of the event loop that reads it.
     """

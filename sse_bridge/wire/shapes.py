@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from .events import Event
 from .failures import failure_body, is_failure
@@ -26,6 +26,7 @@ __all__ = [
     "EVENT_STREAM",
     "EXEC",
     "OUTPUTS",
+    "DialectName",
     "Exit",
     "Failure",
     "Meaning",
@@ -36,6 +37,9 @@ __all__ = [
     "facts",
     "read",
 ]
+
+#: What a dialect is called (see `dialects`).
+DialectName: TypeAlias = Literal["typed", "named", "verbatim"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +69,8 @@ class Shape:
     is_command: bool
     #: Texts that say that the stream is over.
     end_marks: tuple[str, ...]
+    #: The dialect of a run, unless the bridge was made with one: `typed`, `named` or `verbatim`.
+    dialect: DialectName
 
 
 #: A command's output.
@@ -97,9 +103,10 @@ EXEC: Final = Shape(
     running=("queued", "pending", "starting", "running"),
     is_command=True,
     end_marks=(),
+    dialect="typed",
 )
 #: Any event stream. A command's output is read as such; other events stay what they are.
-EVENT_STREAM: Final = replace(EXEC, is_command=False, end_marks=("[DONE]",))
+EVENT_STREAM: Final = replace(EXEC, is_command=False, end_marks=("[DONE]",), dialect="verbatim")
 
 _UNNAMED: Final = ("", "message")
 #: The kinds that are output.

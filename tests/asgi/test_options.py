@@ -263,10 +263,10 @@ async def test_what_these_functions_return_is_checked_alike(anyio_backend: str, 
         await bridge(page.scope, page.receive, page.send)
 
 
-@pytest.mark.parametrize("dialect", ["yaml", "Typed", "", None, TYPED, type(TYPED), ["typed"], b"typed"])
+@pytest.mark.parametrize("dialect", ["yaml", "Typed", "", False, TYPED, type(TYPED), ["typed"], b"typed"])
 def test_a_dialect_is_one_of_three_names(dialect: Any) -> None:
     """The message lists them."""
-    assert refused(dialect=dialect).startswith("dialect must be one of typed, named, verbatim, not ")
+    assert refused(dialect=dialect).startswith("dialect must be one of typed, named, verbatim, or None, not ")
 
 
 # -- numbers

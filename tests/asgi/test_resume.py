@@ -82,7 +82,7 @@ async def test_a_viewer_of_a_stream_that_just_ended_stays_away() -> None:
     work = FollowedStream()
     work.feed(stdout("a"))
     work.finish()
-    async with site(work) as it:
+    async with site(work, dialect="typed") as it:
         first = await it.answer()
         run = first.headers["sse-bridge-run"]
 
