@@ -23,6 +23,7 @@ from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
 from .upstream.base import Cancelled, Source, Stream, Upstream, Work
 from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
+from .upstream.lines import Exit, Lines
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.sandbox_exec import SandboxExec
 from .wire.shapes import EVENT_STREAM, EXEC, Shape
@@ -39,7 +40,9 @@ __all__ = [
     "StartedRun",
     # what to run or follow, and where
     "EventStream",
+    "Exit",
     "HTTPUpstream",
+    "Lines",
     "Miosa",
     "SandboxExec",
     # what happens when a viewer is slow

@@ -1,0 +1,210 @@
+"""`Lines`: output of the application's own, such as a subprocess's, a container's, or another platform's."""
+
+from __future__ import annotations
+
+import codecs
+import inspect
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
+
+import anyio
+import anyio.lowlevel
+
+from ..arguments import described, is_a, number, offers
+from ..errors import ConfigurationError, UpstreamError
+from ..wire.objects import write_texts
+from ..wire.shapes import EVENT_STREAM
+from .base import Cancelled, Room, Stream, Take, Upstream, Work
+
+__all__ = ["Exit", "Item", "Lines"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Its end is no failure. `_frames` writes its events, so no text of the output can end it.
+_SHAPE: Final = replace(EVENT_STREAM, end_marks=(), dialect="typed")
+_STREAMS: Final = ("stdout", "stderr")
+#: What `anext` returns at the end.
+_END: Final[Any] = object()
+#: Items after which other tasks get a turn, in case an iterable never waits. A turn takes about as long as 10 items.
+_TURN: Final = 32
+#: Seconds that closing an iterable may take after its `Exit`.
+_CLOSE_TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The last item of a `Lines`: the exit code of what printed the output.
+
+    Args:
+        code: 0 for a success.
+
+    Raises:
+        ConfigurationError: the code is no whole number.
+    """
+
+    code: int
+
+    def __post_init__(self) -> None:
+        if not is_a(self.code, int) or number(self.code) is None:
+            raise ConfigurationError(f"Exit takes a whole number, such as Exit(0), not {described(self.code)}.")
+
+
+#: What an iterable yields: output of stdout, output of the stream that it names, or the end.
+Item: TypeAlias = str | bytes | tuple[str, str | bytes] | Exit
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Output of the application's own: whatever an async iterable yields.
+
+    An item is text or UTF-8 bytes of stdout, a pair such as `("stderr", "no such file")`, or an `Exit`. The run ends
+    with the iterable. An `Exit` ends it, too, and tells its viewers the code; nothing is read behind it.
+
+    An iterable that raises ends the run with an `error` frame, `source_failed`, and the log gets the traceback. Raise
+    an `UpstreamError` to choose what viewers are told.
+
+    When nobody listens any more, the iterable is cancelled where it waits. Then its `aclose` is called, if it has one;
+    the run counts as ended once that returns. What an async generator has to await in its `finally` goes under an anyio
+    shield, since cancellation in anyio reaches every `await`.
+
+    Args:
+        iterable: an async iterable, such as a called async generator. An async iterator can only be read once, so make
+            a new one for each run.
+        chunks: whether items are cut anywhere, as a pipe is read; then only a line feed ends a line. Otherwise each
+            item is a line, or several if it holds line feeds, with or without one at its end.
+        name: what it is, in one word or two. The log shows it. Two `Lines` with the same name are the same source, so
+            requests with one key share a run; without a name only the very same iterable is.
+
+    Raises:
+        ConfigurationError: an argument is of the wrong kind.
+    """
+
+    iterable: AsyncIterable[Item] = field(repr=False, compare=False)
+    chunks: bool = field(default=False, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    _identity: object = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if is_a(self.iterable, type) or not offers(self.iterable, "__aiter__"):
+            raise ConfigurationError(
+                f"Lines needs an async iterable, not {described(self.iterable)}.{_remedy(self.iterable)}"
+            )
+        if not is_a(self.chunks, bool):
+            raise ConfigurationError(f"Lines(chunks=...) must be True or False, not {described(self.chunks)}.")
+        if self.name is not None and not is_a(self.name, str):
+            raise ConfigurationError(f"Lines(name=...) must be a string or None, not {described(self.name)}.")
+        object.__setattr__(self, "_identity", id(self.iterable) if self.name is None else None)
+
+    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
+        """See `base.Source.work`."""
+        if inspect.isasyncgen(self.iterable) and self.iterable.ag_frame is None:
+            raise ConfigurationError(
+                f"The async generator of {self!r} was read to its end before. Call its function again for each run."
+            )
+        return _Reading(self)
+
+
+class _Reading:
+    """The work of a `Lines`, and its stream."""
+
+    shape = _SHAPE
+
+    def __init__(self, source: Lines) -> None:
+        #: The iterable was begun, and was not seen to end.
+        self.may_run = False
+        self._source = source
+        self._iterator: AsyncIterator[Item]
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[Stream]:
+        """See `base.Work.stream`. There is nothing to wait for: what fails to start fails with its first item."""
+        with self._telling_what_fails():
+            self._iterator = aiter(self._source.iterable)
+        self.may_run = True
+        yield self
+
+    async def push(self, take: Take, room: Room) -> None:
+        """See `base.Stream.push`."""
+        items = 0
+        while True:
+            with self._telling_what_fails():
+                item = await anext(self._iterator, _END)
+                frames = b"" if item is _END else self._frames(item)
+            if frames and not take(frames):
+                await room()
+            if item is _END:
+                self.may_run = False
+                return None
+            if isinstance(item, Exit):
+                return await self._close()
+            items += 1
+            if items % _TURN == 0:
+                await anyio.lowlevel.checkpoint()
+
+    async def _close(self) -> None:
+        """The run is over: closes the iterable, which may have more."""
+        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            await self.cancel(_CLOSE_TIMEOUT)
+
+    async def cancel(self, timeout: float) -> Cancelled:
+        """See `base.Work.cancel`."""
+        outcome = Cancelled.REQUESTED
+        with anyio.move_on_after(timeout):
+            try:
+                if (close := getattr(self._iterator, "aclose", None)) is not None:
+                    await close()
+                outcome = Cancelled.CONFIRMED
+            except Exception:
+                logger.exception("the iterable of %r failed while it was closed", self._source)
+        return outcome
+
+    @contextmanager
+    def _telling_what_fails(self) -> Iterator[None]:
+        """What the application's code raises goes to the log; viewers are told that something failed."""
+        try:
+            yield
+        except UpstreamError:
+            raise
+        except Exception as error:
+            logger.exception("the iterable of %r failed", self._source)
+            raise UpstreamError("The source of the output failed.", code="source_failed", status=500) from error
+
+    def _frames(self, item: Item) -> bytes:
+        """The item as frames of an upstream."""
+        if isinstance(item, Exit):
+            return b'event: exit\ndata: {"exit_code":%d}\n\n' % item.code
+        name, output = item if isinstance(item, tuple) and len(item) == 2 else ("stdout", item)
+        if name not in _STREAMS or not isinstance(output, str | bytes):
+            raise TypeError(
+                "an iterable of Lines yields str, bytes, ('stdout' or 'stderr', str or bytes) or Exit(code), "
+                f"not {described(item)}"
+            )
+        if self._source.chunks:
+            text = output if isinstance(output, str) else self._decoder(name).decode(output)
+            texts, key = [text] if text else [], b"text"
+        else:
+            text = output if isinstance(output, str) else output.decode("utf-8", "replace")
+            texts, key = text.removesuffix("\n").split("\n"), b"line"
+        if not texts:
+            return b""
+        return b"".join(
+            b'event: %b\ndata: {"%b":%b}\n\n' % (name.encode(), key, written) for written in write_texts(texts)
+        )
+
+    def _decoder(self, name: str) -> codecs.IncrementalDecoder:
+        if name not in self._decoders:
+            self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
+        return self._decoders[name]
+
+
+def _remedy(value: object) -> str:
+    """A sentence that says how to make an async iterable of the value."""
+    if inspect.isasyncgenfunction(value):
+        return f" Call it: Lines({getattr(value, '__name__', 'function')}(...))."
+    if offers(value, "__iter__") and not is_a(value, type, str, bytes):
+        return " Write an async generator that yields its items."
+    return " Write an async generator: an async def function with yield, called."
