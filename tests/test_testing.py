@@ -1,0 +1,218 @@
+"""`sse_bridge.testing`: scripts and pages for tests of applications."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from sse_bridge import Cancelled, SSEBridge, UpstreamLost, UpstreamRefused
+from sse_bridge.testing import Event, Page, PageError, Script
+
+pytestmark = pytest.mark.anyio
+
+GUIDE = Path(__file__).parents[1] / "docs" / "testing.md"
+
+
+def bridged(source: Any, **options: Any) -> SSEBridge:
+    async def resolve(request: Request) -> Any:
+        return source
+
+    return SSEBridge(resolve=resolve, **options)
+
+
+async def objects(page: Page) -> list[Any]:
+    return [event.json() async for event in page]
+
+
+# -- scripts
+
+
+async def test_a_script_prints_its_lines_and_exits() -> None:
+    """As a command does."""
+    script = Script(["a", ("stderr", "b"), b"c\n"], exit=3)
+    async with Page(bridged(script)) as page:
+        start, *rest = await objects(page)
+
+    assert start == {"type": "start", "run": page.last_event_id.partition(".")[0]}
+    assert rest == [
+        {"type": "stdout", "line": "a"},
+        {"type": "stderr", "line": "b"},
+        {"type": "stdout", "line": "c"},
+        {"type": "exit", "code": 3},
+    ]
+    assert (script.starts, script.stops, script.cancels) == (1, 1, 0)
+
+
+async def test_a_script_may_end_without_an_exit() -> None:
+    """As an event stream does."""
+    async with Page(bridged(Script(["a"], exit=None))) as page:
+        assert [said["type"] for said in await objects(page)] == ["start", "stdout"]
+
+
+async def test_a_script_may_be_refused() -> None:
+    """The page gets the status; nothing is read."""
+    script = Script(["a"], refusal=UpstreamRefused("There is no such sandbox.", code="not_found", status=404))
+    async with Page(bridged(script)) as page:
+        with pytest.raises(PageError, match=r"GET / was answered 404: .*not_found"):
+            await anext(page)
+
+    assert (script.starts, script.stops) == (1, 0)
+
+
+async def test_a_script_may_break_off() -> None:
+    """Behind its lines."""
+    script = Script(["a"], error=UpstreamLost("The stream broke off."))
+    async with Page(bridged(script)) as page:
+        *_, last = await objects(page)
+
+    assert (last["type"], last["code"]) == ("error", "upstream_lost")
+
+
+@pytest.mark.parametrize("ends", list(Cancelled))
+async def test_a_script_that_waits_is_ended(ends: Cancelled) -> None:
+    """By a `DELETE`, for one. It tells how far that got."""
+    script = Script(["a"], waits=True, ends=ends)
+    bridge = bridged(script, cancel_timeout=0.1)
+    async with Page(bridge) as page:
+        await anext(page)
+        await anext(page)
+        async with Page(bridge, f"/{page.headers['sse-bridge-run']}", method="DELETE") as delete:
+            with suppress(StopAsyncIteration, PageError):
+                await anext(delete)
+            assert delete.status == (204 if ends is Cancelled.CONFIRMED else 202)
+        *_, last = await objects(page)
+
+    assert last["code"] == "cancelled"
+    assert (script.starts, script.stops, script.cancels) == (1, 1, 1)
+    assert getattr(bridge.statistics().cancels, ends.value) == 1
+
+
+async def test_scripts_are_compared_by_their_arguments() -> None:
+    """So that requests with one key share a run."""
+    assert Script(["a"]) == Script(["a"])
+    assert Script(["a"]) != Script(["a"], exit=1)
+    played = Script(["a"])
+    async with Page(bridged(played)) as page:
+        await objects(page)
+    assert played == Script(["a"])
+
+
+# -- pages
+
+
+async def test_a_page_comes_back_where_it_was() -> None:
+    """With its last event id, as often as it is cut. Each event arrives once."""
+    script = Script([str(number) for number in range(100)])
+    async with Page(bridged(script)) as page:
+        seen = []
+        async for event in page:
+            seen.append(event.json())
+            if len(seen) % 30 == 0:
+                page.cut()
+
+    assert [said.get("line") for said in seen] == [None, *map(str, range(100)), None]
+    assert page.connections > 3
+    assert script.starts == 1
+    assert page.status == 204
+
+
+async def test_leaving_the_block_disconnects() -> None:
+    """The run ends after its grace."""
+    script = Script(["a"], waits=True)
+    bridge = bridged(script, grace=0)
+    async with Page(bridge) as page:
+        await anext(page)
+
+    with anyio.fail_after(10):
+        while not script.stops:
+            await anyio.lowlevel.checkpoint()
+    assert script.cancels == 1
+
+
+async def test_a_page_sends_what_it_is_told_to() -> None:
+    """Method, query, headers and body reach the application, through its routes."""
+    asked: list[Any] = []
+
+    async def resolve(request: Request) -> Script:
+        asked.append((request.method, dict(request.query_params), request.headers["cookie"], await request.body()))
+        return Script()
+
+    app = Starlette(routes=[Mount("/run-sse", SSEBridge(resolve=resolve))])
+    async with Page(app, "/run-sse/?run=a", method="POST", headers={"Cookie": "s=1"}, body=b"{}") as page:
+        await anext(page)
+
+    assert asked == [("POST", {"run": "a"}, "s=1", b"{}")]
+
+
+async def test_what_is_no_event_stream_is_an_error() -> None:
+    """Which quotes the answer."""
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("Please log in."))])
+    async with Page(app) as page:
+        with pytest.raises(PageError, match=r"GET / was answered 200: b'Please log in.'"):
+            await anext(page)
+
+
+async def test_an_application_that_does_not_answer_is_an_error() -> None:
+    """It has returned."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    async with Page(app) as page:
+        with pytest.raises(PageError, match="returned without an answer"):
+            await anext(page)
+
+
+async def test_a_stream_that_never_ends_is_an_error() -> None:
+    """A browser would start the run again without end."""
+    async with Page(bridged(Script(), ids=False)) as page:
+        with pytest.raises(PageError, match="connected 100 times"):
+            await objects(page)
+
+
+async def test_what_the_application_raises_reaches_the_test() -> None:
+    """As its own exception, in the group of the block."""
+
+    async def resolve(request: Request) -> Script:
+        raise KeyError("no such page")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with Page(SSEBridge(resolve=resolve)) as page:
+            await anext(page)
+    assert caught.group_contains(KeyError, match="no such page")
+
+
+async def test_an_event_is_what_a_browser_dispatches() -> None:
+    """Its name, its data, and the last event id."""
+    async with Page(bridged(Script(["a"]), dialect="named")) as page:
+        _, line, _ = [event async for event in page]
+
+    assert isinstance(line, Event)
+    assert (line.type, line.data, line.json()) == ("stdout", '{"line":"a"}', {"line": "a"})
+    assert line.id == page.last_event_id.replace(".2", ".1")
+
+
+# -- the guide
+
+
+def test_the_examples_of_the_guide_pass(tmp_path: Path) -> None:
+    """As a user would run them."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (tmp_path / "test_guide.py").write_text("\n\n".join(blocks))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"\b[4-9] passed", result.stdout), result.stdout
