@@ -216,7 +216,9 @@ def test_any_event_stream_can_be_followed_with_its_own_headers(caplog: pytest.Lo
     with (
         serve(stream, lifespan="off") as served,
         bridged(
-            None, lambda request: EventStream(f"{served.url}?ticket={TICKET}", headers={"X-Secret": KEY})
+            None,
+            lambda request: EventStream(f"{served.url}?ticket={TICKET}", headers={"X-Secret": KEY}),
+            dialect="typed",
         ) as bridge,
     ):
         response = bridge.get()
