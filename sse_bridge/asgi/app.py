@@ -34,7 +34,8 @@ class SSEBridge:
     and answers with an event stream. Where `None` is allowed, it switches the limit off.
 
     Args:
-        upstream: where execs run, usually `Miosa()`. Left out, the bridge can only follow an `EventStream`.
+        upstream: where execs run, usually `Miosa()`. Left out, the bridge carries what needs no platform: an
+            `EventStream` or `Lines`.
         resolve: takes a `starlette.requests.Request` and returns the source, such as a `SandboxExec`. It may be sync or
             async; a sync function runs in a thread. To refuse a request, raise `starlette.exceptions.HTTPException`.
         dialect: `typed` (unnamed events, JSON with a `type`: for `onmessage`), `named` (the type is the event's name)

@@ -31,8 +31,10 @@ from sse_bridge import (
     ConfigurationError,
     Drop,
     EventStream,
+    Exit,
     HTTPUpstream,
     KeyConflict,
+    Lines,
     Miosa,
     Outcome,
     Policy,
@@ -56,6 +58,7 @@ from sse_bridge import (
     ViewerStatistics,
     Work,
 )
+from sse_bridge.testing import Event, Page, Script
 
 version: str = sse_bridge.__version__
 
@@ -66,7 +69,24 @@ elsewhere = Miosa("http://127.0.0.1:8080", "msk_1", tenant="acme", client=httpx.
 upstream: Upstream = miosa
 plain: HTTPUpstream = HTTPUpstream(httpx.AsyncClient())
 
+
+async def printed() -> AsyncGenerator[str | tuple[str, bytes] | Exit]:
+    yield "a"
+    yield "stderr", b"b"
+    yield Exit(0)
+
+
+async def numbers() -> AsyncGenerator[int]:
+    yield 1
+
+
+Lines(numbers())  # type: ignore[arg-type]
+Lines(printed)  # type: ignore[arg-type]
+SSEBridge(resolve=lambda request: Lines(printed()), dialect=None)
+
 sources: list[Source] = [
+    Lines(printed(), chunks=True, name="a"),
+    Script(["a", ("stderr", "b")], exit=3, error=UpstreamLost("gone")),
     SandboxExec("sbx_1", "ls", cwd="/", env={"A": "1"}, timeout=60),
     EventStream("https://example.org/events", method="POST", headers={"Authorization": "x"}, json={"a": [1]}),
 ]
@@ -255,3 +275,8 @@ Block("1 MiB")  # type: ignore[arg-type]
 Coalesce(beyond="dorp")  # type: ignore[arg-type]
 TokenBucket()  # type: ignore[call-arg]
 SSEBridgeMiddleware(starlette, bridge=bridge)  # type: ignore[call-arg]
+
+
+async def read_page() -> list[Event]:
+    async with Page(bridge, "/", headers={"Cookie": "a"}) as page:
+        return [event async for event in page]
