@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from . import execs, files, lifecycle
+from . import background, execs, files, lifecycle
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
 from .state import Sandboxes
 
@@ -31,7 +31,7 @@ def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -
     Args:
         key: what clients have to send as `Authorization: Bearer <key>`.
         root: the folder under which each sandbox gets a folder of its own. `None`: a temporary folder.
-        heartbeat: seconds of silence after which `exec/stream` sends a comment.
+        heartbeat: seconds of silence after which a stream of output sends a comment.
 
     Raises:
         ValueError: the key is empty, or the folder's path has characters special to a shell (see `Sandboxes`).
@@ -58,6 +58,7 @@ def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
     parts = (
         *lifecycle.routes(sandboxes),
         *execs.routes(sandboxes, heartbeat=heartbeat),
+        *background.routes(sandboxes, heartbeat=heartbeat),
         *files.routes(sandboxes),
     )
     return [Route(API + part.path, part.endpoint, methods=part.methods) for part in parts]

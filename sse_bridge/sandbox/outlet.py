@@ -5,9 +5,12 @@ Used by every route that streams. It is written against ASGI itself, because the
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.types import Message, Receive, Send
 
 from .output import HEARTBEAT, LineEncoder
@@ -49,6 +52,18 @@ class Outlet:
         """Sends the last frames, and ends the response."""
         await self._put({"type": "http.response.body", "body": frames, "more_body": False})
 
+    @asynccontextmanager
+    async def served(self, receive: Receive) -> AsyncIterator[TaskGroup]:
+        """Sends comments in silence, and cancels the block when the client leaves. The block may start more tasks.
+
+        It is for streams that end with their client. All tasks are cancelled with the end of the block.
+        """
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.beat)
+            tasks.start_soon(self._watch_over, tasks.cancel_scope, receive)
+            yield tasks
+            tasks.cancel_scope.cancel()
+
     async def beat(self) -> None:
         """Sends a comment after each interval of silence."""
         while True:
@@ -61,6 +76,10 @@ class Outlet:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._stop()
+
+    async def _watch_over(self, block: anyio.CancelScope, receive: Receive) -> None:
+        await self.watch(receive)
+        block.cancel()
 
     async def _put(self, message: Message) -> None:
         async with self._turn:

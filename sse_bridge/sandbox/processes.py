@@ -151,7 +151,23 @@ class Command:
 
     def kill(self) -> None:
         """Kills the command with its process group; await `ended` to know that it is gone."""
-        _kill_group(self.process)
+        _signal_group(self.process, signal.SIGKILL)
+
+    async def terminate(self, grace: float) -> None:
+        """Asks the process group to end with SIGTERM, and kills what is left of it after `grace` seconds."""
+        _signal_group(self.process, signal.SIGTERM)
+        try:
+            with anyio.move_on_after(grace):
+                await self._group_gone()
+        finally:
+            self.kill()
+
+    async def _group_gone(self) -> None:
+        await self.process.wait()
+        while True:
+            if not group_is_left(self.process):
+                return
+            await anyio.sleep(_SEARCH_INTERVAL)
 
     async def ended(self) -> Outcome:
         """Waits until the command has ended, which its timeout may enforce, and its output is delivered.
@@ -211,7 +227,7 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
         try:
             yield Command(process, stdout, stderr, started=started, timeout=timeout)
         except BaseException:
-            _kill_group(process)
+            _signal_group(process, signal.SIGKILL)
             raise
         finally:
             with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
@@ -235,8 +251,8 @@ def _shell() -> str:
     return shutil.which("bash", path="/bin:/usr/bin") or shutil.which("bash") or "/bin/sh"
 
 
-def _kill_group(process: Process) -> None:
-    """Kills the members of the process group that `process` leads or led.
+def _signal_group(process: Process, number: int) -> None:
+    """Sends a signal to the members of the process group that `process` leads or led.
 
     The kernel reuses a group's number only when the group is empty. So once the leader is reaped, a process with that
     number is a stranger, and the group has ended.
@@ -244,7 +260,7 @@ def _kill_group(process: Process) -> None:
     if process.returncode is not None and _finds(os.kill, process.pid):
         return
     with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
 
 
 def group_is_left(process: Process) -> bool:
@@ -270,7 +286,7 @@ def kill_all(name: str, processes: Collection[Process]) -> int:
         How many processes carried the name; 0 on systems without `/proc`.
     """
     for process in tuple(processes):
-        _kill_group(process)
+        _signal_group(process, signal.SIGKILL)
     pids = list(_carriers(name))
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):

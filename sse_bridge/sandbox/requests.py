@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeGuard
 
@@ -22,6 +23,7 @@ __all__ = [
     "mapping",
     "optional_text",
     "seconds",
+    "tail_of",
     "text",
 ]
 
@@ -40,6 +42,9 @@ _MAX_TIMEOUT: Final = 86_400
 #: Milliseconds that a command waits for its sandbox with `wait`: MIOSA's default, and its limit.
 _WAIT: Final = 30_000
 _MAX_WAIT: Final = 120_000
+#: Lines of a log, and how clients write a number of them.
+_TAIL: Final = 200
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 async def json_object(request: Request, limit: int = MAX_BODY) -> dict[str, object]:
@@ -177,6 +182,18 @@ def seconds(value: object, field: str) -> float | None:
     if not (_is_integer(value) or isinstance(value, float)) or not 0 < value < _MAX_SECONDS:
         raise invalid(f"{field} must be a positive number of seconds", field=field)
     return float(value)
+
+
+def tail_of(query: Mapping[str, str], field: str) -> int:
+    """The number of lines that a query asks for; 200 if it does not say, as in MIOSA's SDK.
+
+    Raises:
+        ApiError: 422, it is something else than a positive integer.
+    """
+    value = query.get(field, str(_TAIL))
+    if not _COUNT.fullmatch(value):
+        raise invalid(f"{field} must be a positive number of lines", field=field)
+    return int(value)
 
 
 def _timeout(value: object) -> int | None:

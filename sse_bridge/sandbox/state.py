@@ -24,9 +24,11 @@ import anyio.to_thread
 from anyio.abc import Process
 
 from .errors import ApiError, invalid, not_found, not_running
+from .jobs import Jobs
 from .paths import is_plain, resolve, substitute
 from .processes import MARKER, CannotStart, Command, end_all, group_is_left, kill_all, running
 from .requests import ExecRequest, environment, mapping, optional_text, seconds
+from .times import iso
 
 __all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
 
@@ -75,6 +77,8 @@ class Sandbox:
         self._closing = anyio.Event()
         self._destroyed: datetime | None = None
         self._processes: set[Process] = set()  # leaders of groups that may still have members
+        #: Commands that were started to run by themselves.
+        self.processes = Jobs("process")
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
         # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
@@ -122,8 +126,8 @@ class Sandbox:
             "template_id": self._template,
             "metadata": self._metadata,
             "persistent": False,
-            "created_at": _iso(self._created),
-            "destroyed_at": self._destroyed and _iso(self._destroyed),
+            "created_at": iso(self._created),
+            "destroyed_at": self._destroyed and iso(self._destroyed),
         }
 
     def readiness(self) -> dict[str, object]:
@@ -323,10 +327,6 @@ class Replays:
         self._replays[key] = _Replay(json.dumps(body, sort_keys=True), answer)
         if len(self._replays) > self._limit:
             self._replays.popitem(last=False)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _sweep(name: str, folder: Path, processes: Collection[Process]) -> None:

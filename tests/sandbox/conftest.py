@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import httpx
+import miosa
 import pytest
+from miosa.resources.sandboxes import Sandbox
 
 from sse_bridge.sandbox import create_app
 from tests.sandbox.helpers import KEY, Box
@@ -41,3 +43,21 @@ def shared_box(http: httpx.Client) -> Iterator[Box]:
     box = Box(http)
     yield box
     box.destroy()
+
+
+@pytest.fixture
+def client(server: Served) -> Iterator[miosa.Miosa]:
+    """The synchronous client of MIOSA's SDK."""
+    client = miosa.Miosa(api_key=KEY, base_url=server.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def sandbox(client: miosa.Miosa) -> Iterator[Sandbox]:
+    """A ready sandbox of MIOSA's SDK; the SDK's context manager destroys it."""
+    with client.sandboxes.create(name="sdk") as sandbox:
+        states = [sandbox.state]
+        assert sandbox.wait_until_ready(timeout=5)
+        assert [*states, sandbox.state] == ["provisioning", "running"]
+        yield sandbox

@@ -1,13 +1,13 @@
 """MIOSA's own SDK against this server: its calls for sandboxes, commands and files work as on the platform.
 
-These calls reach the 18 routes that the server has. The SDK's other resources (deployments, databases, ...) are
+These calls reach the routes that the server has. The SDK's other resources (deployments, databases, ...) are
 outside its scope.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import cast
 
 import miosa
@@ -29,24 +29,6 @@ for number in range(3):
 print("warning", file=sys.stderr)
 sys.exit(int(os.environ["CODE"]))
 """
-
-
-@pytest.fixture
-def client(server: Served) -> Iterator[miosa.Miosa]:
-    """The synchronous client."""
-    client = miosa.Miosa(api_key=KEY, base_url=server.url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def sandbox(client: miosa.Miosa) -> Iterator[Sandbox]:
-    """A ready sandbox; the SDK's context manager destroys it."""
-    with client.sandboxes.create(name="sdk") as sandbox:
-        states = [sandbox.state]
-        assert sandbox.wait_until_ready(timeout=5)
-        assert [*states, sandbox.state] == ["provisioning", "running"]
-        yield sandbox
 
 
 def test_the_tutorial_runs(sandbox: Sandbox) -> None:
