@@ -26,6 +26,7 @@ from .upstream.eventstream import EventStream
 from .upstream.lines import Exit, Lines
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.sandbox_exec import SandboxExec
+from .upstream.miosa.stream import MiosaStream
 from .wire.shapes import EVENT_STREAM, EXEC, Shape
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "HTTPUpstream",
     "Lines",
     "Miosa",
+    "MiosaStream",
     "SandboxExec",
     # what happens when a viewer is slow
     "Block",

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import httpx
 
 from ..arguments import described, how_to_make_a_text, is_a
 from ..errors import ConfigurationError
-from ..wire.shapes import EVENT_STREAM
-from .base import Cancelled, Stream, Upstream, Work
-from .checks import http_url, is_header_value, is_json, is_mapping, is_token, json_bytes
+from .base import Upstream, Work
+from .checks import http_url, is_header_value, is_json, is_mapping, is_token
 from .client import SSE_ACCEPT
-from .refusals import Refusal
-from .retrying import READY_BACKOFF, READY_TIMEOUT, retry
+from .following import Following
 
 __all__ = ["EventStream"]
-
-#: Methods that ask for nothing to be done, so that a request may be repeated whatever became of it (RFC 9110 9.2.1).
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -95,56 +89,6 @@ class EventStream:
 
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
         """See `base.Source.work`."""
-        return _Following(self, upstream, last_event_id)
-
-
-class _Following:
-    shape = EVENT_STREAM
-    may_run = False  # the connection is all there is to cancel
-
-    def __init__(self, source: EventStream, upstream: Upstream, last_event_id: str | None) -> None:
-        self._source = source
-        self._upstream = upstream
-        self._headers = httpx.Headers(dict(source.headers or {}))
-        self._headers.setdefault("Accept", SSE_ACCEPT)
-        self._headers.setdefault("Cache-Control", "no-store")
-        if last_event_id:
-            # Replaces the id at which the caller would begin. Given as bytes, because ids are UTF-8 (WHATWG HTML
-            # 9.2.4) and httpx would encode text as ASCII.
-            self._headers.pop("Last-Event-ID", None)
-            self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
-
-    def stream(self) -> AbstractAsyncContextManager[Stream]:
-        return _Asking(self)
-
-    async def ask(self, seconds_left: float) -> tuple[AbstractAsyncContextManager[Stream], Stream]:
-        """Makes one request. Returns the context to leave in the end, and the stream that it yielded."""
-        source = self._source
-        body = None if source.json is None else json_bytes(source.json)
-        opening = self._upstream.open(source.method, source.url, headers=self._headers, body=body)
-        return opening, await opening.__aenter__()
-
-    def may_ask_again(self, refused: Refusal) -> bool:
-        """Whether the same request may succeed in a moment, and does no harm."""
-        return refused.is_temporary or (refused.is_busy and self._source.method.upper() in _SAFE)
-
-    async def cancel(self, timeout: float) -> Cancelled:
-        return Cancelled.CONFIRMED
-
-
-class _Asking:
-    """Opens a stream, and asks again while the upstream is busy. A class with slots: a generator takes more memory."""
-
-    __slots__ = ("_opening", "_work")
-
-    def __init__(self, work: _Following) -> None:
-        self._work = work
-        self._opening: AbstractAsyncContextManager[Stream]
-
-    async def __aenter__(self) -> Stream:
-        work = self._work
-        self._opening, stream = await retry(work.ask, work.may_ask_again, backoff=READY_BACKOFF, timeout=READY_TIMEOUT)
-        return stream
-
-    async def __aexit__(self, *raised: Any) -> None:
-        await self._opening.__aexit__(*raised)
+        headers = httpx.Headers(dict(self.headers or {}))
+        headers.setdefault("Accept", SSE_ACCEPT)
+        return Following(upstream, self.method, self.url, headers, json=self.json, last_event_id=last_event_id)

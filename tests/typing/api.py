@@ -36,6 +36,7 @@ from sse_bridge import (
     KeyConflict,
     Lines,
     Miosa,
+    MiosaStream,
     Outcome,
     Policy,
     RunInfo,
@@ -89,6 +90,7 @@ sources: list[Source] = [
     Script(["a", ("stderr", "b")], exit=3, error=UpstreamLost("gone")),
     SandboxExec("sbx_1", "ls", cwd="/", env={"A": "1"}, timeout=60),
     EventStream("https://example.org/events", method="POST", headers={"Authorization": "x"}, json={"a": [1]}),
+    MiosaStream("/sandboxes/sbx_1/logs/stream?tail=20"),
 ]
 
 

@@ -6,16 +6,55 @@ Each check takes the name of the source for its message, and raises `Configurati
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote
 
 from ...arguments import described, how_to_make_a_number, how_to_make_a_text, is_a, number, shown
 from ...errors import ConfigurationError
-from ..checks import is_mapping, is_text
+from ..base import Upstream
+from ..checks import http_url, is_mapping, is_text
+from .client import Miosa
 
-__all__ = ["check_command", "check_cwd", "check_env", "check_sandbox_id", "check_timeout"]
+__all__ = [
+    "check_command",
+    "check_cwd",
+    "check_env",
+    "check_path",
+    "check_platform",
+    "check_sandbox_id",
+    "check_timeout",
+]
 
 #: Seconds that the platform accepts as the timeout of a command: up to a day.
 _MIN_TIMEOUT: Final = 1
 _MAX_TIMEOUT: Final = 86_400
+
+
+def check_platform(source: str, upstream: Upstream) -> Miosa:
+    """The platform, if that is the bridge's upstream, and if it has a key."""
+    if not isinstance(upstream, Miosa):
+        raise ConfigurationError(f"{source} runs on MIOSA: make the bridge with SSEBridge(Miosa(...), ...).")
+    upstream.check_key()
+    return upstream
+
+
+def check_path(source: str, path: object) -> None:
+    if not is_a(path, str):
+        raise ConfigurationError(f"{source} needs a path as a string, not {described(path)}.{how_to_make_a_text(path)}")
+    if not path.startswith("/") or path.startswith("//"):
+        raise ConfigurationError(
+            f"{source} needs a path below the base URL that begins with one slash, such as "
+            "'/sandboxes/sbx_1/logs/stream'. The base URL is Miosa's."
+        )
+    if not path.isprintable() or "\\" in path or "#" in path:
+        raise ConfigurationError(
+            f"{source}: the path holds a control character, a backslash, a '#' or a lone surrogate. Quote what "
+            "the path is made of: quote(name, safe='')."
+        )
+    parts = unquote(path.partition("?")[0]).replace("\\", "/").split("/")  # some servers decode before they route
+    if "." in parts or ".." in parts:
+        raise ConfigurationError(f"{source}: the path holds a '.' or '..', which would lead to another route.")
+    if http_url(f"http://h{path}") is None:
+        raise ConfigurationError(f"{source}: the path is too long for a request.")
 
 
 def check_sandbox_id(source: str, sandbox_id: object) -> None:

@@ -13,14 +13,14 @@ from urllib.parse import quote
 import anyio
 
 from ...causes import log_cause
-from ...errors import ConfigurationError, UpstreamError, UpstreamRefused
+from ...errors import UpstreamError, UpstreamRefused
 from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Stream, Take, Upstream, Work
 from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import READY_BACKOFF, READY_TIMEOUT, retry
 from .cancel import MARKER, Evidence, Finding, end_marked, look_for
-from .checks import check_command, check_cwd, check_env, check_sandbox_id, check_timeout
+from .checks import check_command, check_cwd, check_env, check_platform, check_sandbox_id, check_timeout
 from .client import Miosa
 
 __all__ = ["SandboxExec"]
@@ -60,10 +60,7 @@ class SandboxExec:
 
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
         """See `base.Source.work`."""
-        if not isinstance(upstream, Miosa):
-            raise ConfigurationError("SandboxExec runs on MIOSA: make the bridge with SSEBridge(Miosa(...), ...).")
-        upstream.check_key()
-        return _SandboxWork(self, upstream)
+        return _SandboxWork(self, check_platform("SandboxExec", upstream))
 
 
 class _SandboxWork:
