@@ -1,7 +1,8 @@
 """Shapes: what an upstream's objects mean, and which of them end a run.
 
 `read` turns one event into its meaning. A `Shape` is the table it reads by: one for each kind of upstream. How a page
-gets to see a meaning is the business of `mapping` and `dialects`; `failures` tells which objects report an error.
+gets to see a meaning is the business of `mapping` and `dialects`; `failures` tells which objects report an error, and
+`exits` finds exit codes.
 The shapes that were seen and that are documented are listed in `docs/miosa.md`, section 3.
 
 Only facts end a run: an exit code under one of the `sure_exit_keys`, and events that are called an exit, a timeout or
@@ -11,13 +12,13 @@ an error. An event that is called an output is output, whatever it holds.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from .events import Event
+from .exits import OTHER_EXIT_KEYS, STREAM_FAILED, exit_body, has_failed, integer, with_code
 from .failures import failure_body, is_failure
 from .objects import Body, read_object, read_value, without
 from .salvage import salvage
@@ -121,13 +122,7 @@ _STREAMS: Final[Mapping[str, str]] = {
 }
 #: Characters of a stream's name that tell it from another one.
 _MAX_WORD: Final = 32
-#: More keys of an exit code, in an event that is called an exit and lacks the shape's; and of what may hold the code.
-_OTHER_EXIT_KEYS: Final = ("status", "exit_status", "returncode", "data")
-_WRAPPERS: Final = ("data", "result")
 _STATES: Final = frozenset({"state", "status", "timed_out", "error", "message"})
-_INTEGER: Final = re.compile(r"([+-]?[0-9]{1,18})(?:\.0+)?")
-#: The platform's code for "the stream failed, not the command".
-_STREAM_FAILED: Final = -2
 
 
 @dataclass(slots=True)
@@ -185,7 +180,7 @@ def read(event: Event, shape: Shape) -> Meaning | None:
 @lru_cache
 def facts(shape: Shape) -> frozenset[str]:
     """The keys on which it depends whether an object ends a run, and how."""
-    return _STATES | {"type", *_OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
+    return _STATES | {"type", *OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
 
 
 def brief(ending: Exit | Failure) -> Exit | Failure:
@@ -219,25 +214,18 @@ def _name(event_name: str, body: Body) -> str:
 
 def _ending(kind: str | None, name: str, body: Body, shape: Shape) -> Exit | Failure | None:
     if kind == "timeout":
-        said = _exit_body({"exit_code": -1, **body, "timed_out": True}, shape)
-        return Exit(said) if said["code"] != _STREAM_FAILED else Failure(failure_body(body, shape.text_keys))
+        said = exit_body({"exit_code": -1, **body, "timed_out": True}, shape.exit_keys)
+        return Exit(said) if said["code"] != STREAM_FAILED else Failure(failure_body(body, shape.text_keys))
     is_exit = kind == "exit" or _is_exit(name, body, shape)
     if not (is_exit or kind == "error" or is_failure(body, name, is_command=shape.is_command)):
         return None
     output = None if name else _text(shape.text_keys, "", body, shape)
     if is_exit:
-        body = _with_code(body, shape) if kind == "exit" else body
-        said = _exit_body(without(body, *shape.text_keys) if output else body, shape)
-        if not _has_failed(said["code"], body.get("error")):
+        body = with_code(body, shape.exit_keys) if kind == "exit" else body
+        said = exit_body(without(body, *shape.text_keys) if output else body, shape.exit_keys)
+        if not has_failed(said["code"], body.get("error")):
             return Exit(said, output)
     return Failure(failure_body(body, shape.text_keys), output)
-
-
-def _has_failed(code: int | None, error: object) -> bool:
-    """Whether an exit tells of its stream's failure. Beside a number, a text is a word about the exit."""
-    if isinstance(error, str):
-        return code == _STREAM_FAILED or (code is None and bool(error.strip()))
-    return code == _STREAM_FAILED or (isinstance(error, dict) and bool(error))
 
 
 def _is_exit(name: str, body: Body, shape: Shape) -> bool:
@@ -247,47 +235,10 @@ def _is_exit(name: str, body: Body, shape: Shape) -> bool:
     and if the object is in a final state.
     """
     codes = [body[key] for key in shape.sure_exit_keys if key in body]
-    if any(_integer(code) is not None for code in codes):
+    if any(integer(code) is not None for code in codes):
         return True
     goes_on = body.get("state") in shape.running or body.get("status") in shape.running
     return bool(codes) and not name and not goes_on and not body.keys() & {*shape.text_keys}
-
-
-def _exit_body(body: Body, shape: Shape) -> Body:
-    key = next((key for key in shape.exit_keys if _integer(body.get(key)) is not None), "code")
-    return {"code": _integer(body.get(key)), **without(body, "type", "code", key)}
-
-
-def _with_code(body: Body, shape: Shape) -> Body:
-    """The object of an event that is called an exit, with its code where one is looked for."""
-    if any(_integer(body.get(key)) is not None for key in shape.exit_keys):
-        return body
-    for key in _WRAPPERS:
-        inner = _object_in(body.get(key))
-        if inner is not None:
-            found = _with_code(inner, shape)
-            if found is not inner or inner.get("error") or inner.keys() & {*shape.exit_keys}:
-                return {**without(body, key), **found}
-    other = next((key for key in _OTHER_EXIT_KEYS if _integer(body.get(key)) is not None), None)
-    return body if other is None else {**without(body, other), shape.exit_keys[0]: body[other]}
-
-
-def _object_in(value: object) -> Body | None:
-    """An object, also one in a list of its own or written as text."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, str):
-        return read_object(value)
-    return value if isinstance(value, dict) else None
-
-
-def _integer(value: object) -> int | None:
-    if isinstance(value, str):
-        match = _INTEGER.fullmatch(value.strip())
-        return None if match is None else int(match[1])
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 # -- output
