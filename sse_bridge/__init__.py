@@ -27,7 +27,7 @@ from .upstream.lines import Exit, Lines
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.sandbox_exec import SandboxExec
 from .upstream.miosa.stream import MiosaStream
-from .wire.shapes import EVENT_STREAM, EXEC, Shape
+from .wire.shapes import EVENT_STREAM, EXEC, HOST_JOB, Shape
 
 __version__ = "0.1.0"
 
@@ -62,6 +62,7 @@ __all__ = [
     "Cancelled",
     "EVENT_STREAM",
     "EXEC",
+    "HOST_JOB",
     "Shape",
     "Source",
     "Stream",

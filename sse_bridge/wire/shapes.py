@@ -26,6 +26,7 @@ from .salvage import salvage
 __all__ = [
     "EVENT_STREAM",
     "EXEC",
+    "HOST_JOB",
     "OUTPUTS",
     "DialectName",
     "Exit",
@@ -72,6 +73,11 @@ class Shape:
     end_marks: tuple[str, ...]
     #: The dialect of a run, unless the bridge was made with one: `typed`, `named` or `verbatim`.
     dialect: DialectName
+    #: Whether the upstream keeps to this table. Then an event's name alone says what the event is, whatever its object
+    #: holds; and an output with a null for its text is empty, rather than something that the script printed.
+    is_strict: bool = False
+    #: Values of `reason` that make an error a timeout.
+    timeout_reasons: tuple[str, ...] = ()
 
 
 #: A command's output.
@@ -108,6 +114,28 @@ EXEC: Final = Shape(
 )
 #: Any event stream. A command's output is read as such; other events stay what they are.
 EVENT_STREAM: Final = replace(EXEC, is_command=False, end_marks=("[DONE]",), dialect="verbatim")
+#: The output of a job on a host. Its three events hold nothing that tells them apart, so their names have to.
+HOST_JOB: Final = replace(
+    EXEC,
+    kinds={
+        "exec_chunk": "output",
+        "exec_result": "exit",
+        "exec_error": "error",
+        # The platform sends none of these. But all shapes read a plain frame alike (see `plain`), and pages take an
+        # exit or an error for the end.
+        "stdout": "stdout",
+        "stderr": "stderr",
+        "exit": "exit",
+        "error": "error",
+    },
+    text_keys=("line", "data"),
+    log_keys=(),
+    stream_keys=("stream",),
+    exit_keys=("exit_code",),
+    sure_exit_keys=(),
+    is_strict=True,
+    timeout_reasons=("timeout",),
+)
 
 _UNNAMED: Final = ("", "message")
 #: The kinds that are output.
@@ -180,7 +208,7 @@ def read(event: Event, shape: Shape) -> Meaning | None:
 @lru_cache
 def facts(shape: Shape) -> frozenset[str]:
     """The keys on which it depends whether an object ends a run, and how."""
-    return _STATES | {"type", *OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
+    return _STATES | {"type", "reason", *OTHER_EXIT_KEYS, *shape.text_keys, *shape.exit_keys, *shape.sure_exit_keys}
 
 
 def brief(ending: Exit | Failure) -> Exit | Failure:
@@ -193,11 +221,13 @@ def brief(ending: Exit | Failure) -> Exit | Failure:
 
 
 def _read_object(event: Event, body: Body, shape: Shape) -> Meaning | None:
-    """The event's name decides, then the object's `type`; then what the object holds."""
-    name = _name(event.type, body)
+    """The event's name decides, then the object's `type`; then what the object holds, unless the shape is strict."""
+    name = _name(event.type, {} if shape.is_strict else body)
     kind = shape.kinds.get(name)
     if kind in OUTPUTS:
         return _named_output(kind, event.data or "", body, shape)
+    if shape.is_strict and kind is None:
+        return Other(name or "message", without(body, "type"))
     if ending := _ending(kind, name, body, shape):
         return ending
     if kind == "heartbeat":
@@ -213,7 +243,7 @@ def _name(event_name: str, body: Body) -> str:
 
 
 def _ending(kind: str | None, name: str, body: Body, shape: Shape) -> Exit | Failure | None:
-    if kind == "timeout":
+    if kind == "timeout" or (kind == "error" and body.get("reason") in shape.timeout_reasons):
         said = exit_body({"exit_code": -1, **body, "timed_out": True}, shape.exit_keys)
         return Exit(said) if said["code"] != STREAM_FAILED else Failure(failure_body(body, shape.text_keys))
     is_exit = kind == "exit" or _is_exit(name, body, shape)
@@ -252,6 +282,8 @@ def _named_output(kind: str, text: str, body: Body, shape: Shape) -> Output:
     is_log = kind == "log" or any(word.lower() in _STREAMS for word in _words(body, shape))
     if is_log and (output := _text(shape.log_keys, kind, body, shape)):
         return output
+    if shape.is_strict and any(key in body and body[key] is None for key in shape.text_keys):
+        return Output(_stream(kind, body, shape)[0], "", True, {})
     line = body.get(shape.line_key)
     if line is None:
         return Output(_stream(kind, {}, shape)[0], text, False, {})
@@ -285,7 +317,8 @@ def _stream(kind: str, body: Body, shape: Shape) -> tuple[str, str]:
     for word in words:
         if known := _STREAMS.get(word.lower()):
             return known, ""
-    stream = kind if kind in ("stdout", "stderr") else "stderr" if body.get("type") == "stderr" else "stdout"
+    said = None if shape.is_strict else body.get("type")
+    stream = kind if kind in ("stdout", "stderr") else "stderr" if said == "stderr" else "stdout"
     return stream, words[0][:_MAX_WORD] if words else ""
 
 
@@ -306,6 +339,8 @@ def _word(value: object) -> str:
 def _read_text(name: str, text: str, shape: Shape) -> Meaning | None:
     """An ending counts even if a browser would refuse what stands beside it. All else is shown as it stands."""
     kind = shape.kinds.get(name)
+    if shape.is_strict and kind is None:
+        return Other("message" if name in _UNNAMED else name, {"data": text})
     if kind == "exit":
         text = _bare(text)
         if (body := read_object(text)) is not None:

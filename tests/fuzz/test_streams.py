@@ -12,13 +12,13 @@ from sse_bridge.wire import events
 from sse_bridge.wire.dialects import DIALECTS, Dialect
 from sse_bridge.wire.ids import FrameIds, read_place
 from sse_bridge.wire.pipeline import Pipeline
-from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, Shape
+from sse_bridge.wire.shapes import EVENT_STREAM, EXEC, HOST_JOB, Shape
 from tests.support.mutations import Mutator, cut, inputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 RUN: Final = "Zk3vQ0x9bTnWf2Rq"
-#: As many for each of the two shapes.
+#: As many for each of the three shapes.
 INPUTS, SECONDS = 250_000, 120
 
 STREAMS = Mutator(
@@ -70,7 +70,7 @@ STREAMS = Mutator(
 )
 
 
-@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM, HOST_JOB], ids=lambda shape: shape.name)
 def test_every_stream_becomes_frames_that_browsers_read(shape: Shape) -> None:
     """Whatever arrives, and however it is cut: whole frames, numbered without a hole, the same for every cut, and at
     most one terminal frame, as the last.

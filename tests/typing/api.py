@@ -21,6 +21,7 @@ import sse_bridge
 from sse_bridge import (
     EVENT_STREAM,
     EXEC,
+    HOST_JOB,
     Block,
     BridgeError,
     BridgeStatistics,
@@ -226,7 +227,7 @@ class Clock:
     """A source of the user's own, with its work and its stream in one."""
 
     may_run = False
-    shape: Shape = EXEC if version else EVENT_STREAM
+    shape: Shape = EXEC if version else HOST_JOB if plain else EVENT_STREAM
 
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
         return self

@@ -164,7 +164,7 @@ def test_an_event_stream_is_read_as_a_command() -> None:
     """An event stream is read as a command's output is, but for what only a command's stream can mean."""
     exec_table, stream_table = (dataclasses.asdict(shape) for shape in (EXEC, EVENT_STREAM))
     differences = {key for key, value in exec_table.items() if value != stream_table[key]}
-    assert differences == {"is_command", "end_marks"}
+    assert differences == {"is_command", "end_marks", "dialect"}
 
 
 def test_a_shape_decides_what_a_name_means() -> None:
