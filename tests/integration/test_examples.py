@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from sse_bridge import SSEBridge
 from sse_bridge.wire import events
 from sse_bridge.wire.frames import FrameSplitter
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import serve
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 BATCHES = ["processing batch 1", "processing batch 2", "processing batch 3"]
@@ -148,6 +155,72 @@ def test_a_component_that_mounts_twice_starts_one_command(page: Page) -> None:
 
     assert len(asked) == 2
     assert example.bridge.statistics().runs_started == before + 1
+
+
+# -- an agent
+
+
+def test_the_page_shows_every_attempt_of_the_agent(page: Page) -> None:
+    """Two fail, and the third passes, each with its program and what that printed."""
+    app = importlib.import_module("examples.agent_loop").app
+    with serve(app) as served:
+        page.goto(served.url)
+        page.get_by_text("Done.").wait_for()
+
+        assert page.locator("section").evaluate_all("all => all.map(one => one.className)") == [
+            "failed",
+            "failed",
+            "passed",
+        ]
+        printed = page.locator("section").evaluate_all("all => all.map(one => one.lastChild.textContent)")
+        assert page.locator("section .code").count() == 3
+    assert "SyntaxError" in printed[0]
+    assert printed[1].startswith("adding up\n")
+    assert "NameError: name 'totall' is not defined" in printed[1]
+    assert printed[2] == "adding up\n55\n"
+
+
+def test_an_attempt_is_stopped_when_its_viewer_leaves(sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a process of the sandbox."""
+    example = importlib.import_module("examples.agent_loop")
+
+    async def sleepy(messages: list[dict[str, str]]) -> str:
+        return "import time\nprint('ready')\ntime.sleep(300)"
+
+    monkeypatch.setattr(example, "stub", sleepy)
+    with serve(SSEBridge(resolve=example.resolve, grace=0)) as served:
+        with stream(served.url, "ada") as response:
+            said = response.iter_lines()  # closes the response when it is forgotten
+            assert 'data: {"type":"stdout","line":"ready"}' in said
+            (pid,) = [process["pid"] for process in sandbox.processes() if process["status"] == "running"]
+            assert psutil.pid_exists(pid)
+        eventually(lambda: not psutil.pid_exists(pid))
+
+    assert sandbox.processes()[-1]["status"] == "exited"
+
+
+def test_the_agent_may_ask_a_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an API of OpenAI's form, here a stand-in that answers in prose. It is told what the program printed."""
+    asked: list[Any] = []
+    programs = ["print(1 / 0)", "print(55)"]
+
+    async def complete(request: Request) -> JSONResponse:
+        asked.append((request.headers["authorization"], await request.json()))
+        content = f"Sure.\n```python\n{programs[len(asked) - 1]}\n```\nThat is it."
+        return JSONResponse({"choices": [{"message": {"role": "assistant", "content": content}}]})
+
+    with serve(Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])) as model:
+        for name, value in (("URL", model.url + "/v1"), ("KEY", "sk-1"), ("NAME", "m-1")):
+            monkeypatch.setenv(f"MODEL_{name}", value)
+        with serve(importlib.import_module("examples.agent_loop").app) as served:
+            *_, end = objects(httpx.get(served.url + "/run-sse/", timeout=20))
+
+    assert end == {"type": "exit", "code": 0}
+    (key, first), (_, second) = asked
+    assert (key, first["model"], len(first["messages"])) == ("Bearer sk-1", "m-1", 1)
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
+    assert second["messages"][1]["content"].rstrip() == programs[0]
+    assert "ZeroDivisionError" in second["messages"][2]["content"]
 
 
 # -- the real platform

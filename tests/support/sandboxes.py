@@ -42,6 +42,13 @@ class LocalSandbox:
         result: dict[str, Any] = self._post("exec", {"command": command})["data"]
         return result
 
+    def processes(self) -> list[dict[str, Any]]:
+        """What `GET .../processes` lists."""
+        url = f"{self.url}/api/v1/sandboxes/{self.id}/processes"
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {KEY}"}).raise_for_status()
+        listed: list[dict[str, Any]] = answer.json()["data"]
+        return listed
+
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         url = f"{self.url}/api/v1/sandboxes/{self.id}/{path}"
         return httpx.post(url, json=body, headers={"Authorization": f"Bearer {KEY}"}).raise_for_status().json()
