@@ -25,6 +25,7 @@ from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.lines import Exit, Lines
 from .upstream.miosa.client import Miosa
+from .upstream.miosa.host_job import HostJob
 from .upstream.miosa.sandbox_exec import SandboxExec
 from .upstream.miosa.stream import MiosaStream
 from .wire.shapes import EVENT_STREAM, EXEC, HOST_JOB, Shape
@@ -42,6 +43,7 @@ __all__ = [
     # what to run or follow, and where
     "EventStream",
     "Exit",
+    "HostJob",
     "HTTPUpstream",
     "Lines",
     "Miosa",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -86,15 +86,24 @@ class HTTPUpstream:
         response, body = await self._exchange(method, url, headers, json, timeout)
         return response.status_code, body
 
-    async def ask(self, method: str, url: str, *, headers: Mapping[str, str], json: Any, timeout: float) -> bytes:
-        """Makes a request with a short answer, and returns the body if the status is 200.
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        json: Any,
+        timeout: float,
+        statuses: Container[int] = (httpx.codes.OK,),
+    ) -> bytes:
+        """Makes a request with a short answer, and returns the body if the status is one of `statuses`.
 
         Raises:
             UpstreamRefused: the status is another one.
             UpstreamError: the head of the answer took longer than `timeout` seconds, or the connection failed.
         """
         response, body = await self._exchange(method, url, headers, json, timeout)
-        if response.status_code != httpx.codes.OK:
+        if response.status_code not in statuses:
             raise _refused(response, body)
         return body
 

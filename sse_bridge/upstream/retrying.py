@@ -9,7 +9,7 @@ from anyio import current_time, sleep
 
 from .refusals import Refusal
 
-__all__ = ["READY_BACKOFF", "READY_TIMEOUT", "Backoff", "retry"]
+__all__ = ["READY_BACKOFF", "READY_TIMEOUT", "Backoff", "may_change", "retry"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ class Backoff(NamedTuple):
 READY_TIMEOUT: Final = 30.0
 #: Between the requests meanwhile. MIOSA may hold keys to 60 requests a minute (`docs/miosa.md` §6).
 READY_BACKOFF: Final = Backoff(first=0.25, most=4.0)
+
+
+def may_change(refused: Refusal) -> bool:
+    """Whether the answer may change in a moment. Only for requests that may be made again whatever became of them."""
+    return refused.is_temporary or refused.upstream_status == 408 or (refused.upstream_status or 0) >= 500
 
 
 async def retry(

@@ -33,6 +33,7 @@ from sse_bridge import (
     Drop,
     EventStream,
     Exit,
+    HostJob,
     HTTPUpstream,
     KeyConflict,
     Lines,
@@ -91,6 +92,7 @@ sources: list[Source] = [
     Script(["a", ("stderr", "b")], exit=3, error=UpstreamLost("gone")),
     SandboxExec("sbx_1", "ls", cwd="/", env={"A": "1"}, timeout=60),
     EventStream("https://example.org/events", method="POST", headers={"Authorization": "x"}, json={"a": [1]}),
+    HostJob("host_1", "make", ["test"], cwd="~/app", env={"CI": "1"}, timeout=60),
     MiosaStream("/sandboxes/sbx_1/logs/stream?tail=20"),
 ]
 

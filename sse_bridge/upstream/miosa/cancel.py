@@ -32,10 +32,10 @@ from anyio import current_time
 from ..base import Cancelled
 from ..checks import ceil_seconds
 from ..refusals import Refusal
-from ..retrying import Backoff, retry
+from ..retrying import Backoff, may_change, retry
 from .client import Miosa
 
-__all__ = ["MARKER", "Evidence", "Finding", "end_marked", "look_for", "script"]
+__all__ = ["BACKOFF", "MARKER", "Evidence", "Finding", "end_marked", "look_for", "script"]
 
 #: The environment variable that every command gets.
 MARKER: Final = "SSE_BRIDGE_EXEC"
@@ -153,9 +153,7 @@ async def _is_destroyed(miosa: Miosa, sandbox: str, timeout: float) -> bool:
 
 def _may_pass(refused: Refusal) -> bool:
     """Whether the answer may change in a moment, whatever became of the call."""
-    if refused.upstream_code == _BUSY:
-        return False
-    return refused.is_temporary or refused.upstream_status == 408 or (refused.upstream_status or 0) >= 500
+    return refused.upstream_code != _BUSY and may_change(refused)
 
 
 def look_for(token: str) -> str:

@@ -15,12 +15,13 @@ from ..checks import http_url, is_mapping, is_text
 from .client import Miosa
 
 __all__ = [
+    "check_arguments",
     "check_command",
     "check_cwd",
     "check_env",
+    "check_id",
     "check_path",
     "check_platform",
-    "check_sandbox_id",
     "check_timeout",
 ]
 
@@ -57,22 +58,28 @@ def check_path(source: str, path: object) -> None:
         raise ConfigurationError(f"{source}: the path is too long for a request.")
 
 
-def check_sandbox_id(source: str, sandbox_id: object) -> None:
-    if not is_a(sandbox_id, str):
+def check_id(source: str, thing: str, value: object) -> None:
+    """Checks the id of a thing of the platform's, such as a `sandbox`."""
+    if not is_a(value, str):
         raise ConfigurationError(
-            f"{source} needs the id of a sandbox as a string, such as sandbox.id, not {described(sandbox_id)}."
-            f"{how_to_make_a_text(sandbox_id)}"
+            f"{source} needs the id of a {thing} as a string, such as {thing}.id, not {described(value)}."
+            f"{how_to_make_a_text(value)}"
         )
-    if not sandbox_id.strip():
-        raise ConfigurationError(f"{source} needs the id of a sandbox, and this one is blank.")
-    if sandbox_id in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
-        raise ConfigurationError(f"{source} needs the id of a sandbox, not a path.")
-    _check_utf8(source, "sandbox_id", sandbox_id)
+    if not value.strip():
+        raise ConfigurationError(f"{source} needs the id of a {thing}, and this one is blank.")
+    if value in (".", ".."):  # quoting leaves them as they are, so they would lead to another route
+        raise ConfigurationError(f"{source} needs the id of a {thing}, not a path.")
+    _check_utf8(source, f"{thing}_id", value)
 
 
-def check_command(source: str, command: object) -> None:
+def check_command(source: str, command: object, *, instead_of_list: str = "Write shlex.join([...]).") -> None:
+    """Checks a command, or the name of a program.
+
+    Args:
+        instead_of_list: what to write in place of a list.
+    """
     if not is_a(command, str):
-        remedy = " Write shlex.join([...])." if is_a(command, list, tuple) else how_to_make_a_text(command)
+        remedy = f" {instead_of_list}" if is_a(command, list, tuple) else how_to_make_a_text(command)
         raise ConfigurationError(f"{source} needs a command as one string, not {described(command)}.{remedy}")
     if not command.strip():
         raise ConfigurationError(f"{source} needs a command, and this one is blank.")
@@ -80,7 +87,19 @@ def check_command(source: str, command: object) -> None:
     _check_nul(source, "command", command)
 
 
-def check_cwd(source: str, cwd: object) -> None:
+def check_arguments(source: str, args: object) -> None:
+    if not is_a(args, list, tuple):
+        raise ConfigurationError(f"{source}(args=...) takes a list or tuple of strings, not {described(args)}.")
+    for text in args:
+        if not is_a(text, str):
+            raise ConfigurationError(
+                f"{source}(args=...) takes strings, and holds {described(text)}.{how_to_make_a_text(text)}"
+            )
+        _check_utf8(source, "args", text)
+        _check_nul(source, "args", text)
+
+
+def check_cwd(source: str, cwd: object, *, may_be_relative: bool = False) -> None:
     if cwd is None:
         return
     if not is_a(cwd, str):
@@ -89,7 +108,7 @@ def check_cwd(source: str, cwd: object) -> None:
         )
     _check_utf8(source, "cwd", cwd)
     _check_nul(source, "cwd", cwd)
-    if not cwd.startswith("/"):
+    if not may_be_relative and not cwd.startswith("/"):
         raise ConfigurationError(f"{source}(cwd=...) takes an absolute path, such as '/workspace', or None.")
 
 
@@ -133,6 +152,4 @@ def _check_utf8(source: str, argument: str, text: str) -> None:
 
 def _check_nul(source: str, argument: str, text: str) -> None:
     if "\0" in text:
-        raise ConfigurationError(
-            f"{source}: {argument} holds a NUL character, where the sandbox's shell would cut it off."
-        )
+        raise ConfigurationError(f"{source}: {argument} holds a NUL character, where the system would cut it off.")

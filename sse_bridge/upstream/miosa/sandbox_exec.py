@@ -20,7 +20,7 @@ from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import READY_BACKOFF, READY_TIMEOUT, retry
 from .cancel import MARKER, Evidence, Finding, end_marked, look_for
-from .checks import check_command, check_cwd, check_env, check_platform, check_sandbox_id, check_timeout
+from .checks import check_command, check_cwd, check_env, check_id, check_platform, check_timeout
 from .client import Miosa
 
 __all__ = ["SandboxExec"]
@@ -52,7 +52,7 @@ class SandboxExec:
     timeout: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_sandbox_id("SandboxExec", self.sandbox_id)
+        check_id("SandboxExec", "sandbox", self.sandbox_id)
         check_command("SandboxExec", self.command)
         check_cwd("SandboxExec", self.cwd)
         check_env("SandboxExec", self.env)
