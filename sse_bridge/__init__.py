@@ -24,6 +24,7 @@ from .upstream.base import Cancelled, Source, Stream, Upstream, Work
 from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.lines import Exit, Lines
+from .upstream.miosa.checks import HasId
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.host_job import HostJob
 from .upstream.miosa.sandbox_exec import SandboxExec
@@ -43,6 +44,7 @@ __all__ = [
     # what to run or follow, and where
     "EventStream",
     "Exit",
+    "HasId",
     "HostJob",
     "HTTPUpstream",
     "Lines",

@@ -160,5 +160,5 @@ def _instead_of(upstream: object) -> str:
     if is_a(upstream, FunctionType, MethodType):
         return " A function is resolve, which comes second: write SSEBridge(Miosa(), resolve)."
     if type(upstream).__module__.partition(".")[0] == "miosa":
-        return " Take Miosa from sse_bridge: the SDK has a class of the same name."
+        return " That is the SDK's client: write Miosa.from_sdk(client), with the Miosa of sse_bridge."
     return ""

@@ -66,7 +66,10 @@ def refused(*arguments: Any, **options: Any) -> str:
         (SOURCE, "not an EventStream. A source is what resolve returns"),
         (resolve, "not a function. A function is resolve, which comes second"),
         (lambda request: SOURCE, "not a function. A function is resolve, which comes second"),
-        (sdk.Miosa(api_key="secret", base_url="http://127.0.0.1"), "not a Miosa. Take Miosa from sse_bridge"),
+        (
+            sdk.Miosa(api_key="secret", base_url="http://127.0.0.1"),
+            "not a Miosa. That is the SDK's client: write Miosa.from_sdk(client)",
+        ),
         (7, "not an int."),
         (object(), "not an object."),
     ],

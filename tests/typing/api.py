@@ -33,6 +33,7 @@ from sse_bridge import (
     Drop,
     EventStream,
     Exit,
+    HasId,
     HostJob,
     HTTPUpstream,
     KeyConflict,
@@ -70,6 +71,7 @@ version: str = sse_bridge.__version__
 miosa = Miosa()
 elsewhere = Miosa("http://127.0.0.1:8080", "msk_1", tenant="acme", client=httpx.AsyncClient())
 upstream: Upstream = miosa
+as_in_the_sdk: Miosa = Miosa.from_sdk(object())
 plain: HTTPUpstream = HTTPUpstream(httpx.AsyncClient())
 
 
@@ -99,6 +101,18 @@ sources: list[Source] = [
 
 def resolve(request: Request) -> Source:
     return sources[0]
+
+
+class Sandbox:
+    """As the SDK has one: its id is an attribute that may change."""
+
+    def __init__(self) -> None:
+        self.id = "sbx_1"
+
+
+sandbox: HasId = Sandbox()
+in_a_sandbox: str = SandboxExec(sandbox, "ls").sandbox_id
+SandboxExec(object(), "ls")  # type: ignore[arg-type]
 
 
 async def resolve_later(request: Request) -> SandboxExec:

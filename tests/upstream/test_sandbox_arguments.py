@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
@@ -26,16 +27,20 @@ pytestmark = pytest.mark.anyio
 
 
 class Sandbox:
-    """As the SDK has one."""
+    """Has an id, as the SDK's has."""
 
-    id = "sbx_secret"
+    def __init__(self, id: Any) -> None:
+        self.id = id
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"sandbox_id": None}, "the id of a sandbox as a string, such as sandbox.id, not None"),
-        ({"sandbox_id": Sandbox()}, "such as sandbox.id, not a Sandbox"),
+        ({"sandbox_id": Sandbox(None)}, "such as sandbox.id, not a Sandbox"),
+        ({"sandbox_id": Sandbox(1234)}, "such as sandbox.id, not a Sandbox"),
+        ({"sandbox_id": Sandbox(" ")}, "id of a sandbox, and this one is blank"),
+        ({"sandbox_id": Sandbox("..")}, "not a path"),
         ({"sandbox_id": Sandbox}, "such as sandbox.id, not the class Sandbox"),
         ({"sandbox_id": UUID(int=0)}, r"not a UUID. Write str\(\.\.\.\) around it"),
         ({"sandbox_id": b"secret"}, r"not a bytes object. Decode it first"),
@@ -111,6 +116,18 @@ def test_a_timeout_that_the_platform_would_refuse_is_refused_here(timeout: Any, 
 def test_a_timeout_that_the_platform_takes_is_taken(timeout: float | None) -> None:
     """Its limits included."""
     assert SandboxExec("sbx", "ls", timeout=timeout).timeout == timeout
+
+
+def test_a_sandbox_stands_for_its_id() -> None:
+    """The id is kept, so that sources compare by value. A later change of the sandbox does not reach the source."""
+    sandbox = Sandbox("sbx_1")
+    source = SandboxExec(sandbox, "ls", cwd="/")
+    sandbox.id = "sbx_2"
+
+    assert source == SandboxExec("sbx_1", "ls", cwd="/") == dataclasses.replace(source, cwd="/")
+    assert repr(source) == "SandboxExec(sandbox_id='sbx_1', cwd='/', timeout=None)"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        source.sandbox_id = "sbx_3"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("env", [{}, {"A": "", "b.c": "=ü\n"}, MappingProxyType({"A": "1"}), os.environ])

@@ -5,7 +5,8 @@ Each check takes the name of the source for its message, and raises `Configurati
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from ...arguments import described, how_to_make_a_number, how_to_make_a_text, is_a, number, shown
@@ -15,6 +16,7 @@ from ..checks import http_url, is_mapping, is_text
 from .client import Miosa
 
 __all__ = [
+    "HasId",
     "check_arguments",
     "check_command",
     "check_cwd",
@@ -23,11 +25,27 @@ __all__ = [
     "check_path",
     "check_platform",
     "check_timeout",
+    "id_of",
 ]
 
 #: Seconds that the platform accepts as the timeout of a command: up to a day.
 _MIN_TIMEOUT: Final = 1
 _MAX_TIMEOUT: Final = 86_400
+
+
+class HasId(Protocol):
+    """A thing of the platform's that knows its id, such as the sandbox that MIOSA's SDK returns."""
+
+    @property
+    def id(self) -> str: ...
+
+
+def id_of(value: object) -> object:
+    """The id, given as it is or by a thing that has it. What is neither stays as it is, for `check_id` to refuse."""
+    if is_a(value, type) or inspect.getattr_static(value, "id", None) is None:
+        return value
+    found: object = getattr(value, "id", None)
+    return found if is_a(found, str) else value
 
 
 def check_platform(source: str, upstream: Upstream) -> Miosa:

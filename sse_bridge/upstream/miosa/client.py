@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
@@ -58,6 +59,30 @@ class Miosa(HTTPUpstream):
                     "The tenant for MIOSA holds characters that cannot be sent in a header. Use printable ASCII."
                 )
             self._headers["X-MIOSA-Tenant"] = self.tenant
+
+    @classmethod
+    def from_sdk(cls, client: object) -> Self:
+        """The platform that a client of MIOSA's SDK talks to, with the base URL, the key and the tenant that it holds.
+
+        The environment plays no part. The bridge opens connections of its own, so the client may be closed.
+
+        Args:
+            client: a `miosa.Miosa` or a `miosa.AsyncMiosa`, as of version 2.19.2 of the SDK.
+
+        Raises:
+            ConfigurationError: `client` is something else, or what it holds is malformed.
+        """
+        transport = inspect.getattr_static(client, "_transport", None)
+        base_url, key, tenant = (
+            inspect.getattr_static(transport, name, None) for name in ("_base_url", "_api_key", "_tenant")
+        )
+        is_client = is_a(base_url, str) and is_a(key, str) and bool(base_url and key)
+        if not is_client or not (tenant is None or is_a(tenant, str)):
+            raise ConfigurationError(
+                f"Miosa.from_sdk takes a client of MIOSA's SDK, miosa.Miosa(...) or miosa.AsyncMiosa(...), not "
+                f"{described(client)}. For a client of another version, write Miosa(base_url, api_key)."
+            )
+        return cls(base_url, key, tenant=tenant or " ")  # a blank one is left out, whatever the environment says
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"

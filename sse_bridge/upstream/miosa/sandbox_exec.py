@@ -20,13 +20,13 @@ from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
 from ..retrying import READY_BACKOFF, READY_TIMEOUT, retry
 from .cancel import MARKER, Evidence, Finding, end_marked, look_for
-from .checks import check_command, check_cwd, check_env, check_id, check_platform, check_timeout
+from .checks import HasId, check_command, check_cwd, check_env, check_id, check_platform, check_timeout, id_of
 from .client import Miosa
 
 __all__ = ["SandboxExec"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SandboxExec:
     """A command in a MIOSA sandbox.
 
@@ -34,7 +34,7 @@ class SandboxExec:
     The command gets one extra environment variable, by which it is found and ended after its last viewer has left.
 
     Args:
-        sandbox_id: the sandbox, as the platform calls it.
+        sandbox_id: the sandbox, as the platform calls it; or a sandbox of MIOSA's SDK, of which the id is kept.
         command: a command line for the sandbox's shell.
         cwd: its working directory, as an absolute path; `None` is the sandbox's default.
         env: its environment variables; `None` for the defaults only. `repr` leaves them out.
@@ -47,11 +47,22 @@ class SandboxExec:
 
     sandbox_id: str
     command: str = field(repr=False)
-    cwd: str | None = field(default=None, kw_only=True)
-    env: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
-    timeout: float | None = field(default=None, kw_only=True)
+    cwd: str | None = field(kw_only=True)
+    env: Mapping[str, str] | None = field(kw_only=True, repr=False)
+    timeout: float | None = field(kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        sandbox_id: str | HasId,
+        command: str,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        given = {"sandbox_id": id_of(sandbox_id), "command": command, "cwd": cwd, "env": env, "timeout": timeout}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)  # the instance is frozen
         check_id("SandboxExec", "sandbox", self.sandbox_id)
         check_command("SandboxExec", self.command)
         check_cwd("SandboxExec", self.cwd)
