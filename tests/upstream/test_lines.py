@@ -365,7 +365,7 @@ async def test_a_generator_is_read_once() -> None:
         (None, "Write an async generator: an async def function with yield, called."),
         (Printing, "Write an async generator: an async def function with yield, called."),
     ],
-    ids=repr,
+    ids=["function", "list", "generator", "text", "None", "class"],
 )
 async def test_what_is_no_async_iterable_is_refused(iterable: Any, remedy: str) -> None:
     """The error says what to write."""
