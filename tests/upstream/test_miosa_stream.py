@@ -65,7 +65,7 @@ async def test_a_refusal_is_an_error_without_the_platforms_words(anyio_backend: 
 
 
 async def test_the_end_of_the_stream_ends_the_run_without_an_error(anyio_backend: str) -> None:
-    """Its lines reach the viewer. Nothing is left to cancel."""
+    """Its events reach the viewer as they are, with ids. Nothing is left to cancel."""
 
     def logs(connection: Connection) -> None:
         connection.stream()
@@ -77,7 +77,9 @@ async def test_the_end_of_the_stream_ends_the_run_without_an_error(anyio_backend
         bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: MiosaStream(LOGS))
         await bridge(page.scope, page.receive, page.send)
 
-    assert page.objects == [{"type": "stdout", "line": "up"}]
+    (event,) = page.events
+    assert (event.type, event.data) == ("log", '{"line":"up"}')
+    assert event.id == f"{page.headers['sse-bridge-run']}.1"
     assert bridge.statistics().cancels.requested == 0
 
 

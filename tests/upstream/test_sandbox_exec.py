@@ -210,7 +210,8 @@ async def test_work_that_may_have_started_is_never_tried_again(
     anyio_backend: str, answer: Any, may_run: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one request, whatever the answer, and `may_run` says whether work has to be ended."""
-    monkeypatch.setattr("sse_bridge.upstream.client.ANSWER_TIMEOUT", 0.2)
+    if answer is mute:  # the others answer, however long this machine takes
+        monkeypatch.setattr("sse_bridge.upstream.client.ANSWER_TIMEOUT", 0.2)
     with serve_raw(answer) as upstream:
         work = work_on(upstream.url)
         with pytest.raises(UpstreamError) as caught:
