@@ -133,7 +133,7 @@ class _Reading:
         while True:
             with self._telling_what_fails():
                 item = await anext(self._iterator, _END)
-                frames = b"" if item is _END else self._frames(item)
+                frames = self._rest() if item is _END else self._frames(item)
             if frames and not take(frames):
                 await room()
             if item is _END:
@@ -176,7 +176,7 @@ class _Reading:
     def _frames(self, item: Item) -> bytes:
         """The item as frames of an upstream."""
         if isinstance(item, Exit):
-            return b'event: exit\ndata: {"exit_code":%d}\n\n' % item.code
+            return self._rest() + b'event: exit\ndata: {"exit_code":%d}\n\n' % item.code
         name, output = item if isinstance(item, tuple) and len(item) == 2 else ("stdout", item)
         if name not in _STREAMS or not isinstance(output, str | bytes):
             raise TypeError(
@@ -185,20 +185,25 @@ class _Reading:
             )
         if self._source.chunks:
             text = output if isinstance(output, str) else self._decoder(name).decode(output)
-            texts, key = [text] if text else [], b"text"
-        else:
-            text = output if isinstance(output, str) else output.decode("utf-8", "replace")
-            texts, key = text.removesuffix("\n").split("\n"), b"line"
-        if not texts:
-            return b""
-        return b"".join(
-            b'event: %b\ndata: {"%b":%b}\n\n' % (name.encode(), key, written) for written in write_texts(texts)
-        )
+            return _written(name, "text", [text] if text else [])
+        text = output if isinstance(output, str) else output.decode("utf-8", "replace")
+        return _written(name, "line", text.removesuffix("\n").split("\n"))
+
+    def _rest(self) -> bytes:
+        """What is left of characters whose last bytes never came."""
+        rests = {name: decoder.decode(b"", True) for name, decoder in self._decoders.items()}
+        return b"".join(_written(name, "text", [rest]) for name, rest in rests.items() if rest)
 
     def _decoder(self, name: str) -> codecs.IncrementalDecoder:
         if name not in self._decoders:
             self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
         return self._decoders[name]
+
+
+def _written(stream: str, key: str, texts: list[str]) -> bytes:
+    """Each text as a frame of an upstream."""
+    head = f'event: {stream}\ndata: {{"{key}":'.encode()
+    return b"".join(head + written + b"}\n\n" for written in write_texts(texts)) if texts else b""
 
 
 def _remedy(value: object) -> str:

@@ -82,6 +82,14 @@ async def test_pieces_are_joined_to_lines() -> None:
     assert await shown(*pieces, chunks=True) == [out("aü"), out("noä", "stderr"), out("bc", partial=True)]
 
 
+@pytest.mark.parametrize("end", [[], [Exit(0)]])
+async def test_a_character_that_is_cut_off_at_the_end_is_shown_as_one(end: list[Any]) -> None:
+    """As in a terminal: its bytes were printed."""
+    said = await shown(b"a\xc3", ("stderr", b"\xe2\x82"), *end, chunks=True)
+
+    assert said[:2] == [out("a\ufffd", partial=True), out("\ufffd", "stderr", partial=True)]
+
+
 @pytest.mark.parametrize("code", [0, 3, -1, 255])
 async def test_an_exit_ends_the_run_with_its_code(code: int) -> None:
     """What the iterable has behind it is not read, and it is closed."""
