@@ -70,7 +70,7 @@ STREAMS = Mutator(
 )
 
 
-@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM, HOST_JOB], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [EXEC, EVENT_STREAM, HOST_JOB], ids=["exec", "event_stream", "host_job"])
 def test_every_stream_becomes_frames_that_browsers_read(shape: Shape) -> None:
     """Whatever arrives, and however it is cut: whole frames, numbered without a hole, the same for every cut, and at
     most one terminal frame, as the last.
