@@ -257,7 +257,7 @@ def test_a_frame_of_100_mb_is_discarded_in_bounded_memory_and_the_next_line_arri
     ending = tail + head + b"next" + tail + b'event: exit\ndata: {"exit_code":0}\n\n'
     with (
         stream_of(head + b"first" + tail + head, b"x" * MIB, ending, repeat=100) as url,
-        bridge_process(tmp_path, follow=url) as bridge,
+        bridge_process(tmp_path, follow=url, options={"dialect": "typed"}) as bridge,
         RawViewer(bridge.port) as viewer,
     ):
         before = bridge.memory
