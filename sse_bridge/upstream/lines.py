@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import inspect
 import logging
@@ -158,7 +159,9 @@ class _Reading:
                 if (close := getattr(self._iterator, "aclose", None)) is not None:
                     await close()
                 outcome = Cancelled.CONFIRMED
-            except Exception:
+            except (Exception, asyncio.CancelledError) as error:
+                if _is_our_end(error):
+                    raise
                 logger.exception("the iterable of %r failed while it was closed", self._source)
         return outcome
 
@@ -169,7 +172,9 @@ class _Reading:
             yield
         except UpstreamError:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_our_end(error):
+                raise
             logger.exception("the iterable of %r failed", self._source)
             raise UpstreamError("The source of the output failed.", code="source_failed", status=500) from error
 
@@ -198,6 +203,14 @@ class _Reading:
         if name not in self._decoders:
             self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
         return self._decoders[name]
+
+
+def _is_our_end(error: BaseException) -> bool:
+    """Whether the error ends this task. An iterable that awaits a cancelled task of asyncio raises the same one."""
+    if not isinstance(error, asyncio.CancelledError) or not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _written(stream: str, key: str, texts: list[str]) -> bytes:
