@@ -33,6 +33,8 @@ _END: Final[Any] = object()
 _TURN: Final = 32
 #: Seconds that closing an iterable may take after its `Exit`.
 _CLOSE_TIMEOUT: Final = 5.0
+#: Iterators that runs are reading, by their `id`.
+_being_read: Final[set[int]] = set()
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,17 @@ class _Reading:
         """See `base.Work.stream`. There is nothing to wait for: what fails to start fails with its first item."""
         with self._telling_what_fails():
             self._iterator = aiter(self._source.iterable)
+            if id(self._iterator) in _being_read:
+                raise ConfigurationError(
+                    f"The iterator of {self._source!r} is being read by another run, and an item goes to one only. "
+                    "Make a new one for each run."
+                )
+        _being_read.add(id(self._iterator))
         self.may_run = True
-        yield self
+        try:
+            yield self
+        finally:
+            _being_read.discard(id(self._iterator))
 
     async def push(self, take: Take, room: Room) -> None:
         """See `base.Stream.push`."""

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from starlette.requests import Request
 
 from sse_bridge import Exit, Lines, SSEBridge
-from sse_bridge.testing import Page
+from sse_bridge.testing import Page, PageError
 
 pytestmark = pytest.mark.anyio
 
@@ -58,3 +59,23 @@ async def test_a_cancelled_task_in_a_finally_is_a_failure_to_close(caplog: pytes
 
     assert await shown(Lines(failing(), name="build")) == [{"type": "exit", "code": 3}]
     assert "the iterable of Lines(chunks=False, name='build') failed while it was closed\n" in caplog.text
+
+
+async def test_a_generator_of_two_runs_goes_to_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    """Each would get a part of the lines, and closing it for one would end it for the other."""
+
+    async def counting() -> AsyncIterator[str]:
+        for number in range(50):
+            await anyio.lowlevel.checkpoint()
+            yield str(number)
+
+    bridge = bridged(Lines(counting(), name="build"))
+    async with Page(bridge) as first, Page(bridge) as second:
+        started = await anext(first)
+        with pytest.raises(PageError, match="source_failed"):
+            await anext(second)
+        lines = [event.json().get("line") async for event in first]
+
+    assert started.json()["type"] == "start"
+    assert lines == [str(number) for number in range(50)]
+    assert "is being read by another run" in caplog.text
