@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, Self
+from urllib.parse import quote, unquote
 
 import anyio
 import anyio.lowlevel
@@ -32,6 +33,8 @@ __all__ = ["Event", "Page", "PageError", "Script"]
 
 #: Connections after which a page gives up: a browser would start the run again and again.
 _MOST_CONNECTIONS: Final = 100
+#: What a browser leaves as it is in a path and a query. What is escaped already stays so.
+_KEPT: Final = "%/?:@!$&'()*+,;=[]|~"
 #: Bytes of a refusal that an error quotes.
 _QUOTED: Final = 300
 
@@ -212,7 +215,7 @@ class Page:
         raise PageError(f"The page has connected {_MOST_CONNECTIONS} times, and its stream is still not over.")
 
     def _scope(self) -> dict[str, Any]:
-        path, _, query = self._url.partition("?")
+        path, _, query = self._url.partition("#")[0].partition("?")
         sent = {**self._sent, **({"last-event-id": self.last_event_id} if self.last_event_id else {})}
         return {
             "type": "http",
@@ -220,10 +223,10 @@ class Page:
             "http_version": "1.1",
             "method": self._method,
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
+            "path": unquote(path or "/"),
+            "raw_path": quote(path or "/", safe=_KEPT).encode(),
             "root_path": "",
-            "query_string": query.encode(),
+            "query_string": quote(query, safe=_KEPT).encode(),
             "headers": [(b"host", b"testserver"), *((name.encode(), it.encode()) for name, it in sent.items())],
             "client": ("127.0.0.1", 50000),
             "server": ("testserver", 80),

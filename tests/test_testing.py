@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from sse_bridge import Cancelled, SSEBridge, UpstreamLost, UpstreamRefused
@@ -154,6 +154,28 @@ async def test_a_page_sends_what_it_is_told_to() -> None:
         await anext(page)
 
     assert asked == [("POST", {"run": "a"}, "s=1", b"{}")]
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "raw_path", "query"),
+    [
+        ("/a%20b/%C3%BC?x=%20&y=a+b", "/a b/ü", b"/a%20b/%C3%BC", b"x=%20&y=a+b"),
+        ("/ü?x=ü", "/ü", b"/%C3%BC", b"x=%C3%BC"),
+        ("/a#part", "/a", b"/a", b""),
+        ("?x=1", "/", b"/", b"x=1"),
+    ],
+)
+async def test_a_page_escapes_its_url_as_a_browser_does(url: str, path: str, raw_path: bytes, query: bytes) -> None:
+    """The application gets what a server would make of it."""
+    asked: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append((scope["path"], scope["raw_path"], scope["query_string"]))
+        await Response(status_code=204)(scope, receive, send)
+
+    async with Page(app, url) as page:
+        assert await objects(page) == []
+    assert asked == [(path, raw_path, query)]
 
 
 async def test_what_is_no_event_stream_is_an_error() -> None:
