@@ -198,7 +198,9 @@ class Page:
                 self._connection.close()
             connection = self._connection = _Connection(self._scope(), self._body)
             self._tasks.start_soon(connection.run, self._app)
-            self.status, self.headers = await connection.head()
+            if (head := await connection.head()) is None:
+                continue
+            self.status, self.headers = head
             if self.status == 204:
                 return
             if self.status != 200 or not self.headers.get("content-type", "").startswith("text/event-stream"):
@@ -254,11 +256,13 @@ class _Connection:
         self.cut()
         self._from_app.close()
 
-    async def head(self) -> tuple[int, dict[str, str]]:
-        """Waits for status and headers."""
+    async def head(self) -> tuple[int, dict[str, str]] | None:
+        """Waits for status and headers; `None` if the connection is cut before."""
         try:
             start = await self._from_app.receive()
         except anyio.EndOfStream:
+            if self._cut.is_set():
+                return None
             raise PageError("The application has returned without an answer.") from None
         return start["status"], {name.decode("latin-1").lower(): it.decode("latin-1") for name, it in start["headers"]}
 

@@ -178,6 +178,23 @@ async def test_a_page_escapes_its_url_as_a_browser_does(url: str, path: str, raw
     assert asked == [(path, raw_path, query)]
 
 
+async def test_a_page_comes_back_that_is_cut_before_an_answer() -> None:
+    """The application may take its time for one."""
+    asked = 0
+
+    async def resolve(request: Request) -> Script:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            page.cut()
+            await anyio.sleep_forever()
+        return Script(["a"])
+
+    async with Page(SSEBridge(resolve=resolve)) as page:
+        assert [said["type"] for said in await objects(page)] == ["start", "stdout", "exit"]
+    assert (asked, page.connections) == (2, 3)
+
+
 async def test_what_is_no_event_stream_is_an_error() -> None:
     """Which quotes the answer."""
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("Please log in."))])
