@@ -23,7 +23,8 @@ import anyio
 import anyio.lowlevel
 from starlette.types import ASGIApp, Message
 
-from .errors import UpstreamError
+from .arguments import described, is_a, number, shown
+from .errors import ConfigurationError, UpstreamError
 from .upstream.base import Cancelled, Room, Stream, Take, Upstream, Work
 from .upstream.lines import Exit, Item, Lines
 from .wire import events
@@ -53,6 +54,9 @@ class Script:
         error: raised behind the lines, such as `UpstreamLost("The stream broke off.")`.
         waits: whether it goes on behind the lines until it is ended.
         ends: how far ending it gets: `Cancelled.CONFIRMED`, or less for a platform that does not see it end.
+
+    Raises:
+        ConfigurationError: an argument is of the wrong kind.
     """
 
     lines: Sequence[Item] = ()
@@ -69,6 +73,23 @@ class Script:
     #: How often the bridge has asked for its end.
     cancels: int = field(default=0, init=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if is_a(self.lines, str, bytes) or not isinstance(self.lines, Sequence):
+            raise ConfigurationError(f"Script needs a list of lines, such as ['done'], not {described(self.lines)}.")
+        if self.exit is not None:
+            Exit(self.exit)
+        if (delay := number(self.delay)) is None or not 0 <= delay < inf:
+            raise ConfigurationError(f"Script(delay=...) must be seconds, 0 or more, not {shown(self.delay)}.")
+        for name, error in (("refusal", self.refusal), ("error", self.error)):
+            if error is not None and not is_a(error, UpstreamError):
+                raise ConfigurationError(
+                    f"Script({name}=...) must be an UpstreamError, such as UpstreamLost('...'), not {described(error)}."
+                )
+        if not is_a(self.waits, bool):
+            raise ConfigurationError(f"Script(waits=...) must be True or False, not {described(self.waits)}.")
+        if not is_a(self.ends, Cancelled):
+            raise ConfigurationError(f"Script(ends=...) must be a Cancelled, not {described(self.ends)}.")
+
     def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
         """See `Source.work`."""
         return _Playing(self, Lines(self._play()).work(upstream, last_event_id))
@@ -81,7 +102,7 @@ class Script:
             if self.waits:
                 await anyio.sleep_forever()
             if self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)  # or it would grow with each run
             if self.exit is not None:
                 yield Exit(self.exit)
         finally:
@@ -101,7 +122,7 @@ class _Playing:
     async def stream(self) -> AsyncGenerator[Stream]:
         self._script.starts += 1
         if self._script.refusal is not None:
-            raise self._script.refusal
+            raise self._script.refusal.with_traceback(None)
         async with self._work.stream() as self._stream:
             self.may_run = self._work.may_run
             yield self

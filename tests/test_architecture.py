@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "upstream.client",
         "errors",
     },
-    "testing": {"errors", "upstream.base", "upstream.lines", "wire.events", "wire.frames"},
+    "testing": {"arguments", "errors", "upstream.base", "upstream.lines", "wire.events", "wire.frames"},
     "sandbox": set(),
     "console": {"asgi", "flow", "upstream", "sandbox"},
     "cli": {"console", "sandbox"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from sse_bridge import Cancelled, SSEBridge, UpstreamLost, UpstreamRefused
+from sse_bridge import Cancelled, ConfigurationError, SSEBridge, UpstreamLost, UpstreamRefused
 from sse_bridge.testing import Event, Page, PageError, Script
 
 pytestmark = pytest.mark.anyio
@@ -107,6 +108,39 @@ async def test_scripts_are_compared_by_their_arguments() -> None:
     async with Page(bridged(played)) as page:
         await objects(page)
     assert played == Script(["a"])
+
+
+async def test_an_error_of_many_runs_does_not_grow() -> None:
+    """Each run would add to its traceback, and keep what it refers to."""
+    refusal, error = UpstreamRefused("No."), UpstreamLost("It broke off.")
+    for script in (Script(refusal=refusal), Script(error=error)):
+        lengths = set()
+        for _ in range(3):
+            async with Page(bridged(script)) as page:
+                with suppress(PageError):
+                    await objects(page)
+            lengths.add(len([*traceback.walk_tb((script.refusal or error).__traceback__)]))
+        assert len(lengths) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"lines": "done"}, r"Script needs a list of lines, such as \['done'\], not a str"),
+        ({"lines": iter(["a"])}, "Script needs a list of lines"),
+        ({"exit": "3"}, "Exit takes a whole number"),
+        ({"delay": -1}, "must be seconds, 0 or more, not -1"),
+        ({"refusal": UpstreamRefused}, "must be an UpstreamError, .* not the class UpstreamRefused"),
+        ({"error": ValueError("x")}, "must be an UpstreamError, .* not a ValueError"),
+        ({"waits": 1}, "must be True or False, not an int"),
+        ({"ends": "confirmed"}, "must be a Cancelled, not a str"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_arguments_of_another_kind_are_refused(arguments: dict[str, Any], words: str) -> None:
+    """When the script is made. A text would have been printed letter by letter."""
+    with pytest.raises(ConfigurationError, match=words):
+        Script(**arguments)
 
 
 # -- pages
