@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message
 
 from .arguments import described, is_a, number, shown
@@ -188,6 +189,7 @@ class Page:
         self._sent = {"accept": "text/event-stream", **{name.lower(): it for name, it in (headers or {}).items()}}
         self._body = body
         self._stack = AsyncExitStack()
+        self._tasks: TaskGroup | None = None  # within the block
         self._connection: _Connection | None = None
         self._events: AsyncGenerator[Event] = self._follow()
 
@@ -196,6 +198,7 @@ class Page:
         return self
 
     async def __aexit__(self, *raised: Any) -> bool | None:
+        self._tasks = None
         await self._events.aclose()
         if self._connection is not None:
             self._connection.close()
@@ -205,6 +208,8 @@ class Page:
         return self
 
     async def __anext__(self) -> Event:
+        if self._tasks is None:
+            raise RuntimeError("A page is read within its block: async with Page(app, url) as page: ...")
         return await anext(self._events)
 
     def cut(self) -> None:
@@ -218,6 +223,7 @@ class Page:
             if self._connection is not None:
                 self._connection.close()
             connection = self._connection = _Connection(self._scope(), self._body)
+            assert self._tasks is not None
             self._tasks.start_soon(connection.run, self._app)
             if (head := await connection.head()) is None:
                 continue

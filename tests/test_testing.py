@@ -175,6 +175,17 @@ async def test_leaving_the_block_disconnects() -> None:
     assert script.cancels == 1
 
 
+async def test_a_page_is_read_within_its_block() -> None:
+    """Elsewhere there is nothing that could carry its connection."""
+    page = Page(bridged(Script(["a"])))
+    with pytest.raises(RuntimeError, match="within its block: async with"):
+        await anext(page)
+    async with page:
+        await anext(page)
+    with pytest.raises(RuntimeError, match="within its block: async with"):
+        await anext(page)
+
+
 async def test_a_page_sends_what_it_is_told_to() -> None:
     """Method, query, headers and body reach the application, through its routes."""
     asked: list[Any] = []
