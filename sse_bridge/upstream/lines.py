@@ -69,9 +69,9 @@ class Lines:
     An iterable that raises ends the run with an `error` frame, `source_failed`, and the log gets the traceback. Raise
     an `UpstreamError` to choose what viewers are told.
 
-    When nobody listens any more, the iterable is cancelled where it waits. Then its `aclose` is called, if it has one;
-    the run counts as ended once that returns. What an async generator has to await in its `finally` goes under an anyio
-    shield, since cancellation in anyio reaches every `await`.
+    When the last viewer has left, the bridge cancels the iterable where it waits, and then calls its `aclose`, if it
+    has one. The run counts as ended once that returns. What an async generator has to await in its `finally` goes under
+    an anyio shield, since cancellation in anyio reaches every `await`.
 
     Args:
         iterable: an async iterable, such as a called async generator. An async iterator can only be read once, so make

@@ -56,7 +56,7 @@ async def test_only_the_end_is_kept() -> None:
 
 
 async def test_many_small_pieces_are_bounded_too() -> None:
-    """A program that prints single bytes to both streams in turn takes no object for each, for ever."""
+    """A program that prints single bytes to both streams in turn: the number of objects stays bounded."""
     output = KeptOutput()
     for _ in range(10_000):
         output.add("stdout", b"o")

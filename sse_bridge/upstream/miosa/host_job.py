@@ -1,8 +1,8 @@
 """Jobs on hosts of one's own: `POST /opencomputers/hosts/{id}/jobs`, and the stream of the job (`docs/miosa.md` §7).
 
-A job has an id, so it is ended by one call, and its state can be asked for. But its output is nowhere kept: what it
-prints before its stream is open, and after a stream has broken off, is lost. A stream that breaks off is therefore not
-opened again. The output would go on with a hole in it of which nobody knows the size, and no frame could say so.
+A job has an id, so one call ends it, and another asks for its state. But the platform keeps no output: what a job prints
+before its stream is open, and after a stream has broken off, is lost. So the bridge does not open a broken stream again.
+Part of the output would be missing, the bridge could not count how much, and no frame could say so.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _JobWork:
         json_bytes(body)  # fails before the request goes out, if the caller has changed `env` meanwhile
         self.may_run = True
         try:
-            # However little time is left for asking again: without the answer, nobody knows the job's id.
+            # This may take longer than `seconds_left`: without the answer, the bridge never learns the job's id.
             answer = await self._ask("POST", "/jobs", ANSWER_TIMEOUT, body, statuses=(200, 201, 202))
         except UpstreamError as error:
             self.may_run = not error.started_nothing
