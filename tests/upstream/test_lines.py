@@ -213,18 +213,22 @@ async def test_a_viewer_that_leaves_ends_the_iterable() -> None:
         assert it.bridge.statistics().cancels.confirmed == 1
 
 
+class Endless:
+    """An iterator that is no generator."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "a"
+
+
 async def test_an_iterator_is_closed_that_is_no_generator() -> None:
     """By its `aclose`, which is waited for."""
 
-    class Pipe:
+    class Pipe(Endless):
         closed = False
-
-        def __aiter__(self) -> AsyncIterator[str]:
-            return self
-
-        async def __anext__(self) -> str:
-            await anyio.lowlevel.checkpoint()
-            return "a"
 
         async def aclose(self) -> None:
             await anyio.lowlevel.checkpoint()
@@ -242,14 +246,7 @@ async def test_an_iterator_is_closed_that_is_no_generator() -> None:
 async def test_what_fails_to_close_is_not_confirmed(caplog: pytest.LogCaptureFixture) -> None:
     """The log says so, and why."""
 
-    class Stuck:
-        def __aiter__(self) -> AsyncIterator[str]:
-            return self
-
-        async def __anext__(self) -> str:
-            await anyio.lowlevel.checkpoint()
-            return "a"
-
+    class Stuck(Endless):
         async def aclose(self) -> None:
             raise OSError("device is busy")
 

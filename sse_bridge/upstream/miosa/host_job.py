@@ -1,7 +1,8 @@
 """Jobs on hosts of one's own: `POST /opencomputers/hosts/{id}/jobs`, and the stream of the job (`docs/miosa.md` §7).
 
-A job has an id, so one call ends it, and another asks for its state. But the platform keeps no output: what a job prints
-before its stream is open, and after a stream has broken off, is lost. So the bridge does not open a broken stream again.
+A job has an id, so one call ends it, and another asks for its state. But the platform keeps no output: what a job
+prints before its stream is open, and after a stream has broken off, is lost. So the bridge does not open a broken
+stream again.
 Part of the output would be missing, the bridge could not count how much, and no frame could say so.
 """
 
