@@ -159,7 +159,7 @@ class _Reading:
 
     async def _close(self) -> None:
         """The run is over: closes the iterable, which may have more."""
-        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+        with anyio.CancelScope(shield=True):
             await self.cancel(_CLOSE_TIMEOUT)
 
     async def cancel(self, timeout: float) -> Cancelled:
