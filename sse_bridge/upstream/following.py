@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import httpx
 
+from ..errors import UpstreamError
 from ..wire.shapes import EVENT_STREAM
 from .base import Cancelled, Stream, Upstream
 from .checks import json_bytes
@@ -67,9 +68,9 @@ class Following:
         opening = self._upstream.open(self._method, self._url, headers=self._headers, body=body)
         return opening, await opening.__aenter__()
 
-    def may_ask_again(self, refused: Refusal) -> bool:
+    def may_ask_again(self, error: UpstreamError) -> bool:
         """Whether the same request may succeed in a moment, and does no harm."""
-        return refused.is_temporary or (refused.is_busy and self._method.upper() in _SAFE)
+        return isinstance(error, Refusal) and (error.is_temporary or (error.is_busy and self._method.upper() in _SAFE))
 
     async def cancel(self, timeout: float) -> Cancelled:
         """See `base.Work.cancel`."""

@@ -6,15 +6,10 @@ import pytest
 
 from sse_bridge.errors import UpstreamTimeout
 from sse_bridge.upstream.refusals import Refusal, refusal
-from sse_bridge.upstream.retrying import Backoff, retry
+from sse_bridge.upstream.retrying import Backoff, is_temporary, retry
 from tests.upstream.platform import recorded_waits
 
 pytestmark = pytest.mark.anyio
-
-
-def is_temporary(refused: Refusal) -> bool:
-    """Whether to ask again."""
-    return refused.is_temporary
 
 
 class Attempts:
@@ -48,6 +43,18 @@ async def test_the_upstream_may_ask_for_longer_waits(anyio_backend: str, monkeyp
     await retry(Attempts(429, 429, 429, retry_after="3"), is_temporary, backoff=Backoff(1, 8), timeout=30)
 
     assert waits == [3, 3, 4]
+
+
+async def test_waits_differ_by_chance_where_many_lose_one_upstream(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait is longer by up to the jitter, so that all of them do not come back at the same moment."""
+    waits = recorded_waits(monkeypatch)
+    for _ in range(8):
+        await retry(Attempts(429), is_temporary, backoff=Backoff(1, 4, jitter=2), timeout=999)
+
+    assert all(1 <= wait <= 3 for wait in waits)
+    assert len(set(waits)) == 8
 
 
 @pytest.mark.parametrize(("timeout", "waits"), [(7, [1, 2]), (7.5, [1, 2, 4])])

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from anyio import current_time
 
+from ...errors import UpstreamError
 from ..base import Cancelled
 from ..checks import ceil_seconds
 from ..refusals import Refusal
@@ -151,9 +152,9 @@ async def _is_destroyed(miosa: Miosa, sandbox: str, timeout: float) -> bool:
     return _result(answer).get("state") == "destroyed"
 
 
-def _may_pass(refused: Refusal) -> bool:
+def _may_pass(error: UpstreamError) -> bool:
     """Whether the answer may change in a moment, whatever became of the call."""
-    return refused.upstream_code != _BUSY and may_change(refused)
+    return may_change(error) and not (isinstance(error, Refusal) and error.upstream_code == _BUSY)
 
 
 def look_for(token: str) -> str:

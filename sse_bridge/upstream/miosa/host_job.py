@@ -27,7 +27,7 @@ from ..checks import ceil_seconds, json_bytes
 from ..client import ANSWER_TIMEOUT, SSE_ACCEPT
 from ..following import Following
 from ..refusals import Refusal
-from ..retrying import READY_BACKOFF, READY_TIMEOUT, may_change, retry
+from ..retrying import READY_BACKOFF, READY_TIMEOUT, is_temporary, may_change, retry
 from .cancel import BACKOFF
 from .checks import check_arguments, check_command, check_cwd, check_env, check_id, check_platform, check_timeout
 from .client import Miosa
@@ -120,9 +120,7 @@ class _JobWork:
 
     async def start(self) -> None:
         """Starts the job, and learns its id."""
-        self._job_id = await retry(
-            self._start, lambda refused: refused.is_temporary, backoff=READY_BACKOFF, timeout=READY_TIMEOUT
-        )
+        self._job_id = await retry(self._start, is_temporary, backoff=READY_BACKOFF, timeout=READY_TIMEOUT)
         self._finding = _Finding.UNANSWERED
 
     async def _start(self, seconds_left: float) -> str:

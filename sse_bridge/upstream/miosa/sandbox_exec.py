@@ -18,7 +18,7 @@ from ...wire.shapes import EXEC
 from ..base import Cancelled, Room, Stream, Take, Upstream, Work
 from ..checks import ceil_seconds, json_bytes
 from ..client import SSE_ACCEPT
-from ..retrying import READY_BACKOFF, READY_TIMEOUT, retry
+from ..retrying import READY_BACKOFF, READY_TIMEOUT, is_temporary, retry
 from .cancel import MARKER, Evidence, Finding, end_marked, look_for
 from .checks import HasId, check_command, check_cwd, check_env, check_id, check_platform, check_timeout, id_of
 from .client import Miosa
@@ -99,9 +99,7 @@ class _SandboxWork:
         Returns:
             The context to leave in the end, and the stream that it yielded.
         """
-        return await retry(
-            self._start, lambda refused: refused.is_temporary, backoff=READY_BACKOFF, timeout=READY_TIMEOUT
-        )
+        return await retry(self._start, is_temporary, backoff=READY_BACKOFF, timeout=READY_TIMEOUT)
 
     async def _start(self, seconds_left: float) -> tuple[AbstractAsyncContextManager[Stream], Stream]:
         url, headers = self._miosa.address(self._path + "/exec/stream"), self._miosa.headers(SSE_ACCEPT)
