@@ -20,7 +20,19 @@ from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
 from .relay.info import Outcome, RunInfo
 from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
-from .upstream.base import Cancelled, Source, Stream, Upstream, Work
+from .upstream.base import (
+    Cancelled,
+    EndAware,
+    Interruption,
+    Reopened,
+    Resumable,
+    Shareable,
+    Source,
+    Stream,
+    Traceable,
+    Upstream,
+    Work,
+)
 from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.lines import Exit, Lines
@@ -28,6 +40,7 @@ from .upstream.miosa.checks import HasId
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.host_job import HostJob
 from .upstream.miosa.sandbox_exec import SandboxExec
+from .upstream.miosa.sandbox_process import SandboxProcess
 from .upstream.miosa.stream import MiosaStream
 from .wire.shapes import EVENT_STREAM, EXEC, HOST_JOB, Shape
 
@@ -51,6 +64,7 @@ __all__ = [
     "Miosa",
     "MiosaStream",
     "SandboxExec",
+    "SandboxProcess",
     # what happens when a viewer is slow
     "Block",
     "Drop",
@@ -64,12 +78,18 @@ __all__ = [
     "ViewerStatistics",
     # what a source of your own implements
     "Cancelled",
+    "EndAware",
     "EVENT_STREAM",
     "EXEC",
     "HOST_JOB",
+    "Interruption",
+    "Reopened",
+    "Resumable",
     "Shape",
+    "Shareable",
     "Source",
     "Stream",
+    "Traceable",
     "Upstream",
     "Work",
     # what can go wrong

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "errors": set(),
     "wire": set(),
     "flow": {"arguments", "wire"},
-    "upstream": {"arguments", "causes", "errors", "wire.objects", "wire.shapes"},
+    "upstream": {"arguments", "causes", "errors", "wire.exits", "wire.objects", "wire.shapes"},
     "relay": {"wire", "flow", "upstream.base", "causes", "errors"},
     "stores": {"relay"},
     "asgi": {

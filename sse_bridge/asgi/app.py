@@ -19,7 +19,7 @@ from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from . import options
 from .application import Application, Authorize, ChooseKey, Identify, OnEnd, OnStart
 from .handle import StartedRun
-from .hosting import Beginning, Host, HostOptions, Limits, stopping
+from .hosting import Beginning, Host, HostOptions, Limits, key_of, stopping
 from .messages import Receive, Scope, Send
 from .options import DEFAULT_REPLAY, ChoosePolicy, ChooseRate, DialectName, Resolve
 from .requests import Requests, Style
@@ -223,7 +223,7 @@ class SSEBridge:
         options.a_text_or_none(owner=owner, key=key)
         if grace != "bridge":
             options.not_negative(grace=grace)
-        started_with = Key(owner, key, is_idempotency_key=True) if key else None
+        started_with = Key(owner, key, is_idempotency_key=True) if key else key_of(source, owner)
         run = self._host.shared(started_with, source)
         if run is None:
             seconds = self._host.options.run.grace if grace == "bridge" else grace

@@ -26,7 +26,7 @@ from ..relay.run import Run
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import Gone, Viewer
 from ..stores.memory import Key, MemoryStore
-from ..upstream.base import Source, Work
+from ..upstream.base import Shareable, Source, Work
 from ..wire.ids import new_token
 from . import messages
 from .application import OnEnd, OnStart, Threads
@@ -38,7 +38,7 @@ from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets, with_own_addresses
 from .stopping import Open
 
-__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
+__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit", "key_of"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -332,6 +332,12 @@ class Host:
             if self._sockets.cut(scope):
                 with anyio.move_on_after(NOTICE_CUT):
                     await downstream.left.wait()
+
+
+def key_of(source: Source, owner: str | None) -> Key | None:
+    """The key under which the source itself is shared; `None` if it is not."""
+    word = source.shared_as if isinstance(source, Shareable) else None
+    return None if word is None else Key(owner, word, is_idempotency_key=False, is_of_source=True)
 
 
 def stopping() -> BridgeUnavailable:

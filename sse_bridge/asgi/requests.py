@@ -20,7 +20,7 @@ from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
 from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
-from .hosting import Beginning, Host, Limits, Visit, stopping
+from .hosting import Beginning, Host, Limits, Visit, key_of, stopping
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
 from .response import naming_identity
@@ -138,6 +138,7 @@ class Requests:
         identity = await self._identity(request, Purpose.STARTING)
         key = await self._key(request, identity)
         source = await self._resolve(request)
+        key = key_of(source, identity) or key
         limits = await self._limits(request, Purpose.STARTING)
         run = self._host.shared(key, source)
         if run is None:

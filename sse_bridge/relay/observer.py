@@ -13,7 +13,7 @@ from ..errors import UpstreamError
 from ..upstream.base import Source, Traceable, Work
 from .info import Outcome, RunFacts
 
-__all__ = ["broken_off", "discarded", "ended", "failed", "name_of", "started"]
+__all__ = ["broken_off", "discarded", "ended", "failed", "name_of", "resumed", "started"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -33,6 +33,11 @@ def started(facts: RunFacts, work: Work) -> None:
     """The upstream has said yes."""
     mark = f", {work.mark}" if isinstance(work, Traceable) else ""
     logger.info("run %s...: started%s %s", name_of(facts.token), mark, _Whose(facts))
+
+
+def resumed(facts: RunFacts) -> None:
+    """Its stream had broken off, and was opened again."""
+    logger.info("run %s...: its stream was interrupted, and is followed again", name_of(facts.token))
 
 
 def failed(facts: RunFacts, error: UpstreamError) -> None:

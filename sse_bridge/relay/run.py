@@ -6,13 +6,15 @@ through every shield and more than once, and a run outlives the request that sta
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import Final, TypeAlias
 
 import anyio
 
-from ..errors import UpstreamError
-from ..upstream.base import Cancelled, EndAware, Work
+from ..errors import UpstreamError, UpstreamLost
+from ..upstream.base import Cancelled, EndAware, Interruption, Reopened, Resumable, Stream, Work
+from ..wire.continuity import Continuity
 from ..wire.ids import FrameIds
 from ..wire.pipeline import Pipeline
 from ..wire.shapes import Exit
@@ -31,6 +33,9 @@ __all__ = ["Refused", "Run"]
 FLUSH_AFTER: Final = 0.5
 #: Seconds an upstream gets to end its response after the exit, so that the connection can be reused.
 END_AFTER_EXIT: Final = 1.0
+
+#: Of a run whose stream is never opened again.
+_NO_CONTINUITY: Final = Continuity(keeps_ids=False, keeps_frames=False)
 
 #: Why a run has no stream: the upstream's answer, or the bridge's own reason.
 Refused: TypeAlias = UpstreamError | Cause
@@ -89,7 +94,12 @@ class Run:
         self.done = Done()
         self._lifetime = Lifetime(clock.now(), options.max_run_time, clock.lost)
         self._work = work
-        self._pipeline = Pipeline(options.dialect, work.shape, ids, options.max_frame_size)
+        continuity = None
+        if isinstance(work, Resumable):
+            continuity = Continuity(
+                keeps_ids=work.has_event_ids, keeps_frames=work.may_repeat, end_marks=work.shape.end_marks
+            )
+        self._pipeline = Pipeline(options.dialect, work.shape, ids, options.max_frame_size, continuity)
         self._ending = Ending(work, options.cancel_timeout, observer.name_of(facts.token), totals, clock)
         self._reading = anyio.CancelScope()
         self._clock = clock
@@ -190,7 +200,14 @@ class Run:
                 self.answered.set()
                 self._totals.runs_started += 1
                 observer.started(self.facts, self._work)
-                await stream.push(self._take, self.audience.wait_for_room)
+                interruption = await self._read_stream(stream)
+            while resumed := self._resumed(interruption):
+                async with resumed as (stream, is_exact):
+                    observer.resumed(self.facts)
+                    self._append(self._pipeline.go_on(exactly=is_exact))
+                    interruption = await self._read_stream(stream)
+            if interruption.lost is not None:
+                raise interruption.lost
         except UpstreamError as error:
             self._fail(error)
         else:
@@ -201,6 +218,27 @@ class Run:
             elif not self.is_over:  # other streams end so
                 self._append(self._pipeline.finish())
                 self._end()
+
+    async def _read_stream(self, stream: Stream) -> Interruption:
+        """Reads one stream to its end; says how it ended."""
+        lost, first = None, self._pipeline.next
+        try:
+            await stream.push(self._take, self.audience.wait_for_room)
+        except UpstreamLost as error:
+            lost = error
+        if not self.is_over:
+            self._took(self._pipeline.release())
+        at = self._pipeline.continuity or _NO_CONTINUITY
+        return Interruption(lost, at.last_event_id, at.retry, self._pipeline.next > first)
+
+    def _resumed(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:
+        """What goes on where a stream was interrupted; `None` if the run is over, or is to end with this stream."""
+        work, pipeline = self._work, self._pipeline
+        if not isinstance(work, Resumable) or self.is_over or (pipeline.continuity and pipeline.continuity.is_done):
+            return None
+        if work.shape.is_command and pipeline.ending is not None:  # `verbatim` ends with the stream
+            return None
+        return work.resume(interruption)
 
     def _take(self, chunk: bytes) -> bool:
         """Takes a chunk to the log; says whether there is room for more.
@@ -216,15 +254,25 @@ class Run:
             for discard in pipeline.discards:
                 observer.discarded(self.facts, discard.size)
         if pipeline.finished:
-            if not pipeline.exited:
-                observer.broken_off(self.facts, self.outcome())
-            self._end()
-            self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
-            self.hasten(self._lifetime.leaves_at)
+            self._finished()
         elif pipeline.unfinished:
             self._flush_at = pipeline.due(self._clock.now() + FLUSH_AFTER)
             self.hasten(self._flush_at)
         return audience.has_room()
+
+    def _took(self, frames: bytes) -> None:
+        """Adds frames that the upstream had sent before."""
+        self._append(frames)
+        if self._pipeline.finished and not self.is_over:
+            self._finished()
+
+    def _finished(self) -> None:
+        """The terminal frame is out. The upstream gets a moment to end its stream."""
+        if not self._pipeline.exited:
+            observer.broken_off(self.facts, self.outcome())
+        self._end()
+        self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
+        self.hasten(self._lifetime.leaves_at)
 
     # -- time
 
@@ -246,7 +294,7 @@ class Run:
             if self.audience.is_held:  # we made the silence: the rest of the line may be waiting for a slow viewer
                 self._flush_at = now + FLUSH_AFTER
             else:
-                self._append(self._pipeline.flush(now + ROUND_INTERVAL))  # the next round would be too late for these
+                self._took(self._pipeline.flush(now + ROUND_INTERVAL))  # the next round would be too late for these
                 self._flush_at = self._pipeline.due(now + FLUSH_AFTER)
         return self._flush_at
 

@@ -31,6 +31,13 @@ class Key(NamedTuple):
     word: str
     #: Whether it stands for one exec, however often it comes. Otherwise a run that is over is started anew.
     is_idempotency_key: bool
+    #: Whether the source names it. No request can: a client might otherwise start a run of its own under it.
+    is_of_source: bool = False
+
+    @property
+    def name(self) -> tuple[str | None, str, bool]:
+        """What tells it from other keys. The header of a request and the application's `key` may name the same."""
+        return self.owner, self.word, self.is_of_source
 
 
 class _Resting(NamedTuple):
@@ -53,7 +60,7 @@ class MemoryStore:
         self._keep = inf if keep is None else keep
         self._keep_bytes = inf if keep_bytes is None else keep_bytes
         self._runs: dict[str, Run] = {}
-        self._tokens: dict[tuple[str | None, str], str] = {}  # by owner and word of the key
+        self._tokens: dict[tuple[str | None, str, bool], str] = {}  # by the key's name
         self._keys: dict[str, Key] = {}  # by token
         self._resting: dict[Run, _Resting] = {}  # in the order in which they expire
         self._resting_bytes = 0
@@ -67,7 +74,7 @@ class MemoryStore:
         """Adds a run that begins. Requests with the same `key` find it from now on."""
         self._runs[run.token] = run
         if key is not None:
-            self._tokens[key[:2]], self._keys[run.token] = run.token, key
+            self._tokens[key.name], self._keys[run.token] = run.token, key
 
     def get(self, token: str, now: float) -> Run | None:
         """The run with this token; `None` if it is unknown or has expired."""
@@ -77,7 +84,7 @@ class MemoryStore:
     def started_with(self, key: Key, now: float) -> Run | None:
         """The run to share by this key; `None` if there is none, or a new one is to be started."""
         self._expire(now)
-        run = self._runs.get(self._tokens.get(key[:2], ""))
+        run = self._runs.get(self._tokens.get(key.name, ""))
         if run is None or (run.is_over and not self._keys[run.token].is_idempotency_key):
             return None
         return run
@@ -101,8 +108,8 @@ class MemoryStore:
         self._wake(run)
         self._runs.pop(run.token, None)
         key = self._keys.pop(run.token, None)
-        if key is not None and self._tokens.get(key[:2]) == run.token:  # unless a newer run has it
-            del self._tokens[key[:2]]
+        if key is not None and self._tokens.get(key.name) == run.token:  # unless a newer run has it
+            del self._tokens[key.name]
 
     def _wake(self, run: Run) -> None:
         resting = self._resting.pop(run, None)

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from ..errors import UpstreamLost
 from ..wire.shapes import Shape
 
-__all__ = ["Cancelled", "EndAware", "Room", "Source", "Stream", "Take", "Traceable", "Upstream", "Work"]
+__all__ = [
+    "Cancelled",
+    "EndAware",
+    "Interruption",
+    "Reopened",
+    "Resumable",
+    "Room",
+    "Shareable",
+    "Source",
+    "Stream",
+    "Take",
+    "Traceable",
+    "Upstream",
+    "Work",
+]
 
 #: Takes a chunk and says whether there is room for more. It returns at once and may run in a callback of the event
 #: loop, outside every task. After a `False`, `Room` is awaited before the next chunk.
@@ -107,6 +122,47 @@ class EndAware(Protocol):
         ...
 
 
+class Interruption(NamedTuple):
+    """How a stream ended that told of no end of the work."""
+
+    #: The error with which it broke off; `None` if the upstream ended it.
+    lost: UpstreamLost | None
+    #: The last event id of the upstream's own; empty if it reset it, `None` if it gave none.
+    last_event_id: str | None
+    #: Seconds that the upstream asked for between two connections; `None` if it left that open.
+    retry: float | None
+    #: Whether the stream brought any frame. One that is opened again and again without any is to be given up.
+    was_fruitful: bool
+
+
+class Reopened(NamedTuple):
+    """A stream with which a run goes on."""
+
+    stream: Stream
+    #: Whether it goes on behind the last whole frame. Otherwise viewers are told that output may be missing.
+    is_exact: bool
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A `Work` that can be followed further when its stream has broken off. Optional. The work is not started again."""
+
+    #: Whether the upstream can go on behind an event id.
+    has_event_ids: bool
+    #: Whether a stream that is opened again may repeat frames. They are recognised and left out.
+    may_repeat: bool
+
+    def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:
+        """What to go on with; `None` for the end.
+
+        The context is entered and left as that of `Work.stream`. It waits between attempts, and gives up in the end.
+
+        Raises:
+            UpstreamError: on entering. It ends the run.
+        """
+        ...
+
+
 class Source(Protocol):
     """What to run or follow: a plain value that `resolve` returns."""
 
@@ -120,5 +176,17 @@ class Source(Protocol):
 
         Raises:
             ConfigurationError: this source needs another kind of upstream.
+        """
+        ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A `Source` that says which requests share its run. Optional."""
+
+    @property
+    def shared_as(self) -> str | None:
+        """Requests of one identity whose sources have the same word here share one run while it goes on. `None`: each
+        has its own.
         """
         ...

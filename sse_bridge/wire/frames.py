@@ -148,6 +148,15 @@ class FrameSplitter:
         self._pending = bytearray()
         self._digest = None
 
+    def restart(self) -> None:
+        """Another stream begins. Of the last one, the beginning of a frame is dropped; the counts go on."""
+        self.close()
+        self._head = b""
+        self._after_cr = False
+        self._discarding = 0
+        self._discarding_at_line_end = False
+        self._is_clean = False
+
     def _end_of_frames(self, chunk: bytes) -> int:
         """How much of `chunk` belongs to whole frames. Looks at each byte once (`rfind` is over `chunk`)."""
         end = chunk.rfind(b"\n\n") + 2

@@ -6,7 +6,8 @@ The contract of every mapper, stated once:
   plain frames may go through `plain.map_plain` instead, which says the same (a property test).
 * A mapper belongs to one run. It may hold back the beginnings of lines (`unfinished` says how much). `due` says until
   when, and `flush` hands them over as they are. Time is the caller's.
-* After the terminal frame `finished` is true, and `map`, `flush`, `discarded` and `fail` return zero frames.
+* After the terminal frame `finished` is true, and `map`, `flush`, `discarded`, `missing` and `fail` return zero frames.
+* `missing` says that an unknown part of the output is missing, where a stream that was opened again goes on.
 * `discarded` stands in for a frame that was too large. An ending is never lost to its size.
 * `fail` says what only the bridge can know, in dialects that have frames of their own. It is given the lines of a last
   frame that the upstream left unfinished. `finish` ends a stream that may end without more words.
@@ -57,6 +58,7 @@ class Mapper(Protocol):
     def due(self, at: float) -> float: ...
     def flush(self, now: float = inf) -> Parts: ...
     def discarded(self, digest: bytes, size: int) -> Parts: ...
+    def missing(self) -> Parts: ...
     def fail(self, code: str, message: str, rest: bytes) -> Parts: ...
     def finish(self, rest: bytes) -> Parts: ...
     def close(self) -> None: ...
@@ -141,6 +143,12 @@ class LineMapper:
         if isinstance(meaning, Exit | Failure):
             frames += self._end(brief(meaning))
         return framed(frames)
+
+    def missing(self) -> Parts:
+        """The unfinished lines, which the new stream does not go on with, and a gap of unknown size."""
+        if self.finished:
+            return framed([])
+        return framed([*self._take_held(list(self._held)), self._render("gap", {"dropped": None})])
 
     def fail(self, code: str, message: str, rest: bytes) -> Parts:
         """The terminal frame of a run that ended before an exit was seen."""

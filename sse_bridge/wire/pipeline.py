@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from .continuity import Continuity
 from .dialects import Dialect
 from .frames import Discard, FrameSplitter
 from .ids import FrameIds, Parts
@@ -22,24 +23,48 @@ class Pipeline:
     """Everything that happens to a chunk before it is kept.
 
     Call `feed` for each chunk, `flush` when unfinished lines are `due`, `fail` when the upstream ended before a
-    terminal frame, and `close` in the end. After `close`, only the attributes are of use.
+    terminal frame, and `close` in the end. After `close`, only the attributes are of use. For an upstream whose stream
+    can be opened again, call `release` where it has ended, and `go_on` where the next one begins.
 
     Args:
         dialect: how frames are spelled.
         shape: how to read the upstream.
         ids: what numbers the frames.
         max_frame_size: bytes of an upstream frame; see `FrameSplitter`.
+        continuity: for an upstream whose stream can be opened again; else `None`.
     """
 
-    __slots__ = ("_ids", "_mapper", "_splitter", "discards", "finished", "next", "unfinished")
+    __slots__ = (
+        "_gap_end",
+        "_ids",
+        "_mapper",
+        "_release_at",
+        "_splitter",
+        "continuity",
+        "discards",
+        "finished",
+        "next",
+        "unfinished",
+    )
 
-    def __init__(self, dialect: Dialect, shape: Shape, ids: FrameIds, max_frame_size: int | None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        shape: Shape,
+        ids: FrameIds,
+        max_frame_size: int | None,
+        continuity: Continuity | None = None,
+    ) -> None:
         self._splitter = FrameSplitter(max_frame_size, facts(shape))
         self._mapper = dialect.mapper(shape, numbered=ids.visible)
         self._ids = ids
+        #: Where the stream is, for an upstream whose stream can be opened again.
+        self.continuity = continuity
+        self._gap_end = 0  # the number behind the last gap of unknown size
+        self._release_at = inf  # when frames that may be repeats have waited long enough
         #: The number that the next frame gets.
         self.next = 1
-        #: Characters of unfinished lines that are held back.
+        #: Characters of unfinished lines, and bytes of frames that may be repeats, that are held back.
         self.unfinished = 0
         #: The terminal frame has passed: `feed`, `flush` and `fail` stay empty from now on.
         self.finished = False
@@ -79,7 +104,12 @@ class Pipeline:
         splitter = self._splitter
         frames = splitter.feed(chunk)
         if splitter.discards or self.discards:
-            return self._feed_around_discards(frames)
+            self.discards = splitter.discards
+            if self.discards:
+                return self._feed_around_discards(frames)
+        if self.continuity is not None:
+            frames = self.continuity.feed(frames)
+            self._note_unfinished()
         if not frames:
             return b""
         mapper, first = self._mapper, self.next
@@ -95,24 +125,58 @@ class Pipeline:
         """When the next unfinished line is to be shown; infinity if there is none.
 
         Call this after each `feed` that leaves something `unfinished`: lines that have begun since the last call are
-        due at `at`.
+        due at `at`. So are frames that may be repeats.
         """
-        return self._mapper.due(at)
+        if self.continuity is not None and self.continuity.withheld:
+            self._release_at = min(self._release_at, at)
+        return min(self._mapper.due(at), self._release_at)
 
     def flush(self, now: float = inf) -> bytes:
-        """The unfinished lines that are due by now, or all of them, marked `partial`."""
-        return self._number(self._mapper.flush(now))
+        """The unfinished lines that are due by now, or all of them, marked `partial`; and frames that were no repeats.
+
+        Look at `finished` after each call.
+        """
+        released = self.release() if now >= self._release_at else b""
+        return released + self._number(self._mapper.flush(now))
+
+    def release(self) -> bytes:
+        """The frames that may be repeats, since no more will tell. Call it where a stream has ended.
+
+        Look at `finished` after each call.
+        """
+        self._release_at = inf
+        frames = b"" if self.continuity is None else self.continuity.release()
+        return self._number(self._mapper.map(frames)) if frames else b""
+
+    def go_on(self, *, exactly: bool) -> bytes:
+        """Another stream of the same upstream begins. What is left of a frame is dropped.
+
+        Args:
+            exactly: whether it goes on behind the last whole frame. Otherwise some may be missing, which the returned
+                frames say, and it may repeat others, which are left out.
+        """
+        self._splitter.restart()
+        if exactly or self.continuity is None:
+            return b""
+        self.continuity.seek()
+        if self.next == self._gap_end:  # one gap covers several cuts
+            return b""
+        gap = self._number(self._mapper.missing())
+        self._gap_end = self.next
+        return gap
 
     def fail(self, code: str, message: str) -> bytes:
         """The terminal frame of a run that failed; empty if `finished`.
 
         `verbatim` has none. It hands on the `retry` of an unfinished last frame.
         """
-        return self._number(self._mapper.fail(code, message, self._splitter.lines))
+        released = self.release()
+        return released + self._number(self._mapper.fail(code, message, self._splitter.lines))
 
     def finish(self) -> bytes:
         """The last frames of a stream that lacks a terminal one: its unfinished lines, or `verbatim`'s `retry`."""
-        return self._number(self._mapper.finish(self._splitter.lines))
+        released = self.release()
+        return released + self._number(self._mapper.finish(self._splitter.lines))
 
     def close(self) -> None:
         """Ends the run's frames: forgets the beginnings of lines and frames."""
@@ -123,16 +187,26 @@ class Pipeline:
     def _number(self, parts: Parts) -> bytes:
         first = self.next
         self.next = first + parts[1]
-        self.unfinished = self._mapper.unfinished
+        self._note_unfinished()
         self.finished = self._mapper.finished
         return self._ids.number(parts, first)
 
+    def _note_unfinished(self) -> None:
+        withheld = 0 if self.continuity is None else self.continuity.withheld
+        self.unfinished = self._mapper.unfinished + withheld
+
     def _feed_around_discards(self, frames: bytes) -> bytes:
-        self.discards = self._splitter.discards
-        numbered, start = [], 0
+        numbered, start = [self.release()], 0
         for discard in self.discards:
-            numbered.append(self._number(self._mapper.map(frames[start : discard.offset])))
+            numbered.append(self._feed_whole(frames[start : discard.offset]))
             numbered.append(self._number(self._mapper.discarded(discard.digest, discard.size)))
+            if self.continuity is not None:
+                self.continuity.skip(discard.digest)
             start = discard.offset
-        numbered.append(self._number(self._mapper.map(frames[start:])))
+        numbered.append(self._feed_whole(frames[start:]))
         return b"".join(numbered)
+
+    def _feed_whole(self, frames: bytes) -> bytes:
+        if self.continuity is not None:
+            frames = self.continuity.feed(frames)
+        return self._number(self._mapper.map(frames))

@@ -102,6 +102,9 @@ class VerbatimMapper:
         lines = comment(gap_text(1, size))[:-1] + encode(self._brief(event, meaning))
         return framed([lines.rstrip(b"\n")])
 
+    def missing(self) -> Parts:
+        return framed([comment(gap_text(None, None)).rstrip(b"\n")])
+
     def fail(self, code: str, message: str, rest: bytes) -> Parts:
         self._ending = self.ending or Failure({"code": code, "message": message})
         return self.finish(rest)
@@ -201,6 +204,8 @@ def _from_last_data(frames: bytes) -> bytes:
     return frames[max(0, frames.rfind(b"\n\n", 0, at + 1)) :]
 
 
-def gap_text(dropped: int, size: int | None) -> str:
-    """A gap in words, for a comment."""
+def gap_text(dropped: int | None, size: int | None) -> str:
+    """A gap in words, for a comment. `None` stands for what is unknown."""
+    if dropped is None:
+        return "gap dropped=unknown"
     return f"gap dropped={dropped}" if size is None else f"gap dropped={dropped} bytes={size}"

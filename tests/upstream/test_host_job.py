@@ -14,8 +14,9 @@ import pytest
 
 from sse_bridge import ConfigurationError, HostJob, HTTPUpstream, Miosa, SSEBridge
 from sse_bridge.errors import UpstreamError, UpstreamLost
+from sse_bridge.upstream import reopening
 from sse_bridge.upstream.base import Cancelled, Traceable, Work
-from sse_bridge.upstream.miosa import host_job as host_job_module
+from sse_bridge.upstream.miosa import background
 from sse_bridge.upstream.retrying import Backoff
 from tests.support.asgi import Page
 from tests.support.upstreams import Connection, Handler, RawUpstream, dead_url, serve_raw
@@ -32,9 +33,10 @@ RESULT = b'event: exec_result\ndata: {"exit_code":0,"elapsed_ms":42}\n\n'
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A platform is asked again soon, and for half a second at most."""
-    monkeypatch.setattr(host_job_module, "READY_BACKOFF", Backoff(0.01, 4.0))
-    monkeypatch.setattr(host_job_module, "READY_TIMEOUT", 0.5)
-    monkeypatch.setattr(host_job_module, "BACKOFF", Backoff(0.01, 0.02))
+    monkeypatch.setattr(background, "READY_BACKOFF", Backoff(0.01, 4.0))
+    monkeypatch.setattr(background, "READY_TIMEOUT", 0.5)
+    monkeypatch.setattr(background, "BACKOFF", Backoff(0.01, 0.02))
+    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
 
 
 def answer(status: int, body: object) -> Handler:
@@ -176,7 +178,7 @@ async def test_a_job_that_may_have_started_is_never_started_again(
     anyio_backend: str, response: Any, may_run: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one request. Without the id of the job there is no way to end it, which the log says."""
-    monkeypatch.setattr(host_job_module, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(background, "ANSWER_TIMEOUT", 0.2)
     with serve_raw(response) as upstream:
         work = work_on(upstream.url)
         with pytest.raises(UpstreamError) as caught:
@@ -188,7 +190,7 @@ async def test_a_job_that_may_have_started_is_never_started_again(
     assert KEY not in "".join(traceback.format_exception(caught.value)) + str(caught.value)
     assert isinstance(work, Traceable)
     assert work.trace() == (
-        "host host_1, job unknown: the platform did not say which job it started, so it could not be asked to end it. "
+        "host host_1, job unknown: the platform did not say what it started, so it could not be asked to end it. "
         "To look for it: GET /opencomputers/hosts/host_1/jobs"
     )
 
@@ -225,22 +227,70 @@ async def test_a_stream_that_is_refused_leaves_a_job_to_end(anyio_backend: str) 
         assert await work.cancel(5) is Cancelled.CONFIRMED
 
 
-async def test_a_stream_that_breaks_off_is_not_opened_again(anyio_backend: str) -> None:
-    """The output would have a hole of unknown size. The page is told, and the job is ended."""
+async def test_a_stream_that_breaks_off_is_opened_again(anyio_backend: str) -> None:
+    """What the job printed meanwhile is lost, since the platform keeps none of it: a gap says so."""
     page = Page()
-    broken = streaming(CHUNK, ends=False)
-    with serve_raw(started, broken, no_content, job("canceled")) as upstream:
+    broken = streaming(CHUNK + CHUNK[:20], ends=False)
+    with serve_raw(started, broken, refusing(503), breaks, streaming(CHUNK, RESULT)) as upstream:
+        bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: HostJob("host_1", "ls"))
+        await bridge(page.scope, page.receive, page.send)
+
+    line = {"type": "stdout", "line": "one", "stream": "stdout"}
+    assert page.objects == [
+        line,
+        {"type": "gap", "dropped": None},
+        line,
+        {"type": "exit", "code": 0, "elapsed_ms": 42},
+    ]
+    assert asked(upstream) == [("POST", "/jobs"), *[("GET", "/exec/job_1/stream")] * 4]
+
+
+@pytest.mark.parametrize(
+    ("broken", "then", "is_found_over"),
+    [
+        (streaming(CHUNK, ends=False), (no_content, job("succeeded", 3)), True),
+        (streaming(CHUNK, ends=False), (refusing(404), job("succeeded", 3)), True),
+        (streaming(CHUNK), (job("succeeded", 3),), True),
+        (streaming(CHUNK), (job("running"), streaming(RESULT.replace(b"0", b"3", 1))), False),
+    ],
+)
+async def test_a_job_that_ended_meanwhile_ends_as_its_record_says(
+    anyio_backend: str, broken: Handler, then: tuple[Handler, ...], is_found_over: bool
+) -> None:
+    """The stream is lost or ends, and no event has told of an end: the platform is asked. Output may be missing in all
+    of these cases."""
+    page = Page()
+    with serve_raw(started, broken, *then) as upstream:
         bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: HostJob("host_1", "ls"))
         await bridge(page.scope, page.receive, page.send)
         await bridge.shutdown()
 
+    assert [event["type"] for event in page.objects] == ["stdout", "gap", "exit"]
+    assert page.objects[-1]["code"] == 3
+    assert (asked(upstream)[-1] == ("GET", "/exec/job_1")) is is_found_over
+    assert "DELETE" not in {method for method, _ in asked(upstream)}
+
+
+async def test_a_stream_that_stays_broken_is_given_up(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform that opens the stream and breaks it off again makes no progress. The page is told, and the job is
+    ended."""
+    monkeypatch.setattr(reopening, "REOPEN_TIMEOUT", 0.3)
+    monkeypatch.setattr(background, "REOPEN_TIMEOUT", 0.3)
+    page = Page()
+
+    def empty(connection: Connection) -> None:
+        connection.stream()
+
+    with serve_raw(
+        started, streaming(CHUNK, ends=False), *[empty] * 4, refusing(403), no_content, job("canceled")
+    ) as upstream:
+        bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: HostJob("host_1", "ls"))
+        await bridge(page.scope, page.receive, page.send)
+        await bridge.shutdown()
+
+    assert [event["type"] for event in page.objects] == ["stdout", "gap", "error"]
     assert page.objects[-1]["code"] == "upstream_lost"
-    assert asked(upstream) == [
-        ("POST", "/jobs"),
-        ("GET", "/exec/job_1/stream"),
-        ("DELETE", "/exec/job_1"),
-        ("GET", "/exec/job_1"),
-    ]
+    assert asked(upstream)[-2:] == [("DELETE", "/exec/job_1"), ("GET", "/exec/job_1")]
     assert bridge.statistics().cancels.confirmed == 1
 
 

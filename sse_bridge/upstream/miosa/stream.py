@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from ..base import Upstream, Work
 from ..client import SSE_ACCEPT
-from ..following import Following
+from ..following import Returning
+from ..reopening import REOPEN_TIMEOUT
 from .checks import check_path, check_platform
 
 __all__ = ["MiosaStream"]
+
+#: The streams for which the platform promises to go on behind a `Last-Event-ID` (MIOSA's documentation).
+_GOES_ON_BEHIND_IDS: Final = re.compile(r"/sandboxes/[^/]+/events/?")
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,9 @@ class MiosaStream:
 
     The request carries the key and the tenant of the bridge's `Miosa`. The end of the stream is the end of the run, and
     ending the run closes the connection. An upstream that is busy or gets ready is asked again for half a minute.
-    The platform promises to resume at a `Last-Event-ID` for the events of a sandbox only (MIOSA's documentation).
+    A stream that breaks off is opened again, with the last event id, for a minute at most. The platform promises to go
+    on behind an id for the events of a sandbox only (MIOSA's documentation). Viewers of all others are told, with a
+    gap, that events may be missing.
 
     Args:
         path: where the stream is, below the base URL, and perhaps a query behind it. It begins with one slash. What it
@@ -40,4 +48,14 @@ class MiosaStream:
         """See `base.Source.work`."""
         miosa = check_platform("MiosaStream", upstream)
         url, headers = miosa.address(self.path), miosa.headers(SSE_ACCEPT)
-        return Following(miosa, "GET", url, headers, json=None, last_event_id=last_event_id)
+        return Returning(
+            miosa,
+            "GET",
+            url,
+            headers,
+            json=None,
+            last_event_id=last_event_id,
+            timeout=REOPEN_TIMEOUT,
+            trusts_ids=_GOES_ON_BEHIND_IDS.fullmatch(self.path.partition("?")[0]) is not None,
+            outlasts_streams=False,
+        )

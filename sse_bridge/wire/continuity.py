@@ -1,0 +1,154 @@
+"""What a run needs to go on with a stream that broke off and was opened again.
+
+An event id says where to go on, if the upstream gives ids. An upstream without ids may repeat what it has kept; these
+frames are recognised and left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from .events import parse_frame
+from .frames import canonical
+
+__all__ = ["MAX_WITHHELD", "Continuity"]
+
+#: Bytes of the last frames by which a repeat is recognised: hundreds of lines.
+_ANCHOR: Final = 16 * 1024
+#: Bytes that are held back while a repeat is looked for. An upstream that repeats more than this is shown again.
+MAX_WITHHELD: Final = 4 * 1024 * 1024
+#: Upstreams send comments by the clock, so a repeat has others.
+_COMMENTS: Final = re.compile(rb"(?:(?<=\n\n)|\A)(?::[^\n]*\n)+\n")
+_ID: Final = b"\nid"
+_RETRY: Final = re.compile(rb"(?:^|\n)retry: ?([0-9]{1,9})(?=\n)")
+
+
+class Continuity:
+    """Remembers where a stream is, and recognises what the next one repeats.
+
+    Args:
+        keeps_ids: whether the upstream can go on behind an event id.
+        keeps_frames: whether it may repeat frames.
+        end_marks: texts that say that the stream is over.
+    """
+
+    __slots__ = (
+        "_end_marks",
+        "_keeps_frames",
+        "_keeps_ids",
+        "_last",
+        "_tail",
+        "_withheld",
+        "is_done",
+        "last_event_id",
+        "retry",
+    )
+
+    def __init__(self, *, keeps_ids: bool, keeps_frames: bool, end_marks: Collection[str] = ()) -> None:
+        #: The last event id of the upstream's own; empty if it reset it (WHATWG HTML 9.2.6), `None` if it gave none.
+        self.last_event_id: str | None = None
+        #: Seconds that the upstream asked for between two connections; `None` if it left that open.
+        self.retry: float | None = None
+        #: The last event said that the stream is over.
+        self.is_done = False
+        self._keeps_ids = keeps_ids
+        self._keeps_frames = keeps_frames
+        self._end_marks = [mark.encode() for mark in end_marks]
+        self._tail = bytearray()  # the last frames, without comments; from `_ANCHOR` on they may begin within a frame
+        self._last = b""  # the last frame of the tail, while a repeat is looked for
+        self._withheld: bytearray | None = None  # what may be repeats meanwhile
+
+    @property
+    def withheld(self) -> int:
+        """Bytes of frames that may be repeats, and wait for more."""
+        return len(self._withheld or b"")
+
+    def seek(self) -> None:
+        """Another stream begins. It may repeat frames, the last ones among them."""
+        self._withheld = bytearray() if self._tail else None
+        self._last = bytes(self._tail[self._tail.rfind(b"\n\n", 0, len(self._tail) - 2) + 1 :].lstrip(b"\n"))
+
+    def feed(self, frames: bytes) -> bytes:
+        """Takes whole frames, and returns those to go on with, perhaps zero."""
+        if self._withheld is not None:
+            return self._sought(self._withheld, frames)
+        self._note(frames)
+        return frames
+
+    def release(self) -> bytes:
+        """Ends the search: returns what was held back, which was not a repeat."""
+        frames, self._withheld = bytes(self._withheld or b""), None
+        self._note(frames)
+        return frames
+
+    def skip(self, digest: bytes) -> None:
+        """A frame was too large to be kept. `digest` is what is left of it."""
+        self._tail.clear()
+        if self._keeps_ids:
+            self._note_fields(digest + b"\n")
+
+    def _sought(self, withheld: bytearray, frames: bytes) -> bytes:
+        """What follows the first repeat of the last frame, if all that precedes it was seen, too.
+
+        A later one might leave out frames that are new.
+        """
+        start = max(0, len(withheld) - len(self._last))
+        withheld += _plain(frames)
+        while (start := withheld.find(self._last, start)) >= 0:
+            end = start + len(self._last)
+            if self._was_seen(withheld, end):
+                self._withheld = None
+                news = bytes(withheld[end:])
+                self._note(news)
+                return news
+            start += 1
+        return self.release() if len(withheld) > MAX_WITHHELD else b""
+
+    def _was_seen(self, withheld: bytearray, end: int) -> bool:
+        """Whether the bytes up to `end` are the last frames, as far as these are remembered."""
+        tail, before = self._tail, end - len(self._tail)
+        if before >= 0:
+            return withheld.startswith(tail, before) and (len(tail) >= _ANCHOR or _begins_frame(withheld, before))
+        return tail.endswith(withheld[:end]) and _begins_frame(tail, -before)
+
+    def _note(self, frames: bytes) -> None:
+        frames = _plain(frames)
+        if self._keeps_ids:
+            self._note_fields(frames)
+        if self._keeps_frames:
+            self._tail += frames[-2 * _ANCHOR :]
+            if len(self._tail) > 2 * _ANCHOR:
+                del self._tail[:-_ANCHOR]
+
+    def _note_fields(self, frames: bytes) -> None:
+        last = _last_id(frames)
+        if last is not None:
+            self.last_event_id = last
+        field, _, value = frames.rstrip(b"\n").rpartition(b"\n")[2].partition(b":")
+        if field == b"data":
+            self.is_done = value.removeprefix(b" ") in self._end_marks
+        if b"retry" in frames and (times := _RETRY.findall(frames)):
+            self.retry = int(times[-1]) / 1000
+
+
+def _plain(frames: bytes) -> bytes:
+    """Canonical frames without comments."""
+    frames = canonical(frames)
+    return _COMMENTS.sub(b"", frames) if frames.startswith(b":") or b"\n\n:" in frames else frames
+
+
+def _begins_frame(frames: bytearray, at: int) -> bool:
+    return at == 0 or frames[at - 2 : at] == b"\n\n"
+
+
+def _last_id(frames: bytes) -> str | None:
+    """The last id that counts; `None` if the frames have none."""
+    lines, end = b"\n" + frames, len(frames) + 1
+    while (at := lines.rfind(_ID, 0, end)) >= 0:
+        found = parse_frame(lines[at + 1 : lines.index(b"\n", at + 1)]).id
+        if found is not None:
+            return found
+        end = at + len(_ID) - 1
+    return None
