@@ -221,15 +221,17 @@ class Run:
 
     async def _read_stream(self, stream: Stream) -> Interruption:
         """Reads one stream to its end; says how it ended."""
-        lost, first = None, self._pipeline.next
+        lost = None
         try:
             await stream.push(self._take, self.audience.wait_for_room)
         except UpstreamLost as error:
             lost = error
-        if not self.is_over:
-            self._took(self._pipeline.release())
+            self._pipeline.interrupt()
+        else:
+            if not self.is_over:
+                self._took(self._pipeline.release())
         at = self._pipeline.continuity or _NO_CONTINUITY
-        return Interruption(lost, at.last_event_id, at.retry, self._pipeline.next > first)
+        return Interruption(lost, at.last_event_id, at.retry, at.has_news)
 
     def _resumed(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:
         """What goes on where a stream was interrupted; `None` if the run is over, or is to end with this stream."""

@@ -131,7 +131,7 @@ class Interruption(NamedTuple):
     last_event_id: str | None
     #: Seconds that the upstream asked for between two connections; `None` if it left that open.
     retry: float | None
-    #: Whether the stream brought any frame. One that is opened again and again without any is to be given up.
+    #: Whether the stream brought anything new. One that is opened again and again without that is to be given up.
     was_fruitful: bool
 
 

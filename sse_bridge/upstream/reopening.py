@@ -8,16 +8,15 @@ from math import inf
 from random import uniform
 from typing import Final
 
-import anyio
-from anyio import current_time
+from anyio import current_time, sleep
 
-from ..errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from ..errors import UpstreamError, UpstreamLost, UpstreamTimeout, UpstreamUnreachable
 from .base import Interruption, Stream
 from .retrying import Backoff, may_change, retry
 
 __all__ = ["REOPEN_TIMEOUT", "Opened", "Reopening"]
 
-#: Seconds without a frame after which a broken stream is given up: as long as a run waits for its viewers (`keep`).
+#: Seconds without news after which a broken stream is given up: as long as a run waits for its viewers (`keep`).
 REOPEN_TIMEOUT: Final = 60.0
 #: Between attempts. Browsers wait some seconds (WHATWG HTML 9.2.2); MIOSA may hold keys to 60 requests a minute.
 REOPEN_BACKOFF: Final = Backoff(first=0.25, most=4.0, jitter=1.0)
@@ -29,11 +28,11 @@ Opened = tuple[AbstractAsyncContextManager[Stream], Stream]
 class Reopening:
     """The attempts of one run to follow its work further.
 
-    The first attempt after a stream that brought frames is made at once. A stream that brings none counts as an attempt
-    that failed, so an upstream that accepts and breaks off is given up, too.
+    The first attempt after a stream that brought news and was lost is made at once. A stream that brings none counts as
+    an attempt that failed, so an upstream that accepts and breaks off is given up, too.
 
     Args:
-        timeout: seconds without a frame until the stream is given up.
+        timeout: seconds without news until the stream is given up.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -50,11 +49,11 @@ class Reopening:
         if interruption.was_fruitful or self._give_up_at == inf:
             self._give_up_at = now + self._timeout
         pause = interruption.retry or 0.0
-        if not interruption.was_fruitful:
+        if interruption.lost is None or not interruption.was_fruitful:
             pause = max(pause, uniform(REOPEN_BACKOFF.first, REOPEN_BACKOFF.most))
-        if interruption.lost is not None and now + pause >= self._give_up_at:
-            raise interruption.lost
-        await anyio.sleep(pause)
+        if now + pause >= self._give_up_at:
+            raise interruption.lost or UpstreamLost("The upstream ended its stream again and again.")
+        await sleep(pause)
         left = self._give_up_at - current_time()
         return await retry(attempt, _may_pass, backoff=REOPEN_BACKOFF, timeout=left)
 

@@ -35,12 +35,14 @@ class Continuity:
     """
 
     __slots__ = (
+        "_carried",
         "_end_marks",
         "_keeps_frames",
         "_keeps_ids",
         "_last",
         "_tail",
         "_withheld",
+        "has_news",
         "is_done",
         "last_event_id",
         "retry",
@@ -51,6 +53,8 @@ class Continuity:
         self.last_event_id: str | None = None
         #: Seconds that the upstream asked for between two connections; `None` if it left that open.
         self.retry: float | None = None
+        #: The stream has brought data that the one before it had not.
+        self.has_news = False
         #: The last event said that the stream is over.
         self.is_done = False
         self._keeps_ids = keeps_ids
@@ -59,16 +63,21 @@ class Continuity:
         self._tail = bytearray()  # the last frames, without comments; from `_ANCHOR` on they may begin within a frame
         self._last = b""  # the last frame of the tail, while a repeat is looked for
         self._withheld: bytearray | None = None  # what may be repeats meanwhile
+        self._carried = b""  # the same of the stream before, if that broke off meanwhile
 
     @property
     def withheld(self) -> int:
         """Bytes of frames that may be repeats, and wait for more."""
-        return len(self._withheld or b"")
+        return len(self._pending)
 
-    def seek(self) -> None:
-        """Another stream begins. It may repeat frames, the last ones among them."""
-        self._withheld = bytearray() if self._tail else None
-        self._last = bytes(self._tail[self._tail.rfind(b"\n\n", 0, len(self._tail) - 2) + 1 :].lstrip(b"\n"))
+    def begin(self, *, exactly: bool) -> None:
+        """Another stream begins. Unless it goes on exactly, it may repeat frames, the last ones among them."""
+        self.has_news = False
+        if exactly:
+            return
+        # What the last stream brought without a repeat: this one begins with it, or it was not a repeat.
+        self._carried = bytes(self._pending)
+        self._seek()
 
     def feed(self, frames: bytes) -> bytes:
         """Takes whole frames, and returns those to go on with, perhaps zero."""
@@ -79,7 +88,8 @@ class Continuity:
 
     def release(self) -> bytes:
         """Ends the search: returns what was held back, which was not a repeat."""
-        frames, self._withheld = bytes(self._withheld or b""), None
+        frames = bytes(self._pending)
+        self._carried, self._withheld = b"", None
         self._note(frames)
         return frames
 
@@ -89,17 +99,35 @@ class Continuity:
         if self._keeps_ids:
             self._note_fields(digest + b"\n")
 
-    def _sought(self, withheld: bytearray, frames: bytes) -> bytes:
-        """What follows the first repeat of the last frame, if all that precedes it was seen, too.
+    @property
+    def _pending(self) -> bytes | bytearray:
+        """What is held back. One of the two is the beginning of the other."""
+        withheld = self._withheld or b""
+        return withheld if len(withheld) > len(self._carried) else self._carried
 
-        A later one might leave out frames that are new.
+    def _seek(self) -> None:
+        self._withheld = bytearray() if self._tail else None
+        self._last = bytes(self._tail[self._tail.rfind(b"\n\n", 0, len(self._tail) - 2) + 1 :].lstrip(b"\n"))
+
+    def _sought(self, withheld: bytearray, frames: bytes) -> bytes:
+        """What is no repeat, as far as that is known.
+
+        The first repeat of the last frame counts, if all that precedes it was seen, too. A later one might leave out
+        frames that are new.
         """
         start = max(0, len(withheld) - len(self._last))
         withheld += _plain(frames)
+        if (carried := self._carried) and not withheld.startswith(carried):
+            if carried.startswith(withheld):
+                return b""
+            self._carried = b""
+            self._note(carried)
+            self._seek()
+            return carried + self.feed(bytes(withheld))
         while (start := withheld.find(self._last, start)) >= 0:
             end = start + len(self._last)
             if self._was_seen(withheld, end):
-                self._withheld = None
+                self._carried, self._withheld = b"", None
                 news = bytes(withheld[end:])
                 self._note(news)
                 return news
@@ -115,6 +143,7 @@ class Continuity:
 
     def _note(self, frames: bytes) -> None:
         frames = _plain(frames)
+        self.has_news = self.has_news or b"data" in frames
         if self._keeps_ids:
             self._note_fields(frames)
         if self._keeps_frames:

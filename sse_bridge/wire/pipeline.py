@@ -24,7 +24,8 @@ class Pipeline:
 
     Call `feed` for each chunk, `flush` when unfinished lines are `due`, `fail` when the upstream ended before a
     terminal frame, and `close` in the end. After `close`, only the attributes are of use. For an upstream whose stream
-    can be opened again, call `release` where it has ended, and `go_on` where the next one begins.
+    can be opened again, call `release` where it has ended, `interrupt` where it broke off, and `go_on` where the next
+    one begins.
 
     Args:
         dialect: how frames are spelled.
@@ -37,6 +38,7 @@ class Pipeline:
     __slots__ = (
         "_gap_end",
         "_ids",
+        "_is_interrupted",
         "_mapper",
         "_release_at",
         "_splitter",
@@ -61,6 +63,7 @@ class Pipeline:
         #: Where the stream is, for an upstream whose stream can be opened again.
         self.continuity = continuity
         self._gap_end = 0  # the number behind the last gap of unknown size
+        self._is_interrupted = False
         self._release_at = inf  # when frames that may be repeats have waited long enough
         #: The number that the next frame gets.
         self.next = 1
@@ -127,7 +130,7 @@ class Pipeline:
         Call this after each `feed` that leaves something `unfinished`: lines that have begun since the last call are
         due at `at`. So are frames that may be repeats.
         """
-        if self.continuity is not None and self.continuity.withheld:
+        if self.continuity is not None and self.continuity.withheld and not self._is_interrupted:
             self._release_at = min(self._release_at, at)
         return min(self._mapper.due(at), self._release_at)
 
@@ -148,6 +151,11 @@ class Pipeline:
         frames = b"" if self.continuity is None else self.continuity.release()
         return self._number(self._mapper.map(frames)) if frames else b""
 
+    def interrupt(self) -> None:
+        """The stream broke off. Frames that may be repeats wait for the next one."""
+        self._is_interrupted = True
+        self._release_at = inf
+
     def go_on(self, *, exactly: bool) -> bytes:
         """Another stream of the same upstream begins. What is left of a frame is dropped.
 
@@ -156,10 +164,11 @@ class Pipeline:
                 frames say, and it may repeat others, which are left out.
         """
         self._splitter.restart()
-        if exactly or self.continuity is None:
+        self._is_interrupted = False
+        if self.continuity is None:
             return b""
-        self.continuity.seek()
-        if self.next == self._gap_end:  # one gap covers several cuts
+        self.continuity.begin(exactly=exactly)
+        if exactly or self.next == self._gap_end:  # one gap covers several cuts
             return b""
         gap = self._number(self._mapper.missing())
         self._gap_end = self.next

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from math import inf
 from typing import Any
 
 import pytest
@@ -166,7 +167,7 @@ def test_random_cuts_lose_no_line() -> None:
             half = frames[end][: rng.randint(0, 20)] if end < len(frames) else b""
             shown += one.feed(b"".join(frames[begin:end]) + half)
             sent = max(sent, end)
-            one.release()
+            one.interrupt()
             one.go_on(exactly=False)
         assert [text for text in texts(shown) if text != "gap"] == [f"{n}" for n in range(200)]
 
@@ -301,3 +302,64 @@ def test_a_pipeline_without_continuity_starts_over() -> None:
     one.feed(b"data: half")
     assert one.go_on(exactly=False) == b""
     assert one.release() == b""
+
+
+# -- a stream that breaks off before it is known what it repeats
+
+
+def test_a_repeat_that_breaks_off_is_no_news() -> None:
+    """The next stream begins with it again."""
+    one = pipeline()
+    seen = b"".join(line(f"{n}") for n in range(5))
+    one.feed(seen)
+    for cut in (30, 70, 50, 150):
+        one.go_on(exactly=False)
+        assert one.feed(seen[:cut]) == b""
+        assert one.due(5.0) == (5.0 if cut > 40 else inf)
+        one.interrupt()
+        assert one.due(5.0) == inf
+        assert one.flush(9.0) == b""
+    one.go_on(exactly=False)
+
+    assert texts(one.feed(seen + line("5"))) == ["5"]
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_what_the_next_stream_does_not_begin_with_was_new(size: int) -> None:
+    """It is shown before anything of that stream, of which repeats are left out again."""
+    one = pipeline()
+    one.feed(line("seen"))
+    one.go_on(exactly=False)
+    assert one.feed(line("a") + line("b")) == b""
+    one.interrupt()
+    one.go_on(exactly=False)
+    later = line("b") + line("c")
+
+    assert texts(b"".join(one.feed(later[at : at + size]) for at in range(0, len(later), size))) == ["a", "b", "c"]
+
+
+def test_what_follows_such_news_may_be_a_repeat_itself() -> None:
+    """The search begins again, and ends as any other."""
+    one = pipeline()
+    one.feed(line("seen"))
+    one.go_on(exactly=False)
+    one.feed(line("a"))
+    one.interrupt()
+    one.go_on(exactly=False)
+
+    assert texts(one.feed(line("x"))) == ["a"]
+    assert texts(one.release()) == ["x"]
+
+
+def test_what_was_carried_is_not_lost_with_the_last_stream() -> None:
+    """The run fails before the next stream has brought as much."""
+    one = pipeline()
+    one.feed(line("seen"))
+    one.go_on(exactly=False)
+    one.feed(line("a") + line("b"))
+    one.interrupt()
+    one.go_on(exactly=False)
+    one.feed(line("a"))
+    one.interrupt()
+
+    assert texts(one.fail("c", "m")) == ["a", "b", "error"]

@@ -174,7 +174,9 @@ class _ProcessWork(BackgroundWork):
         )
 
     def _last_frame(self, record: Record) -> bytes:
-        body = {"exit_code": integer(record.get("exit_code"))}
+        code, body = integer(record.get("exit_code")), {}
+        if code is not None:
+            body["exit_code"] = code
         if record.get("timed_out") is True:
             body["timed_out"] = True
         return b"event: exit\ndata: %b\n\n" % json_bytes(body)
