@@ -31,27 +31,34 @@ from sse_bridge import (
     Coalesce,
     ConfigurationError,
     Drop,
+    EndAware,
     EventStream,
     Exit,
     HasId,
     HostJob,
     HTTPUpstream,
+    Interruption,
     KeyConflict,
     Lines,
     Miosa,
     MiosaStream,
     Outcome,
     Policy,
+    Reopened,
+    Resumable,
     RunInfo,
     RunStatistics,
     SandboxExec,
+    SandboxProcess,
     Shape,
+    Shareable,
     Source,
     SSEBridge,
     SSEBridgeMiddleware,
     StartedRun,
     Stream,
     TokenBucket,
+    Traceable,
     Upstream,
     UpstreamError,
     UpstreamLost,
@@ -96,6 +103,9 @@ sources: list[Source] = [
     EventStream("https://example.org/events", method="POST", headers={"Authorization": "x"}, json={"a": [1]}),
     HostJob("host_1", "make", ["test"], cwd="~/app", env={"CI": "1"}, timeout=60),
     MiosaStream("/sandboxes/sbx_1/logs/stream?tail=20"),
+    EventStream("https://example.org/events", reconnect=60, key="prices"),
+    SandboxProcess("sbx_1", "npm run dev", cwd="/app", env={"A": "1"}, name="web", stop=False),
+    SandboxProcess("sbx_1", pid=12),
 ]
 
 
@@ -272,6 +282,33 @@ async def operate_room() -> None: ...
 
 SSEBridge(None, lambda request: Clock())
 
+
+class LastingClock(Clock):
+    """Work with all that is optional."""
+
+    has_event_ids = True
+    may_repeat = False
+    shared_as: str | None = "clock"
+    mark = "clock 1"
+
+    def saw_end(self) -> None: ...
+
+    def trace(self) -> str:
+        return "look at the wall"
+
+    @asynccontextmanager
+    async def again(self, said: tuple[UpstreamLost | None, str | None, float | None, bool]) -> AsyncGenerator[Reopened]:
+        yield Reopened(self, is_exact=said[1] is not None)
+
+    def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:
+        return self.again(interruption) if interruption.lost else None
+
+
+aware: EndAware = LastingClock()
+lasting: Resumable = LastingClock()
+traceable: Traceable = LastingClock()
+shareable: Shareable = LastingClock()
+
 # -- what must not type-check ------------------------------------------------------------------------------------------
 
 SSEBridge(miosa, resolve, dialect="typd")  # type: ignore[arg-type]
@@ -290,6 +327,8 @@ SSEBridge(Miosa, resolve)  # type: ignore[arg-type]
 SandboxExec("sbx_1", ["ls"])  # type: ignore[arg-type]
 SandboxExec("sbx_1", "ls", env={"A": 1})  # type: ignore[dict-item]
 SandboxExec("sbx_1", "ls", "/workspace")  # type: ignore[call-arg]
+SandboxProcess("sbx_1", ["ls"])  # type: ignore[arg-type]
+SandboxProcess("sbx_1", 12)  # type: ignore[arg-type]
 Block("1 MiB")  # type: ignore[arg-type]
 Coalesce(beyond="dorp")  # type: ignore[arg-type]
 TokenBucket()  # type: ignore[call-arg]
