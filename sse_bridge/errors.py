@@ -70,6 +70,8 @@ class UpstreamError(BridgeError):
         request_id: the upstream's id of the failed request, for its support; `None` if unknown.
         upstream_status: the HTTP status of the upstream's answer; `None` if the upstream never answered. Kept from
             viewers.
+        upstream_code: the code that the upstream's answer gives, in `UPPER_CASE`, such as `SANDBOX_NOT_RUNNING`; `None`
+            if it gives none. Kept from viewers.
         started_nothing: whether it is certain that the request had no effect, because it failed to reach the upstream
             or because the upstream looked at it and refused. `False` means that work may be running.
     """
@@ -86,6 +88,7 @@ class UpstreamError(BridgeError):
         retry_after: float | None = None,
         request_id: str | None = None,
         upstream_status: int | None = None,
+        upstream_code: str | None = None,
         started_nothing: bool = False,
     ) -> None:
         super().__init__(message)
@@ -95,6 +98,7 @@ class UpstreamError(BridgeError):
         self.retry_after = retry_after
         self.request_id = request_id
         self.upstream_status = upstream_status
+        self.upstream_code = upstream_code
         self.started_nothing = started_nothing
 
 

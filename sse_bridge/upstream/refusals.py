@@ -92,7 +92,6 @@ class Refusal(UpstreamRefused):
     Args:
         is_temporary: the upstream started nothing, and will say yes later.
         wait: seconds that the upstream asked us to wait; `None` if it left that open.
-        upstream_code: the upstream's own code, as `UPPER_CASE`; empty if it gave none.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Refusal(UpstreamRefused):
         started_nothing: bool,
         is_temporary: bool,
         wait: float | None,
-        upstream_code: str,
+        upstream_code: str | None,
     ) -> None:
         status, code, message = row
         super().__init__(
@@ -115,11 +114,11 @@ class Refusal(UpstreamRefused):
             retry_after=retry_after,
             request_id=request_id,
             upstream_status=upstream_status,
+            upstream_code=upstream_code,
             started_nothing=started_nothing,
         )
         self.is_temporary = is_temporary
         self.wait = wait
-        self.upstream_code = upstream_code
 
     @property
     def is_busy(self) -> bool:
@@ -140,7 +139,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         started_nothing=status in _PROOFS,
         is_temporary=status == 429 or (status == 409 and _becomes_ready(envelope)),
         wait=wait,
-        upstream_code=_spelled(_code(envelope)),
+        upstream_code=_spelled(_code(envelope)) or None,
     )
 
 

@@ -87,6 +87,28 @@ def test_an_overload_without_a_time_to_wait_is_a_failure(status: int, said: str)
 
 
 @pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"ok": False, "error": {"code": "SANDBOX_NOT_RUNNING"}}, "SANDBOX_NOT_RUNNING"),
+        ({"error": "sandbox_not_running"}, "SANDBOX_NOT_RUNNING"),
+        ({"code": "SandboxNotRunning", "message": "Stopped."}, "SANDBOX_NOT_RUNNING"),
+        ({"errors": [{"code": "INVALID_ID"}]}, "INVALID_ID"),
+        ({"detail": {"code": "vm.stopped"}}, "VM_STOPPED"),
+        ({"error": "The sandbox is not running"}, None),
+        ({"error": {"code": 7}}, None),
+        ([], None),
+        ("<html>", None),
+    ],
+)
+def test_the_upstreams_own_code_is_for_programs(body: Any, code: str | None) -> None:
+    """In one spelling, whichever envelope it came in. Its words stay behind."""
+    error = refusal(400, {"x-request-id": "req_1"}, json.dumps(body).encode())
+
+    assert (error.upstream_code, error.request_id) == (code, "req_1")
+    assert (error.code, error.status) == ("upstream_rejected", 502)
+
+
+@pytest.mark.parametrize(
     ("body", "status", "code", "is_temporary"),
     [
         ({"ok": False, "error": {"code": "SANDBOX_NOT_RUNNING", "retryable": False}}, 409, "not_running", False),
