@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from . import background, execs, files, lifecycle
+from . import background, commands, execs, files, lifecycle
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
 from .state import Sandboxes
 
@@ -59,6 +59,7 @@ def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
         *lifecycle.routes(sandboxes),
         *execs.routes(sandboxes, heartbeat=heartbeat),
         *background.routes(sandboxes, heartbeat=heartbeat),
+        *commands.routes(sandboxes),
         *files.routes(sandboxes),
     )
     return [Route(API + part.path, part.endpoint, methods=part.methods) for part in parts]

@@ -8,7 +8,6 @@ this server never kills for that. A command ends by itself, by its `timeout`, wi
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
 
 import anyio
 from starlette.requests import Request
@@ -16,16 +15,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .capture import Captured, capturing
 from .outlet import Outlet, ShownOutput
-from .output import boundary, exit_frame
-from .processes import Outcome
+from .output import exit_frame
 from .requests import ExecRequest, json_object
 from .state import Sandboxes
 
-__all__ = ["MAX_OUTPUT", "BlockingExec", "StreamingExec", "routes"]
-
-#: Bytes that `exec` keeps of stdout, and of stderr; it reads and drops the rest. MIOSA documents no limit.
-MAX_OUTPUT: Final = 10 * 1024 * 1024
+__all__ = ["BlockingExec", "StreamingExec", "routes"]
 
 
 def routes(sandboxes: Sandboxes, *, heartbeat: float) -> list[Route]:
@@ -47,49 +43,23 @@ class BlockingExec:
         request = Request(scope, receive)
         sandbox = self._sandboxes.get(request.path_params["id"])
         wanted = ExecRequest.parse(await json_object(request))
-        stdout, stderr = _Head(MAX_OUTPUT), _Head(MAX_OUTPUT)
-        async with sandbox.run(wanted) as command, anyio.create_task_group() as pumps:
-            pumps.start_soon(command.stdout.pump, stdout.add)
-            pumps.start_soon(command.stderr.pump, stderr.add)
-            outcome = await command.ended()
+        async with sandbox.run(wanted) as command, capturing(command) as captured:
             with suppress(OSError):  # the client has left (ASGI HTTP, 2.4); children in the background live on
-                await _answer(outcome, stdout, stderr)(scope, receive, send)
-            # The task group ends with the last process that holds the pipes; a child in the background may hold them
-            # for long.
+                await _answer(captured)(scope, receive, send)
 
 
-def _answer(outcome: Outcome, stdout: _Head, stderr: _Head) -> JSONResponse:
+def _answer(captured: Captured) -> JSONResponse:
     data: dict[str, object] = {
-        "stdout": stdout.text(),
-        "stderr": stderr.text(),
-        "exit_code": outcome.exit_code,
-        "duration_ms": outcome.duration_ms,
+        "stdout": captured.stdout.text(),
+        "stderr": captured.stderr.text(),
+        "exit_code": captured.outcome.exit_code,
+        "duration_ms": captured.outcome.duration_ms,
     }
-    if outcome.timed_out:
+    if captured.outcome.timed_out:
         data["timed_out"] = True
-    if stdout.is_cut or stderr.is_cut:
+    if captured.stdout.is_cut or captured.stderr.is_cut:
         data["truncated"] = True
     return JSONResponse({"data": data})
-
-
-class _Head:
-    """The first bytes of an output, up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._bytes = bytearray()
-        self.is_cut = False
-
-    async def add(self, piece: bytes) -> None:
-        """Keeps as much as still fits."""
-        self._bytes += piece
-        if len(self._bytes) > self._limit:
-            self.is_cut = True
-            del self._bytes[boundary(self._bytes, self._limit) :]
-
-    def text(self) -> str:
-        """The bytes kept, as text; invalid UTF-8 becomes U+FFFD."""
-        return self._bytes.decode("utf-8", "replace")
 
 
 class StreamingExec:

@@ -13,12 +13,13 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import anyio
 from anyio.abc import Process
@@ -198,7 +199,9 @@ class Command:
 
 
 @asynccontextmanager
-async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: float | None) -> AsyncIterator[Command]:
+async def running(
+    command: str, *, cwd: Path, env: Mapping[str, str], timeout: float | None, stdin: bytes | None = None
+) -> AsyncIterator[Command]:
     """Runs a shell command. Leaving the context by an exception, cancellation included, kills it.
 
     Args:
@@ -206,16 +209,17 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
         cwd: the folder to run it in.
         env: the whole environment of the command.
         timeout: seconds after which `Command.ended` kills it, or `None`.
+        stdin: what it can read from its standard input; `None` for nothing.
 
     Raises:
         CannotStart: the folder cannot be entered, or command and environment are too long.
     """
     with Pipe() as stdout, Pipe() as stderr:
         started = anyio.current_time()
-        with _start_errors():
+        with _input(stdin) as source, _start_errors():
             process = await anyio.open_process(
                 [_shell(), "-c", command],
-                stdin=subprocess.DEVNULL,
+                stdin=source,
                 stdout=stdout.writer,
                 stderr=stderr.writer,
                 cwd=cwd,
@@ -232,6 +236,18 @@ async def running(command: str, *, cwd: Path, env: Mapping[str, str], timeout: f
         finally:
             with anyio.move_on_after(_REAP_TIMEOUT, shield=True):
                 await process.wait()
+
+
+@contextmanager
+def _input(data: bytes | None) -> Iterator[int | IO[bytes]]:
+    """A file rather than a pipe: a pipe that is full would have to be written while the command runs."""
+    if data is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield file
 
 
 @contextmanager

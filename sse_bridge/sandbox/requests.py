@@ -19,6 +19,7 @@ __all__ = [
     "ExecRequest",
     "encoded",
     "environment",
+    "integer",
     "json_object",
     "mapping",
     "optional_text",
@@ -184,6 +185,17 @@ def seconds(value: object, field: str) -> float | None:
     return float(value)
 
 
+def integer(value: object, field: str) -> int | None:
+    """`value` as an integer, or `None` for `None`.
+
+    Raises:
+        ApiError: 422, it is another type.
+    """
+    if value is None or _is_integer(value):
+        return value
+    raise invalid(f"{field} must be an integer", field=field)
+
+
 def tail_of(query: Mapping[str, str], field: str) -> int:
     """The number of lines that a query asks for; 200 if it does not say, as in MIOSA's SDK.
 
@@ -241,6 +253,8 @@ class ExecRequest:
     timeout: int | None
     #: Seconds to wait for a sandbox that is still starting.
     wait: float
+    #: What the command can read from its standard input.
+    stdin: bytes | None = None
 
     @classmethod
     def parse(cls, body: dict[str, object]) -> ExecRequest:

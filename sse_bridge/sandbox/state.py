@@ -79,6 +79,8 @@ class Sandbox:
         self._processes: set[Process] = set()  # leaders of groups that may still have members
         #: Commands that were started to run by themselves.
         self.processes = Jobs("process")
+        #: The same, by another route.
+        self.commands = Jobs("command")
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
         # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
@@ -142,22 +144,26 @@ class Sandbox:
         return self.is_ready and not self.is_closing
 
     @asynccontextmanager
-    async def run(self, request: ExecRequest) -> AsyncIterator[Command]:
+    async def run(self, request: ExecRequest, *, starting: str = "SANDBOX_NOT_COMMAND_READY") -> AsyncIterator[Command]:
         """Runs a command in the sandbox. Its children in the background may outlive the context.
+
+        Args:
+            request: what to run.
+            starting: the code of the refusal while the sandbox is starting, which depends on the route.
 
         Raises:
             ApiError: 409 before the sandbox is ready and once it is destroyed, 400 for a `cwd` outside the workspace,
                 422 for a `cwd` that is not a folder and for a command that is too long.
         """
         await self.wait_until_ready(request.wait)
-        self._demand_ready()
+        self._demand_ready(starting)
         with suppress(OSError):  # an earlier command removed it; if it cannot be made, the start says so
             self.folder.mkdir(mode=0o700, exist_ok=True)
         cwd = resolve(request.cwd or ".", self.folder)
         text = substitute(request.command, self.folder)
         env = self._environment(request.env)
         try:
-            async with running(text, cwd=cwd, env=env, timeout=request.timeout) as command:
+            async with running(text, cwd=cwd, env=env, timeout=request.timeout, stdin=request.stdin) as command:
                 self._processes.add(command.process)
                 if self.is_closing:  # `destroy` may have searched before this process started
                     raise not_running()
@@ -175,13 +181,13 @@ class Sandbox:
         self._sweep.detach()
         self._destroyed = self._destroyed or datetime.now(UTC)
 
-    def _demand_ready(self) -> None:
+    def _demand_ready(self, code: str) -> None:
         if self.is_closing:
             raise not_running()
         if not self.is_ready:
             raise ApiError(
                 409,
-                "SANDBOX_NOT_COMMAND_READY",
+                code,
                 "the sandbox does not take commands yet",
                 retryable=True,
                 retry_after_ms=max(1, round(self.seconds_to_ready * 1000)),

@@ -326,6 +326,21 @@ async def test_a_client_that_leaves_before_its_body_is_complete_is_refused(app: 
     assert page.status == 400
 
 
+@pytest.mark.parametrize("detached", [False, True])
+async def test_a_command_outlives_its_client(app: Starlette, detached: bool) -> None:
+    """The answer cannot be sent, which is nothing for the log; the command runs to its end."""
+    path, folder = await create(app)
+    page = Page(app)
+
+    async def send(message: Message) -> None:
+        raise OSError
+
+    page.send = send  # type: ignore[method-assign]
+    await page.request("POST", f"{path}/commands", {"command": "sleep 0.05; touch end", "detached": detached})
+
+    assert exists(folder / "end")
+
+
 async def test_a_root_with_characters_special_to_a_shell_is_refused(tmp_path: Path) -> None:
     """Its path replaces `/workspace` in commands, inside quotes of any kind and outside."""
     with pytest.raises(ValueError, match="plain"):

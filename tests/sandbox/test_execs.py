@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from sse_bridge.sandbox import create_app
-from sse_bridge.sandbox.execs import MAX_OUTPUT
+from sse_bridge.sandbox.capture import MAX_OUTPUT
 from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running, lines_of, pieces_of
 from tests.support.servers import Served, serve
 
