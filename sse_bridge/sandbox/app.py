@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from . import background, commands, execs, files, lifecycle
+from . import background, commands, execs, files, lifecycle, resting
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
 from .state import Sandboxes
 
@@ -57,6 +57,7 @@ def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -
 def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
     parts = (
         *lifecycle.routes(sandboxes),
+        *resting.routes(sandboxes),
         *execs.routes(sandboxes, heartbeat=heartbeat),
         *background.routes(sandboxes, heartbeat=heartbeat),
         *commands.routes(sandboxes),

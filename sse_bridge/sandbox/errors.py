@@ -24,6 +24,7 @@ __all__ = [
     "invalid",
     "missing",
     "not_found",
+    "not_paused",
     "not_running",
     "on_api_error",
     "on_http_exception",
@@ -79,9 +80,14 @@ def not_found(what: str) -> ApiError:
     return ApiError(404, "NOT_FOUND", f"{what} not found")
 
 
-def not_running() -> ApiError:
-    """The refusal of a request to a sandbox that is destroyed."""
-    return ApiError(409, "SANDBOX_NOT_RUNNING", "the sandbox is destroyed")
+def not_running(state: str) -> ApiError:
+    """The refusal of a request to a sandbox in another state than `running`."""
+    return ApiError(409, "SANDBOX_NOT_RUNNING", f"the sandbox is {state}", details={"state": state})
+
+
+def not_paused(state: str) -> ApiError:
+    """The refusal to resume a sandbox that is neither paused nor stopped."""
+    return ApiError(409, "SANDBOX_NOT_PAUSED", f"the sandbox is {state}", details={"state": state})
 
 
 def _envelope(scope: Scope, error: ApiError) -> JSONResponse:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from .errors import invalid
+from .life import Life
 from .requests import json_object
 from .state import Sandbox, Sandboxes
 
@@ -53,14 +54,13 @@ class _Lifecycle:
             answer = sandbox.view("provisioning")
             if key:
                 self._sandboxes.replays.keep(key, body, answer)
-            if wait and await sandbox.wait_until_ready(wait):
+            if wait and await sandbox.life.wait_until_ready(wait):
                 answer.update(sandbox.view())
         return JSONResponse({"data": answer}, status_code=201)
 
     async def list(self, request: Request) -> Response:
-        """All sandboxes on one page; `state` filters."""
-        state = request.query_params.get("state", "running")
-        views = [sandbox.view() for sandbox in self._sandboxes.all(state)]
+        """All sandboxes on one page, without the destroyed ones unless `state` asks for them."""
+        views = [sandbox.view() for sandbox in self._sandboxes.all(request.query_params.get("state"))]
         return JSONResponse({"data": views, "page": {"page": 1, "page_size": len(views), "total": len(views)}})
 
     async def get(self, request: Request) -> Response:
@@ -68,7 +68,7 @@ class _Lifecycle:
         return JSONResponse({"data": self._sandboxes.find(request.path_params["id"]).view()})
 
     async def get_by_name(self, request: Request) -> Response:
-        """One running sandbox. The SDK's `get_or_create` asks for it, and creates one on a 404."""
+        """One sandbox. The SDK's `get_or_create` asks for it, resumes it if it is paused, and creates one on a 404."""
         return JSONResponse({"data": self._sandboxes.named(request.path_params["name"]).view()})
 
     async def destroy(self, request: Request) -> Response:
@@ -78,24 +78,24 @@ class _Lifecycle:
 
     async def readiness(self, request: Request) -> Response:
         """Whether the sandbox takes commands now."""
-        return JSONResponse(self._sandbox(request).readiness())
+        return JSONResponse(self._sandbox(request).life.readiness())
 
     async def readiness_stream(self, request: Request) -> Response:
         """Sends `ready` as soon as the sandbox takes commands."""
-        frames = _readiness_frames(self._sandbox(request))
+        frames = _readiness_frames(self._sandbox(request).life)
         return StreamingResponse(frames, headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
 
     def _sandbox(self, request: Request) -> Sandbox:
-        return self._sandboxes.get(request.path_params["id"])
+        return self._sandboxes.watched(request.path_params["id"])
 
 
-async def _readiness_frames(sandbox: Sandbox) -> AsyncIterator[bytes]:
+async def _readiness_frames(life: Life) -> AsyncIterator[bytes]:
     for _ in range(_KEEPALIVES):
         yield b": keepalive\n\n"
-        if await sandbox.wait_until_ready(_KEEPALIVE):
+        if await life.wait_until_ready(_KEEPALIVE):
             yield b"event: ready\ndata: {}\n\n"
             return
-        if sandbox.is_closing:
+        if life.is_closing:
             return
     yield b'event: timeout\ndata: {"reason":"not_ready_after_30s"}\n\n'
 

@@ -25,7 +25,19 @@ import anyio
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
-__all__ = ["MARKER", "CannotStart", "Command", "Outcome", "Pipe", "end_all", "group_is_left", "kill_all", "running"]
+__all__ = [
+    "MARKER",
+    "CannotStart",
+    "Command",
+    "Outcome",
+    "Pipe",
+    "end_all",
+    "freeze",
+    "group_is_left",
+    "kill_all",
+    "running",
+    "thaw",
+]
 
 #: The environment variable that names a process's sandbox.
 MARKER: Final = "SSE_BRIDGE_SANDBOX"
@@ -38,6 +50,8 @@ _LATE_OUTPUT: Final = 0.2
 _REAP_TIMEOUT: Final = 5.0
 #: Seconds between two searches for remaining processes.
 _SEARCH_INTERVAL: Final = 0.01
+#: Searches for processes to suspend. One is enough, unless a process forks meanwhile.
+_MAX_SEARCHES: Final = 100
 
 _PROC: Final = Path("/proc")
 
@@ -301,13 +315,36 @@ def kill_all(name: str, processes: Collection[Process]) -> int:
     Returns:
         How many processes carried the name; 0 on systems without `/proc`.
     """
+    return len(_signal_all(name, processes, signal.SIGKILL))
+
+
+def freeze(name: str, processes: Collection[Process]) -> None:
+    """Suspends the groups of `processes`, and every process that carries `name`, until a search finds no more of them.
+
+    On systems without `/proc`, a process that left its group runs on.
+    """
+    known: set[int] = set()
+    for _ in range(_MAX_SEARCHES):
+        found = _signal_all(name, processes, signal.SIGSTOP)
+        if found <= known:
+            return
+        known |= found
+
+
+def thaw(name: str, processes: Collection[Process]) -> None:
+    """Lets go on what `freeze` suspended."""
+    _signal_all(name, processes, signal.SIGCONT)
+
+
+def _signal_all(name: str, processes: Collection[Process], number: int) -> set[int]:
+    """Signals the groups, and all that carry the name; returns the latter."""
     for process in tuple(processes):
-        _signal_group(process, signal.SIGKILL)
-    pids = list(_carriers(name))
+        _signal_group(process, number)
+    pids = set(_carriers(name))
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    return len(pids)
+            os.kill(pid, number)
+    return pids
 
 
 async def end_all(name: str, processes: Collection[Process]) -> None:

@@ -15,7 +15,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,10 +22,11 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process
 
-from .errors import ApiError, invalid, not_found, not_running
+from .errors import ApiError, invalid, not_found, not_paused, not_running
 from .jobs import Jobs
+from .life import Life, State
 from .paths import is_plain, resolve, substitute
-from .processes import MARKER, CannotStart, Command, end_all, group_is_left, kill_all, running
+from .processes import MARKER, CannotStart, Command, end_all, freeze, group_is_left, kill_all, running, thaw
 from .requests import ExecRequest, environment, mapping, optional_text, seconds
 from .times import iso
 
@@ -37,22 +37,8 @@ __all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
 #: commands with 409 `SANDBOX_NOT_COMMAND_READY`. Files can be written at once.
 READY_AFTER: Final = "sse_bridge.ready_after"
 
-#: The components in the platform's readiness reports (`PLATFORM_READINESS_COMPONENTS` in the SDK).
-_COMPONENTS: Final = (
-    "command_agent",
-    "process_control",
-    "resource_contract",
-    "clock",
-    "identity",
-    "durability",
-    "filesystem",
-    "internal_probe",
-)
-
 #: Destroyed sandboxes that can still be looked up. The platform keeps them for a time that is not documented.
 _MAX_DESTROYED: Final = 1000
-#: Seconds. uvloop's clock ticks in milliseconds, so a sleeping task may wake up a rounding error too early.
-_CLOCK_TICK: Final = 0.001
 
 
 class Sandbox:
@@ -72,10 +58,7 @@ class Sandbox:
         self._template = optional_text(body.get("template_id"), "template_id")
         self._metadata = mapping(body.get("metadata"), "metadata")
         self._env = environment(body.get("env"))
-        self._ready_at = anyio.current_time() + (seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
-        self._created = datetime.now(UTC)
-        self._closing = anyio.Event()
-        self._destroyed: datetime | None = None
+        self.life = Life(seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
         self._processes: set[Process] = set()  # leaders of groups that may still have members
         #: Commands that were started to run by themselves.
         self.processes = Jobs("process")
@@ -92,26 +75,9 @@ class Sandbox:
         return self._name
 
     @property
-    def state(self) -> str:
-        """`running`, `destroying` or `destroyed`."""
-        if self._destroyed is not None:
-            return "destroyed"
-        return "destroying" if self.is_closing else "running"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the sandbox takes commands."""
-        return self.seconds_to_ready < _CLOCK_TICK
-
-    @property
-    def seconds_to_ready(self) -> float:
-        """Seconds until the sandbox takes commands; zero or negative once it does."""
-        return self._ready_at - anyio.current_time()
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether its destruction has begun."""
-        return self._closing.is_set()
+    def state(self) -> State:
+        """The state, as clients see it."""
+        return self.life.state
 
     def view(self, state: str | None = None) -> dict[str, object]:
         """The sandbox as clients see it, in its own state or in another.
@@ -123,25 +89,14 @@ class Sandbox:
             "id": self.id,
             "state": state,
             "status": state,
-            "ready": state == "running" and self.is_ready,
+            "ready": state == "running" and self.life.is_ready,
             "name": self._name,
             "template_id": self._template,
             "metadata": self._metadata,
             "persistent": False,
-            "created_at": iso(self._created),
-            "destroyed_at": self._destroyed and iso(self._destroyed),
+            "created_at": iso(self.life.created),
+            "destroyed_at": self.life.destroyed and iso(self.life.destroyed),
         }
-
-    def readiness(self) -> dict[str, object]:
-        """The answer of the polling route. The SDK looks for `ready` at the top, rather than under `data`."""
-        status = "ready" if self.is_ready else "starting"
-        return {"ready": self.is_ready, "status": status, "components": dict.fromkeys(_COMPONENTS, status)}
-
-    async def wait_until_ready(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until the sandbox takes commands. False on a timeout, or if it is closing."""
-        with anyio.move_on_after(max(0, min(timeout, self.seconds_to_ready))):
-            await self._closing.wait()
-        return self.is_ready and not self.is_closing
 
     @asynccontextmanager
     async def run(self, request: ExecRequest, *, starting: str = "SANDBOX_NOT_COMMAND_READY") -> AsyncIterator[Command]:
@@ -152,11 +107,10 @@ class Sandbox:
             starting: the code of the refusal while the sandbox is starting, which depends on the route.
 
         Raises:
-            ApiError: 409 before the sandbox is ready and once it is destroyed, 400 for a `cwd` outside the workspace,
-                422 for a `cwd` that is not a folder and for a command that is too long.
+            ApiError: 409 before the sandbox is ready and in other states than `running`, 400 for a `cwd` outside the
+                workspace, 422 for a `cwd` that is not a folder and for a command that is too long.
         """
-        await self.wait_until_ready(request.wait)
-        self._demand_ready(starting)
+        await self.life.admit(request.wait, starting)
         with suppress(OSError):  # an earlier command removed it; if it cannot be made, the start says so
             self.folder.mkdir(mode=0o700, exist_ok=True)
         cwd = resolve(request.cwd or ".", self.folder)
@@ -165,33 +119,61 @@ class Sandbox:
         try:
             async with running(text, cwd=cwd, env=env, timeout=request.timeout, stdin=request.stdin) as command:
                 self._processes.add(command.process)
-                if self.is_closing:  # `destroy` may have searched before this process started
-                    raise not_running()
+                self.life.demand_running()  # `stop` and others may have searched before this process started
                 yield command
         except CannotStart as error:
             raise invalid(str(error), field=error.culprit) from error
         finally:
             self._forget_ended()
 
+    def pause(self) -> None:
+        """Freezes all its processes.
+
+        Raises:
+            ApiError: 409, it is not running.
+        """
+        self.life.demand_running()
+        self.life.enter("paused")
+        freeze(self.id, self._processes)
+
+    async def stop(self) -> None:
+        """Kills all its processes, and keeps its folder.
+
+        Raises:
+            ApiError: 409, it is neither running nor paused.
+        """
+        if self.state != "paused":
+            self.life.demand_running()
+        self.life.enter("pausing")
+        try:
+            await end_all(self.id, self._processes)
+        finally:
+            self.life.enter("stopped")
+
+    def resume(self, env: Mapping[str, str]) -> None:
+        """Lets its processes go on, if it has any.
+
+        Args:
+            env: variables for commands from now on, beside those of its creation.
+
+        Raises:
+            ApiError: 409, it is neither paused nor stopped.
+        """
+        if self.life.is_closing:
+            raise not_running(self.state)
+        if self.state not in ("paused", "stopped"):
+            raise not_paused(self.state)
+        self._env = {**self._env, **env}
+        thaw(self.id, self._processes)
+        self.life.enter("running")
+
     async def destroy(self) -> None:
         """Kills all its processes, then removes its folder. May be called again."""
-        self._closing.set()
+        self.life.enter("destroying")
         await end_all(self.id, self._processes)
         await anyio.to_thread.run_sync(_remove, self.folder)
         self._sweep.detach()
-        self._destroyed = self._destroyed or datetime.now(UTC)
-
-    def _demand_ready(self, code: str) -> None:
-        if self.is_closing:
-            raise not_running()
-        if not self.is_ready:
-            raise ApiError(
-                409,
-                code,
-                "the sandbox does not take commands yet",
-                retryable=True,
-                retry_after_ms=max(1, round(self.seconds_to_ready * 1000)),
-            )
+        self.life.enter("destroyed")
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """A command's environment. Of the server's own it gets `PATH` only: the rest may hold the API key."""
@@ -239,11 +221,21 @@ class Sandboxes:
         """The sandbox with that id, for using it.
 
         Raises:
+            ApiError: 404, it is unknown; 409, it is in another state than `running`.
+        """
+        sandbox = self.find(sandbox_id)
+        sandbox.life.demand_running()
+        return sandbox
+
+    def watched(self, sandbox_id: str) -> Sandbox:
+        """The sandbox with that id, for looking at it while it runs or rests.
+
+        Raises:
             ApiError: 404, it is unknown; 409, it is destroyed, or being destroyed.
         """
         sandbox = self.find(sandbox_id)
-        if sandbox.is_closing:
-            raise not_running()
+        if sandbox.life.is_closing:
+            raise not_running(sandbox.state)
         return sandbox
 
     def find(self, sandbox_id: str) -> Sandbox:
@@ -258,20 +250,20 @@ class Sandboxes:
         return sandbox
 
     def named(self, name: str) -> Sandbox:
-        """The oldest running sandbox with that name. A destroyed one is not found, so that its name can be reused.
+        """The oldest sandbox with that name. A destroyed one is not found, so that its name can be reused.
 
         Raises:
-            ApiError: 404, no running sandbox has the name.
+            ApiError: 404, no sandbox has the name.
         """
-        for sandbox in self.all("running"):
+        for sandbox in self.all():
             if sandbox.name == name:
                 return sandbox
         raise not_found("sandbox")
 
-    def all(self, state: str) -> list[Sandbox]:
-        """All sandboxes in that state, oldest first."""
+    def all(self, state: str | None = None) -> list[Sandbox]:
+        """All sandboxes in that state, oldest first. `None`: all that are still to be destroyed."""
         known = (*self._destroyed.values(), *self._sandboxes.values())
-        return [each for each in known if each.state == state]
+        return [each for each in known if (each.state == state if state else not each.life.is_closing)]
 
     async def destroy(self, sandbox: Sandbox) -> None:
         """Destroys a sandbox, and keeps what is known of it. May be called again."""
