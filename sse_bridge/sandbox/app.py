@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from . import background, commands, execs, files, lifecycle, resting
+from . import background, commands, events, execs, files, lifecycle, resting
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
 from .state import Sandboxes
 
@@ -61,6 +61,7 @@ def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
         *execs.routes(sandboxes, heartbeat=heartbeat),
         *background.routes(sandboxes, heartbeat=heartbeat),
         *commands.routes(sandboxes),
+        *events.routes(sandboxes, heartbeat=heartbeat),
         *files.routes(sandboxes),
     )
     return [Route(API + part.path, part.endpoint, methods=part.methods) for part in parts]

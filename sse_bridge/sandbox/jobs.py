@@ -13,7 +13,7 @@ import anyio
 
 from .errors import not_found
 from .kept import KeptOutput
-from .processes import Command, Outcome
+from .processes import KILLED, Command, Outcome
 from .times import iso
 
 __all__ = ["GRACE", "Job", "Jobs"]
@@ -22,8 +22,6 @@ __all__ = ["GRACE", "Job", "Jobs"]
 GRACE: Final = 5.0
 #: Jobs that are still known after their end, in each sandbox. MIOSA documents no limit.
 _MAX_ENDED: Final = 100
-#: The exit code of a process that SIGKILL ended, as in a shell.
-_KILLED: Final = 137
 
 
 class Job:
@@ -67,7 +65,7 @@ class Job:
                     pumps.start_soon(pipe.pump, self._keeper(stream))
                 self._end(await self._command.ended())
         except BaseException:  # the server gives up on the task, and kills the process
-            self._end(self._outcome or Outcome(_KILLED, False, 0))
+            self._end(self._outcome or Outcome(KILLED, False, 0))
             raise
 
     async def stop(self, grace: float = GRACE) -> None:

@@ -7,30 +7,29 @@ child that left the process group (`setsid`) can be found again, on systems with
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
-import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, Protocol
 
 import anyio
 from anyio.abc import Process
-from anyio.lowlevel import checkpoint
+
+from .pipes import Pipe
 
 __all__ = [
+    "KILLED",
     "MARKER",
     "CannotStart",
     "Command",
+    "Observer",
     "Outcome",
-    "Pipe",
     "end_all",
     "freeze",
     "group_is_left",
@@ -41,9 +40,9 @@ __all__ = [
 
 #: The environment variable that names a process's sandbox.
 MARKER: Final = "SSE_BRIDGE_SANDBOX"
+#: The exit code of a process that SIGKILL ended, as in a shell.
+KILLED: Final = 137
 
-#: Bytes. A pipe's default capacity on Linux, so one read empties it.
-_READ_SIZE: Final = 64 * 1024
 #: Seconds that a command's children have to print after it has ended, as in `command > >(tee log)`.
 _LATE_OUTPUT: Final = 0.2
 #: Seconds that killed processes have to disappear, which should take milliseconds.
@@ -83,75 +82,14 @@ class Outcome(NamedTuple):
     duration_ms: int
 
 
-class Pipe:
-    """A process's stdout or stderr: our reading end and, until the process has its copy, the writing end.
+class Observer(Protocol):
+    """Is told what a command does, while others read its output. It cannot hold the command back."""
 
-    A pipe is read only as fast as `pump` can deliver, so the kernel holds the process back for a slow client.
-    """
+    def printed(self, stream: str, piece: bytes) -> None:
+        """Takes a piece of `stdout` or `stderr`, before it is delivered."""
 
-    def __init__(self) -> None:
-        self._reader, self.writer = os.pipe()
-        self._open = [self._reader, self.writer]
-        os.set_blocking(self._reader, False)
-        self._left: int | None = None  # bytes still to deliver, once `stop` has fixed their number
-        self._waiting = anyio.CancelScope()
-        #: Set once all output is delivered.
-        self.delivered = anyio.Event()
-
-    def __enter__(self) -> Pipe:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for end in self._open:
-            os.close(end)
-
-    def close_writer(self) -> None:
-        """Leaves the writing end to the process. `pump` ends when the last process has closed it."""
-        self._open.remove(self.writer)
-        os.close(self.writer)
-
-    async def pump(self, deliver: Callable[[bytes], Awaitable[None]]) -> None:
-        """Delivers the output piece by piece, until the last process that could print has ended.
-
-        After `stop` it reads on and drops the output: a child in the background must neither block on a full pipe nor
-        be killed by a closed one.
-        """
-        while piece := await self._next():
-            await deliver(piece)
-            await checkpoint()  # in a burst, read and delivery return at once and would starve other tasks
-        self.delivered.set()
-        await self._discard()
-
-    def stop(self) -> None:
-        """Ends the delivery with the bytes that are in the pipe now."""
-        unread = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
-        (self._left,) = struct.unpack("i", unread)
-        self._waiting.cancel()
-
-    async def _next(self) -> bytes:
-        while self._left != 0:
-            piece = self._read(_READ_SIZE if self._left is None else min(self._left, _READ_SIZE))
-            if piece is None:
-                with anyio.CancelScope() as self._waiting:
-                    await anyio.wait_readable(self._reader)
-                continue
-            if self._left is not None:
-                self._left -= len(piece)
-            return piece
-        return b""
-
-    async def _discard(self) -> None:
-        while (piece := self._read(_READ_SIZE)) != b"":
-            await (anyio.wait_readable(self._reader) if piece is None else checkpoint())
-
-    def _read(self, size: int) -> bytes | None:
-        """The bytes available: `b""` at the end, `None` if the pipe is empty for now."""
-        try:
-            return os.read(self._reader, size)
-        except BlockingIOError:
-            return None
+    def ended(self, outcome: Outcome) -> None:
+        """Takes the end, after all output."""
 
 
 class Command:
@@ -163,6 +101,13 @@ class Command:
         self.stderr = stderr
         self._timeout = timeout
         self._started = started
+        self._observer: Observer | None = None
+
+    def observe(self, observer: Observer) -> None:
+        """Tells `observer` of all that follows. Call it before the pipes are pumped."""
+        self._observer = observer
+        self.stdout.tap = partial(observer.printed, "stdout")
+        self.stderr.tap = partial(observer.printed, "stderr")
 
     def kill(self) -> None:
         """Kills the command with its process group; await `ended` to know that it is gone."""
@@ -197,9 +142,11 @@ class Command:
         code = await self.process.wait()
         duration_ms = round((anyio.current_time() - self._started) * 1000)
         await self._deliver_rest()
-        if limit.cancelled_caught:
-            return Outcome(-1, True, duration_ms)
-        return Outcome(code if code >= 0 else 128 - code, False, duration_ms)
+        code = -1 if limit.cancelled_caught else code if code >= 0 else 128 - code
+        outcome = Outcome(code, limit.cancelled_caught, duration_ms)
+        if self._observer is not None:
+            self._observer.ended(outcome)
+        return outcome
 
     async def _deliver_rest(self) -> None:
         pipes = (self.stdout, self.stderr)

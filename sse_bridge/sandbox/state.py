@@ -23,6 +23,7 @@ import anyio.to_thread
 from anyio.abc import Process
 
 from .errors import ApiError, invalid, not_found, not_paused, not_running
+from .feed import Feed
 from .jobs import Jobs
 from .life import Life, State
 from .paths import is_plain, resolve, substitute
@@ -37,6 +38,8 @@ __all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
 #: commands with 409 `SANDBOX_NOT_COMMAND_READY`. Files can be written at once.
 READY_AFTER: Final = "sse_bridge.ready_after"
 
+#: What stands for the platform's region in events.
+_REGION: Final = "local"
 #: Destroyed sandboxes that can still be looked up. The platform keeps them for a time that is not documented.
 _MAX_DESTROYED: Final = 1000
 
@@ -64,6 +67,8 @@ class Sandbox:
         self.processes = Jobs("process")
         #: The same, by another route.
         self.commands = Jobs("command")
+        #: What happens in it.
+        self.feed = Feed()
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
         # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
@@ -120,11 +125,19 @@ class Sandbox:
             async with running(text, cwd=cwd, env=env, timeout=request.timeout, stdin=request.stdin) as command:
                 self._processes.add(command.process)
                 self.life.demand_running()  # `stop` and others may have searched before this process started
-                yield command
+                self.notice_start()
+                with self.feed.reporting(request.command) as events:
+                    command.observe(events)
+                    yield command
         except CannotStart as error:
             raise invalid(str(error), field=error.culprit) from error
         finally:
             self._forget_ended()
+
+    def notice_start(self) -> None:
+        """Makes known that it has started, if it has. No task waits for a start: requests find it out."""
+        if self.life.is_ready:
+            self.feed.publish_start(sandbox_id=self.id, region=_REGION)
 
     def pause(self) -> None:
         """Freezes all its processes.
@@ -135,6 +148,7 @@ class Sandbox:
         self.life.demand_running()
         self.life.enter("paused")
         freeze(self.id, self._processes)
+        self.feed.publish("sandbox.paused", sandbox_id=self.id)
 
     async def stop(self) -> None:
         """Kills all its processes, and keeps its folder.
@@ -149,6 +163,7 @@ class Sandbox:
             await end_all(self.id, self._processes)
         finally:
             self.life.enter("stopped")
+        self.feed.publish("sandbox.stopped", sandbox_id=self.id)
 
     def resume(self, env: Mapping[str, str]) -> None:
         """Lets its processes go on, if it has any.
@@ -166,6 +181,7 @@ class Sandbox:
         self._env = {**self._env, **env}
         thaw(self.id, self._processes)
         self.life.enter("running")
+        self.feed.publish("sandbox.resumed", sandbox_id=self.id)
 
     async def destroy(self) -> None:
         """Kills all its processes, then removes its folder. May be called again."""
@@ -174,6 +190,8 @@ class Sandbox:
         await anyio.to_thread.run_sync(_remove, self.folder)
         self._sweep.detach()
         self.life.enter("destroyed")
+        self.feed.publish("sandbox.destroyed", sandbox_id=self.id)
+        self.feed.close()
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """A command's environment. Of the server's own it gets `PATH` only: the rest may hold the API key."""

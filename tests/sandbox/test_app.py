@@ -341,6 +341,44 @@ async def test_a_command_outlives_its_client(app: Starlette, detached: bool) -> 
     assert exists(folder / "end")
 
 
+async def test_a_reader_of_events_ends_with_its_client(app: Starlette) -> None:
+    """The sandbox has no end that would end it."""
+    path, _ = await create(app)
+    page = Page(app)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(page.request, "GET", f"{path}/events")
+            await soon(lambda: len(page.sent) == 2)
+            page.left.set()
+
+
+async def test_a_reader_of_events_that_does_not_read_holds_nothing_back(app: Starlette) -> None:
+    """The command prints on, and ends. What the client has missed by then is gone, so the memory is bounded."""
+    path, _ = await create(app)
+    reader, command = Page(app), Page(app)
+    reading = anyio.Event()
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            await reading.wait()
+        reader.sent.append(message)
+
+    reader.send = send  # type: ignore[method-assign]
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reader.request, "GET", f"{path}/events")
+            await soon(lambda: len(reader.sent) == 2)
+            await command.request("POST", f"{path}/exec", {"command": "seq 300000; echo end"})
+            assert json.loads(command.body)["data"]["exit_code"] == 0
+            reading.set()
+            await soon(lambda: b"sandbox.exec.completed" in reader.body)
+            reader.left.set()
+
+    lines = reader.body.count(b"event: sandbox.exec.stdout")
+    assert b'"line":"end"' in reader.body
+    assert 100_000 < lines < 250_000
+
+
 async def test_a_root_with_characters_special_to_a_shell_is_refused(tmp_path: Path) -> None:
     """Its path replaces `/workspace` in commands, inside quotes of any kind and outside."""
     with pytest.raises(ValueError, match="plain"):
