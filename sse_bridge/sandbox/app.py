@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from . import background, commands, events, execs, files, lifecycle, resting
+from . import background, commands, events, execs, files, lifecycle, logs, resting
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
 from .state import Sandboxes
 
@@ -62,6 +62,7 @@ def _routes(sandboxes: Sandboxes, heartbeat: float) -> list[Route]:
         *background.routes(sandboxes, heartbeat=heartbeat),
         *commands.routes(sandboxes),
         *events.routes(sandboxes, heartbeat=heartbeat),
+        *logs.routes(sandboxes, heartbeat=heartbeat),
         *files.routes(sandboxes),
     )
     return [Route(API + part.path, part.endpoint, methods=part.methods) for part in parts]

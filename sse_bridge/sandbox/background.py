@@ -9,7 +9,6 @@ response, so a process needs no lifespan events of the host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 import anyio
@@ -18,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from .following import follow
 from .jobs import Job
-from .kept import KeptOutput
-from .outlet import Outlet, ShownOutput
+from .outlet import Outlet
 from .output import exit_frame
 from .requests import ExecRequest, json_object, optional_text, tail_of
 from .state import Sandboxes
@@ -54,7 +53,7 @@ class ProcessStart:
         body = await json_object(request)
         wanted, name = ExecRequest.parse(body), optional_text(body.get("name"), "name")
         async with sandbox.run(wanted) as command, anyio.create_task_group() as tasks:
-            job = Job(str(command.process.pid), command, text=wanted.command, name=name)
+            job = Job(str(command.process.pid), command, text=wanted.command, name=name, log=sandbox.log)
             sandbox.processes.add(job)
             tasks.start_soon(job.run)
             with suppress(OSError):  # the client has left (ASGI HTTP, 2.4); the process runs on
@@ -103,24 +102,12 @@ class ProcessStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         job = _job(self._sandboxes, Request(scope, receive))
-        outlet = Outlet(send, self._heartbeat)
-        await outlet.begin()
-        shown = {stream: ShownOutput(outlet, stream) for stream in ("stdout", "stderr")}
-        async with outlet.served(receive) as tasks:
-            for each in shown.values():
-                tasks.start_soon(each.show_unfinished)
-            await _show(job.output, shown)
-            last = b""
-            if (outcome := job.outcome) is not None:
-                last = exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
-            await outlet.end(b"".join(each.finish() for each in shown.values()) + last)
+        await follow(job.output, Outlet(send, self._heartbeat), receive, ending=lambda: _exit_of(job))
 
 
-async def _show(output: KeptOutput, shown: Mapping[str, ShownOutput]) -> None:
-    position = 0
-    while (piece := await output.next(position)) is not None:
-        await shown[piece.stream].add(piece.data)
-        position = piece.end
+def _exit_of(job: Job) -> bytes:
+    outcome = job.outcome
+    return b"" if outcome is None else exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
 
 
 def _view(job: Job) -> dict[str, object]:

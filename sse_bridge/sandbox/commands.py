@@ -118,7 +118,8 @@ async def _waited_for(sandbox: Sandbox, asked: CommandRequest, answer: _Answerin
 
 async def _detached(sandbox: Sandbox, asked: CommandRequest, answer: _Answering) -> None:
     async with sandbox.run(asked.wanted, starting=_STARTING) as command, anyio.create_task_group() as tasks:
-        job = Job(f"cmd_{secrets.token_hex(8)}", command, text=asked.wanted.command, name=asked.name)
+        id = f"cmd_{secrets.token_hex(8)}"
+        job = Job(id, command, text=asked.wanted.command, name=asked.name, log=sandbox.log)
         sandbox.commands.add(job)
         tasks.start_soon(job.run)
         await answer(_view(job), 201)

@@ -13,6 +13,7 @@ import anyio
 
 from .errors import not_found
 from .kept import KeptOutput
+from .lines import WholeLines
 from .processes import KILLED, Command, Outcome
 from .times import iso
 
@@ -32,11 +33,13 @@ class Job:
         command: just started.
         text: its command line, as the client wrote it.
         name: the client's name for it, or `None`.
+        log: takes its lines, beside those of other jobs.
     """
 
-    def __init__(self, id: str, command: Command, *, text: str, name: str | None) -> None:
+    def __init__(self, id: str, command: Command, *, text: str, name: str | None, log: KeptOutput) -> None:
         self.id = id
         self.output = KeptOutput()
+        self._keepers = [_Keeper(stream, self.output, log) for stream in ("stdout", "stderr")]
         self._command = command
         self._text = text
         self._name = name
@@ -61,8 +64,8 @@ class Job:
         """
         try:
             async with anyio.create_task_group() as pumps:
-                for stream, pipe in (("stdout", self._command.stdout), ("stderr", self._command.stderr)):
-                    pumps.start_soon(pipe.pump, self._keeper(stream))
+                for pipe, keeper in zip((self._command.stdout, self._command.stderr), self._keepers, strict=True):
+                    pumps.start_soon(pipe.pump, keeper)
                 self._end(await self._command.ended())
         except BaseException:  # the server gives up on the task, and kills the process
             self._end(self._outcome or Outcome(KILLED, False, 0))
@@ -90,24 +93,32 @@ class Job:
             "timed_out": self._outcome is not None and self._outcome.timed_out,
         }
 
-    def _keeper(self, stream: str) -> _Keeper:
-        return _Keeper(self.output, stream)
-
     def _end(self, outcome: Outcome) -> None:
         self._outcome = outcome
+        for keeper in self._keepers:
+            keeper.finish()
         self.output.close()
         self._ended.set()
 
 
 class _Keeper:
-    """Takes one stream's output, as a pipe delivers it."""
+    """Takes one stream's output, as a pipe delivers it. The log gets whole lines: two jobs may print at once."""
 
-    def __init__(self, output: KeptOutput, stream: str) -> None:
-        self._output = output
+    def __init__(self, stream: str, output: KeptOutput, log: KeptOutput) -> None:
         self._stream = stream
+        self._output = output
+        self._log = log
+        self._lines = WholeLines()
 
     async def __call__(self, data: bytes) -> None:
         self._output.add(self._stream, data)
+        if lines := self._lines.feed(data):
+            self._log.add(self._stream, lines)
+
+    def finish(self) -> None:
+        """Ends an unfinished line in the log."""
+        if rest := self._lines.finish():
+            self._log.add(self._stream, rest + b"\n")
 
 
 class Jobs:

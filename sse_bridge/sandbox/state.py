@@ -25,6 +25,7 @@ from anyio.abc import Process
 from .errors import ApiError, invalid, not_found, not_paused, not_running
 from .feed import Feed
 from .jobs import Jobs
+from .kept import KeptOutput
 from .life import Life, State
 from .paths import is_plain, resolve, substitute
 from .processes import MARKER, CannotStart, Command, end_all, freeze, group_is_left, kill_all, running, thaw
@@ -69,6 +70,8 @@ class Sandbox:
         self.commands = Jobs("command")
         #: What happens in it.
         self.feed = Feed()
+        #: What its processes and detached commands print.
+        self.log = KeptOutput()
         self.folder = folder / self.id
         self.folder.mkdir(mode=0o700)
         # Stands in for `destroy` where the host sends no lifespan events, or drops the application.
@@ -192,6 +195,7 @@ class Sandbox:
         self.life.enter("destroyed")
         self.feed.publish("sandbox.destroyed", sandbox_id=self.id)
         self.feed.close()
+        self.log.close()
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """A command's environment. Of the server's own it gets `PATH` only: the rest may hold the API key."""
