@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from sse_bridge import Miosa, SandboxExec
-from sse_bridge.upstream import retrying
+from sse_bridge.upstream import reopening, retrying
 from sse_bridge.upstream.base import Work
+from sse_bridge.upstream.miosa import background
+from sse_bridge.upstream.retrying import Backoff
 from tests.support.upstreams import Connection, Handler, read_all
 
 KEY = "msk_test_secret"
@@ -25,6 +27,44 @@ def output(connection: Connection) -> None:
 def breaks(connection: Connection) -> None:
     """Half a head."""
     connection.send(b"HTTP/1.1 2")
+
+
+def no_content(connection: Connection) -> None:
+    """204."""
+    connection.head(204)
+
+
+def answer(status: int, body: object) -> Handler:
+    """An answer in JSON."""
+    return lambda connection: connection.answer(status, json.dumps(body).encode())
+
+
+def streaming(*chunks: bytes, ends: bool = True) -> Handler:
+    """A stream of these chunks."""
+
+    def stream(connection: Connection) -> None:
+        connection.stream()
+        for chunk in chunks:
+            connection.chunk(chunk)
+        if ends:
+            connection.end()
+
+    return stream
+
+
+def lost(*chunks: bytes) -> Handler:
+    """A stream that breaks off behind these chunks."""
+    return streaming(*chunks, ends=False)
+
+
+def going_on(*chunks: bytes) -> Handler:
+    """A stream that goes on behind these chunks until the client leaves."""
+
+    def stream(connection: Connection) -> None:
+        lost(*chunks)(connection)
+        connection.wait_until_left()
+
+    return stream
 
 
 def refusing(status: int, code: str = "X", **headers: str) -> Handler:
@@ -49,6 +89,14 @@ async def read(work: Work) -> bytes:
     """Runs the command, and returns its output."""
     async with work.stream() as stream:
         return await read_all(stream)
+
+
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform is asked again soon, and for half a second at most."""
+    monkeypatch.setattr(background, "READY_BACKOFF", Backoff(0.01, 4.0))
+    monkeypatch.setattr(background, "READY_TIMEOUT", 0.5)
+    monkeypatch.setattr(background, "BACKOFF", Backoff(0.01, 0.02))
+    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
 
 
 def recorded_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:

@@ -26,12 +26,10 @@ from sse_bridge import (
     SSEBridge,
 )
 from sse_bridge.errors import UpstreamLost
-from sse_bridge.upstream import reopening
 from sse_bridge.upstream.base import Source
-from sse_bridge.upstream.retrying import Backoff
 from tests.support.asgi import Page
 from tests.support.upstreams import Connection, Handler, RawUpstream, serve_raw
-from tests.upstream.platform import KEY
+from tests.upstream.platform import KEY, going_on, lost, shorten_waits, streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -192,38 +190,9 @@ def empty(connection: Connection) -> None:
     connection.end()
 
 
-def whole(*frames: bytes) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for frame in frames:
-            connection.chunk(frame)
-        connection.end()
-
-    return stream
-
-
-def cut(*frames: bytes) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for frame in frames:
-            connection.chunk(frame)
-
-    return stream
-
-
-def going_on(*frames: bytes) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for frame in frames:
-            connection.chunk(frame)
-        connection.wait_until_left()
-
-    return stream
-
-
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
+    shorten_waits(monkeypatch)
 
 
 @contextmanager
@@ -261,7 +230,7 @@ def asked(upstream: RawUpstream) -> list[tuple[str, str]]:
 @BY_NAME
 async def test_output_and_end(anyio_backend: str, case: Case) -> None:
     """A command ends with its exit code, a stream with its response. Nothing is left to stop."""
-    with served(case, whole(case.first, case.end)) as (upstream, bridge):
+    with served(case, streaming(case.first, case.end)) as (upstream, bridge):
         page = await get(bridge)
         await bridge.shutdown()
 
@@ -323,7 +292,7 @@ async def test_a_refusal_before_the_first_frame(
 async def test_a_cut_in_the_middle(anyio_backend: str, case: Case) -> None:
     """The work is never started twice. What can be followed further is, the rest ends in an error and is stopped."""
     half = (case.second or case.first)[:9]
-    with served(case, cut(case.first + half), whole(case.second, case.end)) as (upstream, bridge):
+    with served(case, lost(case.first + half), streaming(case.second, case.end)) as (upstream, bridge):
         page = await get(bridge)
         await bridge.shutdown()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import traceback
@@ -17,11 +16,10 @@ from sse_bridge.errors import UpstreamError, UpstreamLost
 from sse_bridge.upstream import reopening
 from sse_bridge.upstream.base import Cancelled, Traceable, Work
 from sse_bridge.upstream.miosa import background
-from sse_bridge.upstream.retrying import Backoff
 from tests.support.asgi import Page
 from tests.support.upstreams import Connection, Handler, RawUpstream, dead_url, serve_raw
 from tests.upstream.helpers import mute
-from tests.upstream.platform import KEY, breaks, read, refusing
+from tests.upstream.platform import KEY, answer, breaks, no_content, read, refusing, shorten_waits, streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -32,36 +30,13 @@ RESULT = b'event: exec_result\ndata: {"exit_code":0,"elapsed_ms":42}\n\n'
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A platform is asked again soon, and for half a second at most."""
-    monkeypatch.setattr(background, "READY_BACKOFF", Backoff(0.01, 4.0))
-    monkeypatch.setattr(background, "READY_TIMEOUT", 0.5)
-    monkeypatch.setattr(background, "BACKOFF", Backoff(0.01, 0.02))
-    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
-
-
-def answer(status: int, body: object) -> Handler:
-    return lambda connection: connection.answer(status, json.dumps(body).encode())
+    shorten_waits(monkeypatch)
 
 
 def job(state: str, exit_code: object = None, wrapped: bool = True) -> Handler:
     """The record of the job."""
     record = {"id": "job_1", "host_id": "host_1", "state": state, "exit_code": exit_code}
     return answer(200, {"job": record} if wrapped else record)
-
-
-def streaming(*chunks: bytes, ends: bool = True) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for chunk in chunks:
-            connection.chunk(chunk)
-        if ends:
-            connection.end()
-
-    return stream
-
-
-def no_content(connection: Connection) -> None:
-    connection.head(204)
 
 
 def not_connected(connection: Connection) -> None:

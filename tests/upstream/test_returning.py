@@ -13,10 +13,9 @@ from sse_bridge import ConfigurationError, EventStream, Miosa, MiosaStream, SSEB
 from sse_bridge.upstream import reopening
 from sse_bridge.upstream.base import Source
 from sse_bridge.upstream.miosa import stream as stream_module
-from sse_bridge.upstream.retrying import Backoff
 from tests.support.asgi import Page
 from tests.support.upstreams import Connection, Handler, RawUpstream, serve_raw
-from tests.upstream.platform import KEY, breaks, refusing
+from tests.upstream.platform import KEY, breaks, lost, no_content, refusing, shorten_waits, streaming
 
 pytestmark = pytest.mark.anyio
 
@@ -28,26 +27,7 @@ THREE = b"id: urn:uuid:3\ndata: three\n\n"
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
-
-
-def streaming(*chunks: bytes, ends: bool = True) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for chunk in chunks:
-            connection.chunk(chunk)
-        if ends:
-            connection.end()
-
-    return stream
-
-
-def lost(*chunks: bytes) -> Handler:
-    return streaming(*chunks, ends=False)
-
-
-def no_content(connection: Connection) -> None:
-    connection.head(204)
+    shorten_waits(monkeypatch)
 
 
 def feed(url: str) -> Source:

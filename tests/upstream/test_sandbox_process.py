@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from sse_bridge import ConfigurationError, HTTPUpstream, Miosa, SandboxProcess, SSEBridge
 from sse_bridge.errors import UpstreamError
-from sse_bridge.upstream import reopening
 from sse_bridge.upstream.base import Cancelled, Traceable, Work
 from sse_bridge.upstream.miosa import background
 from sse_bridge.upstream.miosa import cancel as cancel_module
@@ -21,7 +19,18 @@ from sse_bridge.upstream.retrying import Backoff
 from tests.support.asgi import Page, lines
 from tests.support.upstreams import Connection, Handler, RawUpstream, serve_raw
 from tests.upstream.helpers import mute
-from tests.upstream.platform import KEY, breaks, read, refusing, result
+from tests.upstream.platform import (
+    KEY,
+    answer,
+    breaks,
+    lost,
+    no_content,
+    read,
+    refusing,
+    result,
+    shorten_waits,
+    streaming,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -33,38 +42,11 @@ EXIT = b'event: exit\ndata: {"exit_code":3}\n\n'
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A platform is asked again soon, and for half a second at most."""
-    monkeypatch.setattr(background, "READY_BACKOFF", Backoff(0.01, 4.0))
-    monkeypatch.setattr(background, "READY_TIMEOUT", 0.5)
-    monkeypatch.setattr(background, "BACKOFF", Backoff(0.01, 0.02))
-    monkeypatch.setattr(reopening, "REOPEN_BACKOFF", Backoff(0.01, 0.02))
-
-
-def answer(status: int, body: object) -> Handler:
-    return lambda connection: connection.answer(status, json.dumps(body).encode())
+    shorten_waits(monkeypatch)
 
 
 def record(status: str, exit_code: object = None, **more: object) -> Handler:
     return answer(200, {"data": {"pid": 12, "status": status, "exit_code": exit_code, **more}})
-
-
-def streaming(*chunks: bytes, ends: bool = True) -> Handler:
-    def stream(connection: Connection) -> None:
-        connection.stream()
-        for chunk in chunks:
-            connection.chunk(chunk)
-        if ends:
-            connection.end()
-
-    return stream
-
-
-def lost(*chunks: bytes) -> Handler:
-    return streaming(*chunks, ends=False)
-
-
-def no_content(connection: Connection) -> None:
-    connection.head(204)
 
 
 started = answer(201, {"data": {"pid": 12, "status": "running"}})
