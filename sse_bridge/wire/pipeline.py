@@ -168,7 +168,8 @@ class Pipeline:
         if self.continuity is None:
             return b""
         self.continuity.begin(exactly=exactly)
-        if exactly or self.next == self._gap_end:  # one gap covers several cuts
+        is_covered = self.next == self._gap_end and not self._mapper.unfinished  # one gap covers several cuts
+        if exactly or is_covered:
             return b""
         gap = self._number(self._mapper.missing())
         self._gap_end = self.next

@@ -207,6 +207,16 @@ def test_one_gap_covers_several_cuts() -> None:
     assert one.go_on(exactly=False)
 
 
+def test_a_gap_parts_unfinished_lines_although_one_stands_there() -> None:
+    """Two beginnings of lines, of two streams, are not one line."""
+    one = pipeline(Continuity(keeps_ids=False, keeps_frames=False))
+    one.go_on(exactly=False)
+    assert one.feed(piece("half a l")) == b""
+
+    assert texts(one.go_on(exactly=False)) == ["half a l", "gap"]
+    assert texts(one.feed(piece("another\n"))) == ["another"]
+
+
 def test_behind_the_end_there_is_no_gap() -> None:
     """The terminal frame is the last one."""
     one = pipeline()
