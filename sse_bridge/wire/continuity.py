@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from .events import parse_frame
-from .frames import canonical
+from .frames import canonical, split
 
 __all__ = ["MAX_WITHHELD", "Continuity"]
 
@@ -155,11 +155,18 @@ class Continuity:
         last = _last_id(frames)
         if last is not None:
             self.last_event_id = last
-        field, _, value = frames.rstrip(b"\n").rpartition(b"\n")[2].partition(b":")
-        if field == b"data":
-            self.is_done = value.removeprefix(b" ") in self._end_marks
+        if self.is_done or any(mark in frames for mark in self._end_marks):
+            self.is_done = self._says_end(frames)
         if b"retry" in frames and (times := _RETRY.findall(frames)):
             self.retry = int(times[-1]) / 1000
+
+    def _says_end(self, frames: bytes) -> bool:
+        """Whether the last event says that the stream is over."""
+        for frame in reversed(split(frames)):
+            data = parse_frame(frame).data
+            if data is not None:
+                return data.strip().encode() in self._end_marks
+        return self.is_done
 
 
 def _plain(frames: bytes) -> bytes:

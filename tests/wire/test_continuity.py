@@ -296,14 +296,23 @@ def test_the_time_between_two_connections_is_the_upstreams(frame: bytes, seconds
         (b"data:[DONE]\n\n\n: bye\n\n", True),
         (b"data: [DONE]\n\ndata: more\n\n", False),
         (b"data: [DONE] not\n\n", False),
+        (b"data: 1\n\ndata: [DONE]\nretry: 15000\n\nretry: 9\n\n", True),
+        (b"data: [DONE] \nid: 7\n\n", True),
+        (b"data: [DONE]\nid: 7\n\ndata: more\nid: 8\n\n", False),
+        (b"data: 1\ndata: [DONE]\n\n", False),
     ],
 )
 def test_a_stream_that_says_so_is_done(frames: bytes, is_done: bool) -> None:
-    """The shape has the words for it. Comments may follow."""
+    """The shape has the words for it. Comments may follow, and other fields, which some servers write behind it."""
     continuity = Continuity(keeps_ids=True, keeps_frames=False, end_marks=("[DONE]",))
-    pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM).feed(frames)
-
+    one = pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM)
+    one.feed(frames)
     assert continuity.is_done is is_done
+
+    one.feed(b"id: 9\n\n: bye\n\n")
+    assert continuity.is_done is is_done
+    one.feed(b"data: 9\n\n")
+    assert not continuity.is_done
 
 
 def test_a_pipeline_without_continuity_starts_over() -> None:
