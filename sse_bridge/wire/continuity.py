@@ -96,6 +96,7 @@ class Continuity:
     def skip(self, digest: bytes) -> None:
         """A frame was too large to be kept. `digest` is what is left of it."""
         self._tail.clear()
+        self.has_news = self.has_news or b"data" in digest
         if self._keeps_ids:
             self._note_fields(digest + b"\n")
 

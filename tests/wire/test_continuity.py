@@ -148,6 +148,16 @@ def test_a_frame_that_is_too_large_ends_the_search() -> None:
     assert texts(one.feed(line("d"))) == ["d"]
 
 
+def test_a_frame_that_is_too_large_is_news() -> None:
+    """A feed that brings only this before it ends its stream is to be asked for more."""
+    continuity = Continuity(keeps_ids=True, keeps_frames=False)
+    one = pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM)
+    for frame, is_news in ((b"data: x\n\n", True), (b"retry: 1\n: %b\n\n", False), (b"id: 1\ndata: %b\n\n", True)):
+        one.go_on(exactly=True)
+        one.feed(frame.replace(b"%b", b"x" * 70_000))
+        assert continuity.has_news is is_news
+
+
 def test_a_stream_that_brought_nothing_has_nothing_to_repeat() -> None:
     """What comes next is shown at once."""
     one = pipeline()
