@@ -203,8 +203,7 @@ class Run:
                 interruption = await self._read_stream(stream)
             while resumed := self._resumed(interruption):
                 async with resumed as (stream, is_exact):
-                    observer.resumed(self.facts)
-                    self._append(self._pipeline.go_on(exactly=is_exact))
+                    self._go_on(exactly=is_exact)
                     interruption = await self._read_stream(stream)
             if interruption.lost is not None:
                 raise interruption.lost
@@ -242,6 +241,13 @@ class Run:
             return None
         return work.resume(interruption)
 
+    def _go_on(self, *, exactly: bool) -> None:
+        """The next stream begins."""
+        observer.resumed(self.facts)
+        self._append(self._pipeline.go_on(exactly=exactly))
+        if self._pipeline.unfinished:  # what the last stream has left waits for this one, which may stay silent
+            self._flush_soon()
+
     def _take(self, chunk: bytes) -> bool:
         """Takes a chunk to the log; says whether there is room for more.
 
@@ -258,8 +264,7 @@ class Run:
         if pipeline.finished:
             self._finished()
         elif pipeline.unfinished:
-            self._flush_at = pipeline.due(self._clock.now() + FLUSH_AFTER)
-            self.hasten(self._flush_at)
+            self._flush_soon()
         return audience.has_room()
 
     def _took(self, frames: bytes) -> None:
@@ -290,6 +295,10 @@ class Run:
             self._reading.cancel()
         due = min(lifetime.expires, lifetime.abandoned_at, lifetime.leaves_at)
         return min(self._flush(now), self.audience.end_stalls(now), due)
+
+    def _flush_soon(self) -> None:
+        self._flush_at = self._pipeline.due(self._clock.now() + FLUSH_AFTER)
+        self.hasten(self._flush_at)
 
     def _flush(self, now: float) -> float:
         if now >= self._flush_at:

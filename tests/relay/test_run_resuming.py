@@ -1,0 +1,69 @@
+"""`Run`: what happens between two streams of one work."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from sse_bridge.errors import UpstreamLost
+from sse_bridge.relay.run import FLUSH_AFTER
+from sse_bridge.upstream.base import Interruption, Reopened
+from tests.support.scene import scene
+from tests.support.work import ScriptedWork, exit_frame, stdout
+
+pytestmark = pytest.mark.anyio
+
+LOST = UpstreamLost("The connection was lost.")
+GAP = {"type": "gap", "dropped": None}
+
+
+class ResumableWork(ScriptedWork):
+    """Work whose stream goes on, once the test allows it, whatever became of it."""
+
+    has_event_ids = False
+    may_repeat = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interruptions: list[Interruption] = []
+        self.goes_on: deque[anyio.Event] = deque()
+
+    def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened]:
+        """See `base.Resumable.resume`."""
+        self.interruptions.append(interruption)
+        self.goes_on.append(anyio.Event())
+        return self._resumed(self.goes_on[-1])
+
+    @asynccontextmanager
+    async def _resumed(self, may_go_on: anyio.Event) -> AsyncGenerator[Reopened]:
+        await may_go_on.wait()
+        yield Reopened(self, is_exact=False)
+
+
+async def test_output_that_may_be_a_repeat_is_shown_although_the_next_stream_is_silent(anyio_backend: str) -> None:
+    """It has waited for that stream to repeat it. Half a second later it is shown, as any other."""
+    work = ResumableWork()
+    async with scene(work, by_hand=True) as it:
+        work.feed(stdout("seen"))
+        work.fail(LOST)
+        await wait_all_tasks_blocked()
+        work.goes_on.popleft().set()
+        work.feed(stdout("new"))
+        work.fail(LOST)
+        await wait_all_tasks_blocked()
+        it.time.advance(10 * FLUSH_AFTER)
+        assert it.take() == [{"type": "stdout", "line": "seen"}, GAP]
+
+        work.goes_on.popleft().set()
+        await wait_all_tasks_blocked()
+        it.time.advance(FLUSH_AFTER)
+        assert it.take() == [{"type": "stdout", "line": "new"}]
+        work.feed(exit_frame())
+        await wait_all_tasks_blocked()
+        it.time.advance(FLUSH_AFTER)
+        work.finish()
