@@ -203,7 +203,8 @@ class Run:
                 interruption = await self._read_stream(stream)
             while resumed := self._resumed(interruption):
                 async with resumed as (stream, is_exact):
-                    self._go_on(exactly=is_exact)
+                    if not self.is_over:  # it may have been ended in the same step
+                        self._go_on(exactly=is_exact)
                     interruption = await self._read_stream(stream)
             if interruption.lost is not None:
                 raise interruption.lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
@@ -32,6 +32,8 @@ class ResumableWork(ScriptedWork):
         super().__init__()
         self.interruptions: list[Interruption] = []
         self.goes_on: deque[anyio.Event] = deque()
+        #: Called in the same step in which the stream is there again.
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened]:
         """See `base.Resumable.resume`."""
@@ -42,6 +44,7 @@ class ResumableWork(ScriptedWork):
     @asynccontextmanager
     async def _resumed(self, may_go_on: anyio.Event) -> AsyncGenerator[Reopened]:
         await may_go_on.wait()
+        self.meanwhile()
         yield Reopened(self, is_exact=False)
 
 
@@ -67,3 +70,20 @@ async def test_output_that_may_be_a_repeat_is_shown_although_the_next_stream_is_
         await wait_all_tasks_blocked()
         it.time.advance(FLUSH_AFTER)
         work.finish()
+
+
+@pytest.mark.parametrize("dialect", ["typed", "verbatim"])
+async def test_a_run_that_is_ended_as_its_stream_comes_back_ends_quietly(
+    anyio_backend: str, dialect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is there in the same step as, say, a `DELETE`: nothing follows the terminal frame."""
+    work = ResumableWork()
+    async with scene(work, dialect=dialect) as it:
+        work.feed(stdout("seen"))
+        work.fail(LOST)
+        await wait_all_tasks_blocked()
+        work.meanwhile = it.run.cancel
+        work.goes_on.popleft().set()
+
+    assert it.run.outcome().error == "cancelled"
+    assert it.run.audience.log.next == (3 if dialect == "typed" else 2)
