@@ -72,6 +72,7 @@ def _add_sandbox(commands: Commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8080, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--key", help="API key that clients send (default: $MIOSA_API_KEY, else a random one)")
+    parser.add_argument("--sandbox", type=_name, metavar="NAME", help="create a sandbox with this name, and say its id")
     parser.set_defaults(run=_sandbox)
 
 
@@ -79,6 +80,12 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 2**16):
         raise argparse.ArgumentTypeError(f"not a port: {text}")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not (text and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"not a name: {text!a}")
+    return text
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
@@ -95,9 +102,11 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
     with listener:
-        _print_banner(_url(listener), None if known else key)
+        app = create_app(key=key)
+        sandbox_id = app.state.sandboxes.create({"name": arguments.sandbox}).id if arguments.sandbox else None
+        _print_banner(_url(listener), None if known else key, sandbox_id)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
-            serve(create_app(key=key), listener)
+            serve(app, listener)
     return 0
 
 
@@ -132,8 +141,8 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _print_banner(url: str, new_key: str | None) -> None:
-    """Says what runs here and how to use it. Shows the key only if we made it up."""
+def _print_banner(url: str, new_key: str | None, sandbox_id: str | None) -> None:
+    """Says what runs here and how to use it. Shows the key only if we made it up, and only once."""
     key = "MIOSA_API_KEY=<the key this server was given>" if new_key is None else f"MIOSA_API_KEY={new_key}"
     print(
         f"MIOSA's sandbox API over processes of this machine: {url}",
@@ -143,7 +152,19 @@ def _print_banner(url: str, new_key: str | None) -> None:
         f"  export MIOSA_BASE_URL={url}",
         f"  export {key}",
         "",
+        *([] if sandbox_id is None else _usage(url, sandbox_id)),
         "Ctrl-C ends the server and every command that runs in it.",
         sep="\n",
         flush=True,
     )
+
+
+def _usage(url: str, sandbox_id: str) -> list[str]:
+    """How to run a command in the sandbox, in a shell that has the key from the lines above."""
+    body = '{"command":"for i in 1 2 3; do echo $i; sleep 1; done"}'
+    return [
+        f"To run a command in the sandbox {sandbox_id}:",
+        f"  curl -N {url}/api/v1/sandboxes/{sandbox_id}/exec/stream"
+        f""" -H "Authorization: Bearer $MIOSA_API_KEY" -H "Content-Type: application/json" -d '{body}'""",
+        "",
+    ]

@@ -6,6 +6,7 @@ MIOSA's.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -31,7 +32,8 @@ _COMPONENTS: Final = (
     "internal_probe",
 )
 
-#: Seconds. uvloop's clock ticks in milliseconds, so a sleeping task may wake up a rounding error too early.
+#: Seconds. Timers run by the event loop's clock. uvloop's ticks in milliseconds, so a sleeping task may wake up a
+#: rounding error too early.
 _CLOCK_TICK: Final = 0.001
 
 
@@ -46,7 +48,7 @@ class Life:
         self.created = datetime.now(UTC)
         self.destroyed: datetime | None = None
         self._state: State = "running"
-        self._ready_at = anyio.current_time() + ready_after
+        self._ready_at = time.monotonic() + ready_after  # the event loop's clock needs a loop, which may start later
         self._change = anyio.Event()
 
     @property
@@ -121,4 +123,4 @@ class Life:
 
     @property
     def _seconds_to_ready(self) -> float:
-        return self._ready_at - anyio.current_time()
+        return self._ready_at - time.monotonic()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import httpx
 import pytest
 
 from sse_bridge import cli
-from tests.sandbox.helpers import KEY, Box, is_running
+from tests.sandbox.helpers import KEY, Box, frame, is_running, lines_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +115,36 @@ def test_the_command_lines_key_wins() -> None:
     """Over the environment's."""
     with started("--key", "other") as sandbox, sandbox.http("other") as http:
         assert http.get("/sandboxes").status_code == 200
+
+
+def test_a_sandbox_can_be_made_with_the_server() -> None:
+    """The banner has its id, which is the one that the name finds, and a line for curl without the key."""
+    with started("--sandbox", "my box") as sandbox, sandbox.http() as http:
+        (box_id,) = re.findall(r"in the sandbox (sbx_\w+):", sandbox.banner)
+        answer = http.post(f"/sandboxes/{box_id}/exec/stream", json={"command": "echo ok"})
+        assert answer.content == frame("stdout", {"line": "ok"}) + frame("exit", {"exit_code": 0})
+        assert [each["id"] for each in http.get("/sandboxes").json()["data"]] == [box_id]
+        assert http.get("/sandboxes/by-name/my box").json()["data"]["id"] == box_id
+        assert KEY not in sandbox.banner
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_the_line_for_curl_works_as_it_stands() -> None:
+    """In a shell that has run the `export` before it."""
+    with started("--sandbox", "box", key=None) as sandbox:
+        (export,) = re.findall(r"^ *(export MIOSA_API_KEY=.*)$", sandbox.banner, re.MULTILINE)
+        (curl,) = re.findall(r"^ *(curl .*)$", sandbox.banner, re.MULTILINE)
+        streamed = subprocess.check_output(["sh", "-c", f"{export}\n{curl} --silent"])
+    assert lines_of(streamed) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\udcff"])
+def test_an_invalid_name_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be none, or break the banner."""
+    with pytest.raises(SystemExit):
+        cli.main(["sandbox", "--sandbox", name])
+
+    assert "not a name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
