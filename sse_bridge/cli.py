@@ -73,6 +73,7 @@ def _add_sandbox(commands: Commands) -> None:
     parser.add_argument("--port", type=_port, default=8080, help="0 picks a free one (default: %(default)s)")
     parser.add_argument("--key", help="API key that clients send (default: $MIOSA_API_KEY, else a random one)")
     parser.add_argument("--sandbox", type=_name, metavar="NAME", help="create a sandbox with this name, and say its id")
+    parser.add_argument("--profile", default="standard", help="how sandboxes behave (default: %(default)s)")
     parser.set_defaults(run=_sandbox)
 
 
@@ -89,12 +90,14 @@ def _name(text: str) -> str:
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
-    from .sandbox import create_app
+    from .sandbox import PROFILES, create_app
 
     try:
         from .sandbox.server import serve
     except ModuleNotFoundError as error:
         return _without_server(error)
+    if arguments.profile not in PROFILES:
+        return _fail(f"unknown profile {arguments.profile!r}; the profiles are {', '.join(PROFILES)}")
     known = arguments.key or os.environ.get("MIOSA_API_KEY")
     key = known or f"msk_local_{secrets.token_urlsafe(24)}"
     try:
@@ -102,7 +105,7 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return _fail(f"cannot listen on {arguments.host}, port {arguments.port}: {error}")
     with listener:
-        app = create_app(key=key)
+        app = create_app(key=key, profile=PROFILES[arguments.profile])
         sandbox_id = app.state.sandboxes.create({"name": arguments.sandbox}).id if arguments.sandbox else None
         _print_banner(_url(listener), None if known else key, sandbox_id)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped

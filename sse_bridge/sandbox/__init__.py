@@ -9,15 +9,17 @@ which the tests run); the rest of the platform's API answers 404.
 
 The modules: `app` assembles the application; `lifecycle`, `resting`, `files`, `execs`, `background`, `commands`,
 `events` and `logs` are the routes; `state` holds the sandboxes, `life` is what state each is in, and `feed` is what
-happens in it, with ids from `ulids`; `processes` runs commands, `pipes` is how their output is read, `capture` is the
-output of those that a request waits for, `jobs` are those that it does not, `kept` is their last output, and
-`following` streams that; `output` turns what is printed into frames of an event stream, which `outlet` sends, and
-`lines` into whole lines; `paths` maps `/workspace`; `requests`, `errors` and `times` are what every route reads and
-answers. It needs POSIX processes.
+happens in it, with ids from `ulids`; `profiles` are the servers that it can imitate and the faults that it can show,
+made of `framings`, `runner`, `turns` and `faults`; `processes` runs commands, `pipes` is how their output is read,
+`capture` is the output of those that a request waits for, `jobs` are those that it does not, `kept` is their last
+output, and `following` streams that; `output` turns what is printed into frames of an event stream, which `outlet`
+sends, and `lines` into whole lines; `paths` maps `/workspace`; `requests`, `errors` and `times` are what every route
+reads and answers. It needs POSIX processes.
 """
 
 from __future__ import annotations
 
 from .app import create_app
+from .profiles import PROFILES, Profile
 
-__all__ = ["create_app"]
+__all__ = ["PROFILES", "Profile", "create_app"]

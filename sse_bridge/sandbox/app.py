@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from . import background, commands, events, execs, files, lifecycle, logs, resting
 from .errors import ApiError, BearerKey, RequestIds, on_api_error, on_http_exception, on_unexpected_error
+from .profiles import PROFILES, Profile
 from .state import Sandboxes
 
 __all__ = ["API", "create_app"]
@@ -22,7 +23,9 @@ __all__ = ["API", "create_app"]
 API: Final = "/api/v1"
 
 
-def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -> Starlette:
+def create_app(
+    *, key: str, root: Path | None = None, heartbeat: float = 15.0, profile: Profile = PROFILES["standard"]
+) -> Starlette:
     """A MIOSA-compatible sandbox server over processes of this machine, **without isolation**.
 
     The lifespan's shutdown kills every command and removes the folders; without lifespan events, garbage collection or
@@ -32,13 +35,14 @@ def create_app(*, key: str, root: Path | None = None, heartbeat: float = 15.0) -
         key: what clients have to send as `Authorization: Bearer <key>`.
         root: the folder under which each sandbox gets a folder of its own. `None`: a temporary folder.
         heartbeat: seconds of silence after which a stream of output sends a comment.
+        profile: how a sandbox behaves whose request says no `runtime_profile`, or `auto`.
 
     Raises:
         ValueError: the key is empty, or the folder's path has characters special to a shell (see `Sandboxes`).
     """
     if not key:
         raise ValueError("key must not be empty")
-    sandboxes = Sandboxes(root)
+    sandboxes = Sandboxes(root, profile)
     app = Starlette(
         routes=_routes(sandboxes, heartbeat),
         middleware=[Middleware(RequestIds), Middleware(BearerKey, key)],

@@ -21,6 +21,8 @@ __all__ = [
     "ApiError",
     "BearerKey",
     "RequestIds",
+    "envelope",
+    "error_frame",
     "invalid",
     "missing",
     "not_found",
@@ -90,7 +92,13 @@ def not_paused(state: str) -> ApiError:
     return ApiError(409, "SANDBOX_NOT_PAUSED", f"the sandbox is {state}", details={"state": state})
 
 
-def _envelope(scope: Scope, error: ApiError) -> JSONResponse:
+def error_frame(scope: Scope, error: ApiError) -> bytes:
+    """The refusal as a frame, for a stream that has begun."""
+    return b"event: error\ndata: " + bytes(envelope(scope, error).body) + b"\n\n"
+
+
+def envelope(scope: Scope, error: ApiError) -> JSONResponse:
+    """The answer to a request that is refused."""
     body: dict[str, object] = {
         "code": error.code,
         "message": error.message,
@@ -109,21 +117,21 @@ def _envelope(scope: Scope, error: ApiError) -> JSONResponse:
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:
     """Turns an `ApiError` into its envelope."""
     assert isinstance(error, ApiError)
-    return _envelope(request.scope, error)
+    return envelope(request.scope, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Turns the router's refusals (404, 405) into envelopes and keeps the router's headers."""
     assert isinstance(error, HTTPException)
     code = HTTPStatus(error.status_code).name
-    response = _envelope(request.scope, ApiError(error.status_code, code, error.detail))
+    response = envelope(request.scope, ApiError(error.status_code, code, error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
 async def on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     """Answers a bug of ours without its details; the server logs them."""
-    response = _envelope(request.scope, ApiError(500, "INTERNAL_ERROR", "internal error", retryable=True))
+    response = envelope(request.scope, ApiError(500, "INTERNAL_ERROR", "internal error", retryable=True))
     # Starlette sends this response from outside all other middleware, past `RequestIds`.
     response.headers["x-request-id"] = request.scope.get(_REQUEST_ID, "")
     return response
@@ -162,7 +170,7 @@ class BearerKey:
         if scope["type"] != "http" or self._is_right(Headers(scope=scope).get("authorization", "")):
             await self._app(scope, receive, send)
             return
-        response = _envelope(scope, ApiError(401, "invalid_token", "missing or invalid API key"))
+        response = envelope(scope, ApiError(401, "invalid_token", "missing or invalid API key"))
         response.headers["www-authenticate"] = "Bearer"
         await response(scope, receive, send)
 

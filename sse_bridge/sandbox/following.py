@@ -8,6 +8,7 @@ from starlette.types import Receive
 
 from .kept import KeptOutput
 from .outlet import Outlet, ShownOutput
+from .output import LineEncoder
 
 __all__ = ["follow"]
 
@@ -22,7 +23,7 @@ async def follow(output: KeptOutput, outlet: Outlet, receive: Receive, ending: C
         ending: the last frames, asked for once the output is over.
     """
     await outlet.begin()
-    shown = {stream: ShownOutput(outlet, stream) for stream in ("stdout", "stderr")}
+    shown = {stream: ShownOutput(outlet, LineEncoder(stream)) for stream in ("stdout", "stderr")}
     async with outlet.served(receive) as tasks:
         for each in shown.values():
             tasks.start_soon(each.show_unfinished)

@@ -73,7 +73,11 @@ class _Lifecycle:
 
     async def destroy(self, request: Request) -> Response:
         """Answers once the sandbox's processes have ended and its folder is gone. May be repeated."""
-        await self._sandboxes.destroy(self._sandboxes.find(request.path_params["id"]))
+        sandbox = self._sandboxes.find(request.path_params["id"])
+        sandbox.turn.demand_free()
+        await self._sandboxes.destroy(sandbox)
+        if sandbox.profile.shows_destroyed:
+            return JSONResponse({**sandbox.view(), "operation_id": None, "total_runtime_sec": None})
         return Response(status_code=204)
 
     async def readiness(self, request: Request) -> Response:

@@ -13,7 +13,8 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Message, Receive, Send
 
-from .output import HEARTBEAT, LineEncoder
+from .framings import Encoder
+from .output import HEARTBEAT
 
 __all__ = ["Outlet", "ShownOutput"]
 
@@ -27,22 +28,28 @@ class Outlet:
 
     While the client does not read, `send` waits, and the writer with it. Once the client has left, output is accepted
     and dropped.
+
+    Args:
+        send: the server's.
+        interval: seconds of silence after which a comment is sent.
+        comment: the frame of the comment.
     """
 
-    def __init__(self, send: Send, interval: float) -> None:
+    def __init__(self, send: Send, interval: float, comment: bytes = HEARTBEAT) -> None:
         self._send = send
         self._interval = interval
+        self._comment = comment
         self._turn = anyio.Lock(fast_acquire=True)
         self._sending = anyio.CancelScope()
         #: The client has left, or has received the whole response.
         self.is_over = False
         self._last = anyio.current_time()
 
-    async def begin(self) -> None:
-        """Sends the headers, before there is any output."""
+    async def begin(self, frames: bytes = b"") -> None:
+        """Sends the headers, before there is any output, and perhaps frames."""
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await self._put({"type": "http.response.start", "status": 200, "headers": headers})
-        await self.write(b"")  # some servers hold the headers back until the first part of the body
+        await self.write(frames)  # some servers hold the headers back until the first part of the body
 
     async def write(self, frames: bytes) -> None:
         """Sends frames, in the order of the calls."""
@@ -69,7 +76,7 @@ class Outlet:
         while True:
             await anyio.sleep_until(self._last + self._interval)
             if anyio.current_time() >= self._last + self._interval:
-                await self.write(HEARTBEAT)
+                await self.write(self._comment)
 
     async def watch(self, receive: Receive) -> None:
         """Waits for the client to leave, then stops sending and releases a `send` that waits."""
@@ -104,9 +111,9 @@ class Outlet:
 class ShownOutput:
     """stdout or stderr of a stream, as frames."""
 
-    def __init__(self, outlet: Outlet, stream: str) -> None:
+    def __init__(self, outlet: Outlet, encoder: Encoder) -> None:
         self._outlet = outlet
-        self._encoder = LineEncoder(stream)
+        self._encoder = encoder
         self._waits_since: float | None = None  # when text of an unfinished line arrived that is still to be sent
         self._waits = anyio.Event()
 

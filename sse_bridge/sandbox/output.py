@@ -39,13 +39,14 @@ class LineEncoder:
     read, `flush` when an unfinished line has waited long enough, and `finish` once after the last piece.
 
     Args:
-        event: the frames' event name, `stdout` or `stderr`.
+        event: the frames' event name, `stdout` or `stderr`. If it is empty, they have none.
         max_line: bytes above which a line is cut.
     """
 
     def __init__(self, event: str, max_line: int = MAX_LINE) -> None:
-        self._head = f'event: {event}\ndata: {{"line":"'.encode()
-        self._head_of_piece = f'event: {event}\ndata: {{"data":"'.encode()
+        name = f"event: {event}\n" if event else ""
+        self._head = f'{name}data: {{"line":"'.encode()
+        self._head_of_piece = f'{name}data: {{"data":"'.encode()
         self._between = _TAIL + self._head
         self._max_line = max_line
         self._rest = bytearray()  # the part of an unfinished line that is still to be sent

@@ -80,6 +80,8 @@ class Outcome(NamedTuple):
     exit_code: int
     timed_out: bool
     duration_ms: int
+    #: It was killed because it printed too much.
+    over_limit: bool = False
 
 
 class Observer(Protocol):
@@ -93,21 +95,49 @@ class Observer(Protocol):
 
 
 class Command:
-    """A running command. The caller has to `pump` both of its pipes. `started` is a time of the event loop's clock."""
+    """A running command. The caller has to `pump` both of its pipes.
 
-    def __init__(self, process: Process, stdout: Pipe, stderr: Pipe, *, started: float, timeout: float | None) -> None:
+    Args:
+        started: a time of the event loop's clock.
+        timeout: seconds after which `ended` kills it, or `None`.
+        max_output: bytes of both streams beyond which it is killed, or `None`.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        stdout: Pipe,
+        stderr: Pipe,
+        *,
+        started: float,
+        timeout: float | None,
+        max_output: int | None = None,
+    ) -> None:
         self.process = process
         self.stdout = stdout
         self.stderr = stderr
         self._timeout = timeout
         self._started = started
         self._observer: Observer | None = None
+        self._max_output = max_output
+        self._printed = 0
+        for stream, pipe in (("stdout", stdout), ("stderr", stderr)):
+            pipe.tap = partial(self._note, stream)
 
     def observe(self, observer: Observer) -> None:
         """Tells `observer` of all that follows. Call it before the pipes are pumped."""
         self._observer = observer
-        self.stdout.tap = partial(observer.printed, "stdout")
-        self.stderr.tap = partial(observer.printed, "stderr")
+
+    def _note(self, stream: str, piece: bytes) -> None:
+        self._printed += len(piece)
+        if self._is_over_limit:
+            self.kill()
+        if self._observer is not None:
+            self._observer.printed(stream, piece)
+
+    @property
+    def _is_over_limit(self) -> bool:
+        return self._max_output is not None and self._printed > self._max_output
 
     def kill(self) -> None:
         """Kills the command with its process group; await `ended` to know that it is gone."""
@@ -143,7 +173,7 @@ class Command:
         duration_ms = round((anyio.current_time() - self._started) * 1000)
         await self._deliver_rest()
         code = -1 if limit.cancelled_caught else code if code >= 0 else 128 - code
-        outcome = Outcome(code, limit.cancelled_caught, duration_ms)
+        outcome = Outcome(code, limit.cancelled_caught, duration_ms, self._is_over_limit)
         if self._observer is not None:
             self._observer.ended(outcome)
         return outcome
@@ -161,7 +191,13 @@ class Command:
 
 @asynccontextmanager
 async def running(
-    command: str, *, cwd: Path, env: Mapping[str, str], timeout: float | None, stdin: bytes | None = None
+    command: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float | None,
+    stdin: bytes | None = None,
+    max_output: int | None = None,
 ) -> AsyncIterator[Command]:
     """Runs a shell command. Leaving the context by an exception, cancellation included, kills it.
 
@@ -171,6 +207,7 @@ async def running(
         env: the whole environment of the command.
         timeout: seconds after which `Command.ended` kills it, or `None`.
         stdin: what it can read from its standard input; `None` for nothing.
+        max_output: bytes of both streams beyond which it is killed, or `None`.
 
     Raises:
         CannotStart: the folder cannot be entered, or command and environment are too long.
@@ -190,7 +227,7 @@ async def running(
         stdout.close_writer()
         stderr.close_writer()
         try:
-            yield Command(process, stdout, stderr, started=started, timeout=timeout)
+            yield Command(process, stdout, stderr, started=started, timeout=timeout, max_output=max_output)
         except BaseException:
             _signal_group(process, signal.SIGKILL)
             raise

@@ -255,6 +255,8 @@ class ExecRequest:
     wait: float
     #: What the command can read from its standard input.
     stdin: bytes | None = None
+    #: Bytes of stdout and stderr together, beyond which it is killed. `None`: unlimited.
+    max_output: int | None = None
 
     @classmethod
     def parse(cls, body: dict[str, object]) -> ExecRequest:

@@ -29,8 +29,10 @@ from .kept import KeptOutput
 from .life import Life, State
 from .paths import is_plain, resolve, substitute
 from .processes import MARKER, CannotStart, Command, end_all, freeze, group_is_left, kill_all, running, thaw
+from .profiles import PROFILES, Profile, choose
 from .requests import ExecRequest, environment, mapping, optional_text, seconds
 from .times import iso
+from .turns import Turn
 
 __all__ = ["READY_AFTER", "Replays", "Sandbox", "Sandboxes"]
 
@@ -51,18 +53,23 @@ class Sandbox:
     Args:
         folder: the parent of its folder.
         body: the client's request, as MIOSA's `POST /sandboxes` takes it; most keys are ignored here.
+        profile: how it behaves, unless the request says it.
 
     Raises:
         ApiError: 422, a value is wrong.
     """
 
-    def __init__(self, folder: Path, body: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, body: Mapping[str, object], profile: Profile) -> None:
         self.id = f"sbx_{secrets.token_hex(8)}"
         self._name = optional_text(body.get("name"), "name")
         self._template = optional_text(body.get("template_id"), "template_id")
         self._metadata = mapping(body.get("metadata"), "metadata")
         self._env = environment(body.get("env"))
-        self.life = Life(seconds(self._metadata.get(READY_AFTER), READY_AFTER) or 0)
+        #: How it behaves.
+        self.profile = choose(body.get("runtime_profile"), profile)
+        #: Which command may run.
+        self.turn = Turn(is_exclusive=self.profile.one_at_a_time)
+        self.life = Life(seconds(self._metadata.get(READY_AFTER), READY_AFTER) or self.profile.ready_after)
         self._processes: set[Process] = set()  # leaders of groups that may still have members
         #: Commands that were started to run by themselves.
         self.processes = Jobs("process")
@@ -125,7 +132,14 @@ class Sandbox:
         text = substitute(request.command, self.folder)
         env = self._environment(request.env)
         try:
-            async with running(text, cwd=cwd, env=env, timeout=request.timeout, stdin=request.stdin) as command:
+            async with running(
+                text,
+                cwd=cwd,
+                env=env,
+                timeout=request.timeout,
+                stdin=request.stdin,
+                max_output=request.max_output,
+            ) as command:
                 self._processes.add(command.process)
                 self.life.demand_running()  # `stop` and others may have searched before this process started
                 self.notice_start()
@@ -212,14 +226,16 @@ class Sandboxes:
 
     Args:
         root: the parent of their folders; `None` for a temporary one, which `close` removes.
+        profile: how they behave, unless a request says it.
 
     Raises:
         ValueError: the folder's path has characters special to a shell. It replaces `/workspace` in commands, inside
             quotes of any kind and outside.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, profile: Profile = PROFILES["standard"]) -> None:
         self._root = root
+        self._profile = profile
         parent = Path(os.path.realpath(root or tempfile.gettempdir()))
         if not is_plain(parent):
             raise ValueError(f"the path of the sandboxes' folder must consist of plain characters: {parent}")
@@ -235,7 +251,7 @@ class Sandboxes:
         Raises:
             ApiError: 422, as `Sandbox`.
         """
-        sandbox = Sandbox(self._folder(), body)
+        sandbox = Sandbox(self._folder(), body, self._profile)
         self._sandboxes[sandbox.id] = sandbox
         return sandbox
 

@@ -128,6 +128,21 @@ def test_a_sandbox_can_be_made_with_the_server() -> None:
         assert KEY not in sandbox.banner
 
 
+def test_a_profile_can_be_chosen() -> None:
+    """For the sandbox of the command line, too."""
+    with started("--profile", "soma", "--sandbox", "box") as sandbox, sandbox.http() as http:
+        box_id = http.get("/sandboxes/by-name/box").json()["data"]["id"]
+        answer = http.post(f"/sandboxes/{box_id}/exec/stream", json={"command": "echo ok"})
+        assert frame("stdout", {"text": "ok\n"}) in answer.content
+
+
+def test_an_unknown_profile_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the known ones."""
+    assert cli.main(["sandbox", "--profile", "none"]) == 1
+
+    assert "unknown profile 'none'; the profiles are standard, soma," in capsys.readouterr().err
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_line_for_curl_works_as_it_stands() -> None:
     """In a shell that has run the `export` before it."""
