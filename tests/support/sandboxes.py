@@ -35,6 +35,12 @@ class LocalSandbox:
     def miosa(self, key: str = KEY) -> Miosa:
         return Miosa(self.url, key)
 
+    def another(self, **body: Any) -> LocalSandbox:
+        """A new sandbox on the same server."""
+        url = f"{self.url}/api/v1/sandboxes"
+        answer = httpx.post(url, json=body, headers={"Authorization": f"Bearer {KEY}"}).raise_for_status()
+        return LocalSandbox(self.url, answer.json()["data"]["id"])
+
     def write(self, path: str, content: str) -> None:
         self._post("fs/write", {"path": path, "content_base64": _base64(content)})
 
