@@ -84,10 +84,10 @@ class StreamingExec:
         request = Request(scope, receive)
         sandbox = self._sandboxes.get(request.path_params["id"])
         wanted = sandbox.profile.parse(await json_object(request))
-        with sandbox.turn.taken() as give_back, anyio.CancelScope() as connection:
+        with sandbox.turn.taken() as give_back:
             async with sandbox.run(wanted) as command:
                 await anyio.sleep(sandbox.profile.header_delay)
-                send = breaking(send, sandbox.profile.cut_after, sandbox.profile.cuts_inside, connection.cancel)
+                send = breaking(send, scope, sandbox.profile.cut_after, sandbox.profile.cuts_inside)
                 await self._stream(command, sandbox.profile, scope, receive, send, give_back)
 
     async def _stream(

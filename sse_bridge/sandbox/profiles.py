@@ -53,7 +53,7 @@ class Profile:
     ready_after: float = 0
     #: Seconds between the start of a command and the headers of its stream.
     header_delay: float = 0
-    #: Frames behind which the connection of a stream breaks, comments included. The command is killed with it.
+    #: Frames behind which the connection of a stream breaks, comments included. The command runs on.
     cut_after: int | None = None
     #: Whether it breaks in the middle of the next frame.
     cuts_inside: bool = False

@@ -101,6 +101,22 @@ def test_a_starting_sandbox_is_waited_for() -> None:
     assert [body.get("line") for body in objects(response)] == ["run", None]
 
 
+@pytest.mark.parametrize("profile", ["cut", "cut-inside"])
+def test_a_command_behind_a_cut_connection_is_ended(caplog: pytest.LogCaptureFixture, profile: str) -> None:
+    """It runs on without its stream, so it is found and seen to end; what is certain of its output is shown."""
+    mark = new_mark()
+    command = f"echo one; echo two; echo three; sleep {mark}; :"
+    with (
+        local_sandbox(runtime_profile=profile) as cut,
+        bridged(cut.miosa(), lambda request: SandboxExec(cut.id, command)) as bridge,
+    ):
+        response = bridge.get()
+        eventually(lambda: not running(mark))
+
+    assert [said.get("line", said.get("code")) for said in objects(response)] == ["one", "two", "upstream_lost"]
+    assert "may run on" not in caplog.text
+
+
 def test_a_sandbox_that_stays_unready_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the bridge's own waiting, with a `Retry-After`."""
     monkeypatch.setattr("sse_bridge.upstream.miosa.sandbox_exec.READY_TIMEOUT", 0.5)

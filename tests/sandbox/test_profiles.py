@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from sse_bridge.sandbox import PROFILES, Profile, create_app
+from sse_bridge.sandbox.faults import breaking
 from sse_bridge.sandbox.profiles import Heartbeat
 from sse_bridge.sandbox.runner import MAX_OUTPUT
 from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running
@@ -301,22 +303,48 @@ def test_silence_has_no_comments() -> None:
 
 
 @pytest.mark.parametrize("profile", ["cut", "cut-inside"])
-def test_a_cut_breaks_the_connection_and_takes_the_command_along(http: httpx.Client, profile: str) -> None:
-    """Behind two frames, or in the middle of the third."""
+def test_a_cut_breaks_the_connection_and_leaves_the_command(http: httpx.Client, profile: str) -> None:
+    """Behind two frames, or in the middle of the third. The platform promises no more."""
     box = Box(http, runtime_profile=profile)
     box.write("out", "one\ntwo\nthree\n")
     seen: list[bytes] = []
-    command = {"command": "echo $$ > pid; cat out; sleep 1000"}
+    command = {"command": "cat out; while [ ! -e go ]; do sleep 0.01; done; cat out; echo done > end"}
     stream = box.http.stream("POST", f"{box.path}/exec/stream", json=command)
     with stream as response, pytest.raises(httpx.RemoteProtocolError):
         seen.extend(response.iter_raw())
+    box.write("go", "")
 
     third = frame("stdout", {"line": "three"}).removesuffix(b"\n\n")
     rest = third[: len(third) // 2] if profile == "cut-inside" else b""
     assert b"".join(seen) == frame("stdout", {"line": "one"}) + frame("stdout", {"line": "two"}) + rest
-    eventually(lambda: not is_running(box.pid("pid")))
-    assert box.exec("echo one")["stdout"] == "one\n"
+    eventually(lambda: box.read("end") == b"done\n")
     box.destroy()
+
+
+def test_a_cut_takes_the_connection_of_its_own_request(http: httpx.Client) -> None:
+    """Another stream of the same client, on another connection, goes on."""
+    box, sound = Box(http, runtime_profile="cut"), Box(http)
+    command = {"command": "while [ ! -e go ]; do sleep 0.01; done; echo went"}
+    with http.stream("POST", f"{sound.path}/exec/stream", json=command) as response:
+        with pytest.raises(httpx.RemoteProtocolError):
+            box.stream("echo one; echo two; echo three")
+        sound.write("go", "")
+        assert response.read() == frame("stdout", {"line": "went"}) + EXIT_0
+    box.destroy()
+    sound.destroy()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_cannot_be_found_is_told() -> None:
+    """Rather than a stream that stays whole, with which a test would prove nothing."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"client": ("203.0.113.1", 1), "server": ("127.0.0.1", 1)}
+    with pytest.raises(RuntimeError, match="no connection"):
+        await breaking(send, scope, 0, False)({"type": "http.response.body", "body": EXIT_0, "more_body": True})
 
 
 # -- choosing
