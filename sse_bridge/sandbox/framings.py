@@ -15,9 +15,21 @@ from typing import Final, Protocol
 from .output import LineEncoder, exit_frame
 from .processes import Outcome
 
-__all__ = ["KEYS", "LINES", "NO_EXIT", "PIECES", "TIMEOUT_EVENT", "TYPES", "UNNAMED", "WHOLE", "Encoder", "Framing"]
+__all__ = [
+    "FAILED_EXIT",
+    "KEYS",
+    "LINES",
+    "NO_EXIT",
+    "PIECES",
+    "TIMEOUT_EVENT",
+    "TYPES",
+    "UNNAMED",
+    "WHOLE",
+    "Encoder",
+    "Framing",
+]
 
-#: Characters of a piece: short, and no divisor of usual lengths, so that pieces begin and end anywhere in a line.
+#: UTF-16 units of a piece: few, and no divisor of usual lengths, so that pieces begin and end anywhere in a line.
 _PIECE: Final = 7
 
 
@@ -49,7 +61,10 @@ class Framing:
 
 
 class _Pieces:
-    """Sends text as it comes, newlines included, in pieces of `size` characters at most."""
+    """Sends text as it comes, newlines included, in pieces of `size` UTF-16 units at most.
+
+    JavaScript cuts strings there, also between the halves of a character above U+FFFF.
+    """
 
     def __init__(self, write: Callable[[str, str], bytes], stream: str, size: int | None = None) -> None:
         self._write = partial(write, stream)
@@ -70,8 +85,10 @@ class _Pieces:
         return self._frames(self._decoder.decode(b"", final=True))
 
     def _frames(self, text: str) -> bytes:
-        size = self._size or max(1, len(text))
-        return b"".join(self._write(text[begin : begin + size]) for begin in range(0, len(text), size))
+        units = text.encode("utf-16-le")
+        size = 2 * self._size if self._size else max(1, len(units))
+        pieces = (units[begin : begin + size] for begin in range(0, len(units), size))
+        return b"".join(self._write(piece.decode("utf-16-le", "surrogatepass")) for piece in pieces)
 
 
 class _Whole:
@@ -98,7 +115,8 @@ class _Whole:
 
 def _frame(body: Mapping[str, object], event: str = "") -> bytes:
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return (f"event: {event}\n" if event else "").encode() + f"data: {data}\n\n".encode()
+    frame = (f"event: {event}\n" if event else "") + f"data: {data}\n\n"
+    return frame.encode("utf-8", "backslashreplace")  # half of a character, which UTF-8 lacks, becomes JSON's escape
 
 
 def _exit_body(outcome: Outcome, key: str = "exit_code") -> dict[str, object]:
@@ -107,6 +125,11 @@ def _exit_body(outcome: Outcome, key: str = "exit_code") -> dict[str, object]:
 
 def _exit(outcome: Outcome) -> bytes:
     return exit_frame(outcome.exit_code, timed_out=outcome.timed_out)
+
+
+def _failed_exit(outcome: Outcome) -> bytes:
+    error = {"code": "STREAM_FAILED", "message": "the stream failed", "retryable": True}
+    return _frame({"exit_code": -2, "error": error}, "exit")
 
 
 def _unnamed_lines(stream: str) -> LineEncoder:
@@ -141,3 +164,5 @@ TIMEOUT_EVENT: Final = Framing(
 )
 #: The stream is over without an exit.
 NO_EXIT: Final = Framing(LineEncoder, lambda outcome: b"")
+#: The exit says that the stream has failed, and leaves open what became of the command. Its code and message are ours.
+FAILED_EXIT: Final = Framing(LineEncoder, _failed_exit)

@@ -81,6 +81,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "legacy-keys": Profile(framing=framings.KEYS),
         "legacy-timeout": Profile(framing=framings.TIMEOUT_EVENT),
         "no-exit": Profile(framing=framings.NO_EXIT),
+        "failed-exit": Profile(framing=framings.FAILED_EXIT),
         # Faults. The numbers are small, because tests wait for them.
         "late-start": Profile(ready_after=1),
         "slow-headers": Profile(header_delay=1),

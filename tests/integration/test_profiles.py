@@ -27,6 +27,7 @@ STDERR: Final = "oops"
 EXIT: Final = {"type": "exit", "code": 3}
 TIMEOUT: Final = {"type": "exit", "code": -1, "timed_out": True}
 ENDED: Final = {"type": "error", "code": "upstream_ended"}
+FAILED: Final = {"type": "error", "code": "STREAM_FAILED"}
 LOST: Final = {"type": "error", "code": "upstream_lost"}
 
 
@@ -46,6 +47,10 @@ class Case:
 
 
 CODE: Final = {"exit_code": 3}
+FAILED_EXIT: Final = {
+    "exit_code": -2,
+    "error": {"code": "STREAM_FAILED", "message": "the stream failed", "retryable": True},
+}
 CASES: Final = (
     Case("standard", EXIT, TIMEOUT, sdk_exit=CODE),
     Case("soma", EXIT, {"type": "error", "code": "EXEC_TIMEOUT"}, sdk_exit=CODE),
@@ -57,6 +62,7 @@ CASES: Final = (
     Case("legacy-keys", EXIT, TIMEOUT, sdk_exit={"exitCode": 3}),
     Case("legacy-timeout", EXIT, TIMEOUT, sdk_exit=CODE),
     Case("no-exit", ENDED, ENDED),
+    Case("failed-exit", FAILED, FAILED, sdk_exit=FAILED_EXIT),
     Case("late-start", EXIT, TIMEOUT, sdk_exit=CODE),
     Case("slow-headers", EXIT, TIMEOUT, sdk_exit=CODE),
     Case("silent", EXIT, TIMEOUT, sdk_exit=CODE),
@@ -135,6 +141,16 @@ async def test_a_page_is_told_of_a_cut(anyio_backend: str, sandbox: LocalSandbox
 
     assert text(objects, "stdout") == "one\ntwo"
     assert without_message(objects[-1]) == LOST
+
+
+@pytest.mark.anyio
+async def test_a_page_gets_characters_whole_that_came_in_halves(anyio_backend: str, sandbox: LocalSandbox) -> None:
+    """Wherever the cuts fall in a line of emoji."""
+    it = await anyio.to_thread.run_sync(lambda: sandbox.another(runtime_profile="pieces"))
+    emoji = "\N{GRINNING FACE}" * 20
+    objects = await read(SandboxExec(it.id, f"echo {emoji}; echo x{emoji}"), sandbox)
+
+    assert text(objects, "stdout") == f"{emoji}\nx{emoji}"
 
 
 # -- what is special about runners

@@ -230,6 +230,18 @@ SCRIPT = "echo 'one two three'; printf four; exit 3"
             + frame("exit", {"exit_code": 3}),
         ),
         ("no-exit", frame("stdout", {"line": "one two three"}) + frame("stdout", {"line": "four"})),
+        (
+            "failed-exit",
+            frame("stdout", {"line": "one two three"})
+            + frame("stdout", {"line": "four"})
+            + frame(
+                "exit",
+                {
+                    "exit_code": -2,
+                    "error": {"code": "STREAM_FAILED", "message": "the stream failed", "retryable": True},
+                },
+            ),
+        ),
     ],
 )
 def test_other_spellings(http: httpx.Client, profile: str, stream: bytes) -> None:
@@ -267,6 +279,15 @@ def test_stderr_is_told_by_the_type_in_the_object(http: httpx.Client) -> None:
             'data: {"type":"exit","exit_code":0}\n\n'
         ).encode()
     )
+    box.destroy()
+
+
+def test_a_piece_may_end_in_the_middle_of_a_character(http: httpx.Client) -> None:
+    """As in JavaScript's strings. JSON can write half of one, UTF-8 cannot."""
+    box = Box(http, runtime_profile="pieces")
+    box.write("out", "123456\N{GRINNING FACE}7")
+    halves = b'event: stdout\ndata: {"data":"123456\\ud83d"}\n\nevent: stdout\ndata: {"data":"\\ude007"}\n\n'
+    assert box.stream("cat out") == halves + EXIT_0
     box.destroy()
 
 
