@@ -20,6 +20,7 @@ from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
 from .relay.info import Outcome, RunInfo
 from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
+from .stores.redis.config import RedisStore
 from .upstream.base import (
     Cancelled,
     EndAware,
@@ -36,6 +37,7 @@ from .upstream.base import (
 from .upstream.client import HTTPUpstream
 from .upstream.eventstream import EventStream
 from .upstream.lines import Exit, Lines
+from .upstream.miosa import reaping as _reaping  # reads the tickets of dead processes' work  # noqa: F401
 from .upstream.miosa.checks import HasId
 from .upstream.miosa.client import Miosa
 from .upstream.miosa.host_job import HostJob
@@ -65,6 +67,8 @@ __all__ = [
     "MiosaStream",
     "SandboxExec",
     "SandboxProcess",
+    # where several workers share their runs
+    "RedisStore",
     # what happens when a viewer is slow
     "Block",
     "Drop",

@@ -29,7 +29,16 @@ MAY_IMPORT = {
     "flow": {"arguments", "wire"},
     "upstream": {"arguments", "causes", "errors", "wire.exits", "wire.objects", "wire.shapes"},
     "relay": {"wire", "flow", "upstream.base", "causes", "errors"},
-    "stores": {"relay"},
+    "stores": {
+        "arguments",
+        "errors",
+        "relay",
+        "flow",
+        "wire.dialects",
+        "wire.ids",
+        "upstream.base",
+        "upstream.reaping",
+    },
     "asgi": {
         "arguments",
         "wire",
@@ -46,7 +55,7 @@ MAY_IMPORT = {
     "console": {"asgi", "flow", "upstream", "sandbox"},
     "cli": {"console", "sandbox"},
     "__main__": {"cli"},
-    "__init__": {"asgi", "errors", "flow", "relay", "upstream", "wire.shapes"},
+    "__init__": {"asgi", "errors", "flow", "relay", "stores", "upstream", "wire.shapes"},
 }
 #: What sans-IO rooms must not know: time, waiting, logs, the network.
 IMPURE = {"anyio", "asyncio", "httpx", "logging", "socket", "starlette", "time", "trio"}

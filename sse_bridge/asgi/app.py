@@ -12,14 +12,17 @@ from ..relay.ending import Cause
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.statistics import BridgeStatistics
 from ..stores.memory import DEFAULT_KEEP, DEFAULT_KEEP_BYTES, Key
+from ..stores.redis.config import RedisStore
+from ..stores.redis.shared import SharedRuns
 from ..upstream.base import Source, Upstream
 from ..upstream.checks import check_upstream
 from ..upstream.client import HTTPUpstream
 from ..wire.frames import DEFAULT_MAX_FRAME_SIZE
 from . import options
 from .application import Application, Authorize, ChooseKey, Identify, OnEnd, OnStart
+from .finding import key_of
 from .handle import StartedRun
-from .hosting import Beginning, Host, HostOptions, Limits, key_of, stopping
+from .hosting import Beginning, Host, HostOptions, Limits, stopping
 from .messages import Receive, Scope, Send
 from .options import DEFAULT_REPLAY, ChoosePolicy, ChooseRate, DialectName, Resolve
 from .requests import Requests, Style
@@ -54,6 +57,10 @@ class SSEBridge:
         max_viewers: responses that this bridge streams at once; further requests get 503 with `Retry-After`. There is
             no default because memory decides: each viewer may hold `high_water` bytes, each run `replay`.
         max_runs: execs of this bridge that run at once; further requests that would start one get 503.
+        store: where several workers share their runs, so that any of them serves any viewer. `None`: a run lives in the
+            process that started it.
+        drain: seconds for which runs go on when the server is told to stop, while other workers serve their viewers.
+            It needs a `store`, and a server that waits for open requests as long.
         replay: bytes that every viewer has taken and that are kept for viewers that come late or come back.
         retry_ms: milliseconds a browser waits before it reconnects; `None` leaves that to the browser.
         max_frame_size: bytes of an upstream frame. A larger one is discarded, and a `gap` says so.
@@ -126,6 +133,8 @@ class SSEBridge:
         identity_encoding: bool = False,
         max_viewers: int | None = None,
         max_runs: int | None = None,
+        store: RedisStore | None = None,
+        drain: float = 0.0,
     ) -> None:
         check_upstream(upstream)
         spelling = options.a_dialect(dialect)
@@ -156,6 +165,9 @@ class SSEBridge:
         options.flags(
             allow_cross_site=allow_cross_site, identity_encoding=identity_encoding, ids=False if ids is None else ids
         )
+        options.not_negative(drain=drain)
+        if drain and store is None:
+            raise ConfigurationError("drain needs store=RedisStore(...): other workers serve the viewers meanwhile.")
         options.a_choice("refusals", refusals, get_args(Style))
         if max_viewer_time is not None and not (spelling.ids_by_default if ids is None else ids):
             raise ConfigurationError("max_viewer_time needs ids=True: a viewer comes back to its place by an id.")
@@ -178,8 +190,11 @@ class SSEBridge:
             retry_ms=retry_ms,
             max_viewer_time=_or_never(max_viewer_time),
         )
+        shared = None if store is None else SharedRuns(options.a_store(store), self._upstream)
         self._host = Host(
-            HostOptions(run_options, viewer_options, max_runs, max_viewers, keep, keep_bytes, on_start, on_end)
+            HostOptions(
+                run_options, viewer_options, max_runs, max_viewers, keep, keep_bytes, on_start, on_end, shared, drain
+            )
         )
         self._requests = Requests(
             self._host,
@@ -224,11 +239,14 @@ class SSEBridge:
         if grace != "bridge":
             options.not_negative(grace=grace)
         started_with = Key(owner, key, is_idempotency_key=True) if key else key_of(source, owner)
-        run = self._host.shared(started_with, source)
+        run, token = self._host.finder.local(started_with, source), ""
+        if run is None:
+            token, run = await self._host.finder.claim(started_with, source)
         if run is None:
             seconds = self._host.options.run.grace if grace == "bridge" else grace
             work = source.work(self._upstream, None)
-            run = await self._host.launch_apart(Beginning(source, work, owner, started_with, seconds), self._limits)
+            beginning = Beginning(source, work, owner, started_with, seconds)
+            run = await self._host.launch_apart(beginning, self._limits, token)
         else:
             await run.answered.wait()
         if isinstance(run.refused, UpstreamError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..relay.info import Outcome, RunInfo
-from ..relay.run import Run
+from ..relay.mirror import Followed
 from ..upstream.base import Cancelled
 
 __all__ = ["StartedRun"]
@@ -14,7 +14,7 @@ class StartedRun:
 
     __slots__ = ("_run",)
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Followed) -> None:
         self._run = run
 
     def __repr__(self) -> str:

@@ -16,29 +16,32 @@ import anyio
 import anyio.lowlevel
 from starlette.requests import Request
 
-from ..errors import BridgeUnavailable, KeyConflict
+from ..errors import BridgeUnavailable
 from ..flow.pace import TokenBucket
 from ..flow.policy import Policy
 from ..relay.ending import Cause
 from ..relay.info import RunFacts
+from ..relay.mirror import Followed, Mirror
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import Gone, Viewer
+from ..stores.base import SharedStore, Stage
 from ..stores.memory import Key, MemoryStore
-from ..upstream.base import Shareable, Source, Work
+from ..upstream.base import Source, Work
 from ..wire.ids import new_token
 from . import messages
 from .application import OnEnd, OnStart, Threads
+from .finding import Finder
 from .http2 import Windows
 from .messages import Send
 from .refusals import RETRY_AFTER_STOP
 from .reporting import report
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets, with_own_addresses
-from .stopping import Open
+from .stopping import Open, StopTimes
 
-__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit", "key_of"]
+__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -96,6 +99,8 @@ class HostOptions(NamedTuple):
     keep_bytes: int | None
     on_start: OnStart | None
     on_end: OnEnd | None
+    store: SharedStore | None = None
+    drain: float = 0.0
 
 
 class Host:
@@ -104,11 +109,13 @@ class Host:
     def __init__(self, options: HostOptions) -> None:
         self.options = options
         self.threads = Threads()
-        self._store = MemoryStore(options.keep, options.keep_bytes)
+        self.finder = Finder(MemoryStore(options.keep, options.keep_bytes), options.store, self._stage)
+        self._store = self.finder.store
         self._totals = Totals()
         self._sockets = Sockets()
         self._windows = Windows()
         self._open: Open | None = None
+        self._shared = options.store  # with other workers
 
     def statistics(self) -> BridgeStatistics:
         """What happens now, and what was counted since the bridge was made."""
@@ -123,32 +130,21 @@ class Host:
         """What is open in the running event loop. A bridge may see one loop, or server, after another."""
         token = anyio.lowlevel.current_token()
         if self._open is None or not self._open.is_in(token) or self._open.is_over:
-            bound = STOP_OVERHEAD + self.options.run.cancel_timeout
-            self._open = Open(token, lambda run: farewell(run.audience.options, self.options.viewer), bound)
+            times = StopTimes(STOP_OVERHEAD + self.options.run.cancel_timeout, self.options.drain)
+            self._open = Open(token, lambda run: farewell(run.audience.options, self.options.viewer), times)
             if listen:
                 self._open.listen()
+            if self._shared is not None:
+                self._shared.enter(self._stage())
         return self._open
 
-    # -- finding runs
-
-    def find(self, token: str) -> Run | None:
-        """The run of that name; `None` if it is unknown or has expired."""
-        return self._store.get(token, self.here().clock.now())
-
-    def shared(self, key: Key | None, source: Source) -> Run | None:
-        """The run that requests with this key share; `None` if a new one is to be started.
-
-        Raises:
-            KeyConflict: that run has another source.
-        """
-        run = None if key is None else self._store.started_with(key, self.here().clock.now())
-        if run is not None and run.facts.source != source:
-            raise KeyConflict("This key was used for something else before. Use a new key for each thing to run.")
-        return run
+    def _stage(self) -> Stage:
+        here = self.here()
+        return Stage(here.start_soon, here.clock, self.options.run, self._totals)
 
     # -- runs
 
-    def launch(self, beginning: Beginning, *, is_followed: bool) -> Run:
+    def launch(self, beginning: Beginning, *, is_followed: bool, token: str = "") -> Run:
         """Starts a run in a task of its own.
 
         There is no wait between the call and the store: of two requests with one key, the second finds the first's run.
@@ -156,6 +152,7 @@ class Host:
         Args:
             is_followed: whether a viewer follows in the same step. If that viewer's client has left by the time that
                 the run would begin, the run is skipped.
+            token: its name, if that was settled before.
 
         Raises:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
@@ -168,17 +165,20 @@ class Host:
         if is_followed:
             self._check_viewers()
         options = self.options.run.for_run(beginning.work.shape, beginning.grace)
-        facts = RunFacts(new_token(), beginning.owner, beginning.source)
+        facts = RunFacts(token or new_token(), beginning.owner, beginning.source)
         run = Run(facts, beginning.work, options, self._totals, here.clock)
         self._store.add(run, beginning.key)
+        if self._shared is not None:
+            outlet = self._shared.publish(run, beginning.work, beginning.key, self._stage())
+            here.start_for(run, outlet.until_published)
         here.start_for(run, self._carry, run, is_followed, finally_call=partial(self._drop, run))
         if self.options.on_start is not None or self.options.on_end is not None:
             here.start_for(run, report, here, self.threads, run, self.options.on_start, self.options.on_end)
         return run
 
-    async def launch_apart(self, beginning: Beginning, limits: Limits) -> Run:
+    async def launch_apart(self, beginning: Beginning, limits: Limits, token: str = "") -> Run:
         """Starts a run without a viewer; returns once the upstream has answered, whatever it said."""
-        run = self.launch(beginning, is_followed=False)
+        run = self.launch(beginning, is_followed=False, token=token)
         self.here().set_apart(run)
         run.audience.expect(*limits, self.options.viewer, self.here().clock)
         try:
@@ -197,6 +197,8 @@ class Host:
             if run.is_over or (is_followed and not run.audience.is_followed):
                 run.skip()
             else:
+                if self._shared is not None:
+                    await self._shared.register(run)
                 await run.read()
         except Exception as error:
             run.done.failure = alone(error)
@@ -205,6 +207,8 @@ class Host:
             run.done.set()
             if not run.began or run.started_nothing:
                 self._store.forget(run)
+                if self._shared is not None:
+                    self._shared.withdraw(run)
             else:
                 self._store.settle(run, here.clock.now())
 
@@ -216,7 +220,7 @@ class Host:
 
     # -- viewers
 
-    async def host(self, beginning: Beginning, visit: Visit) -> None:
+    async def host(self, beginning: Beginning, visit: Visit, token: str = "") -> None:
         """Starts a run with the request as its first viewer, and returns when the run is done.
 
         Servers wait for open requests when they stop, and so for the run, and for the application to be told of it.
@@ -224,7 +228,7 @@ class Host:
         Raises:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
-        run = self.launch(beginning, is_followed=True)
+        run = self.launch(beginning, is_followed=True, token=token)
         try:
             await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
         finally:  # granian waits for no request whose client has left, and daphne cancels it
@@ -234,7 +238,7 @@ class Host:
         if run.done.failure is not None:
             raise run.done.failure
 
-    async def attach(self, run: Run, number: int, visit: Visit, *, resumes: bool) -> None:
+    async def attach(self, run: Followed, number: int, visit: Visit, *, resumes: bool) -> None:
         """Adds the request as a viewer from frame `number` on.
 
         Args:
@@ -244,11 +248,16 @@ class Host:
             BridgeUnavailable: there are too many viewers.
         """
         self._check_viewers()
+        if isinstance(run, Mirror) and number > run.audience.log.next:
+            with self.here().wait():
+                await run.reaches(number)
+        if isinstance(run, Mirror):
+            number = run.begins(number)
         viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
         self._store.settle(run, self.here().clock.now())
         await self._serve(run, viewer, visit, resumes=resumes)
 
-    async def _serve(self, run: Run, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:
+    async def _serve(self, run: Followed, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:
         request, send, _, refuses_in_frames = visit
         try:
             async with anyio.create_task_group() as tasks:
@@ -267,7 +276,7 @@ class Host:
         if downstream.failures:
             raise downstream.failures[0]
 
-    def _leave(self, run: Run, viewer: Viewer) -> None:
+    def _leave(self, run: Followed, viewer: Viewer) -> None:
         run.audience.leave(viewer)
         if run.is_over:
             self._store.settle(run, self.here().clock.now())
@@ -283,7 +292,7 @@ class Host:
             message = f"There are too many {what} here now. Try again in a moment."
             raise BridgeUnavailable(message, code="busy", retry_after=RETRY_AFTER_LIMIT)
 
-    async def _show(self, run: Run, viewer: Viewer, downstream: Downstream) -> None:
+    async def _show(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
         """Writes one viewer's response. All that is sent to the viewer comes from this task.
 
         What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream.failures`.
@@ -317,7 +326,7 @@ class Host:
             self._leave(run, viewer)
             downstream.watching.cancel()
 
-    async def _see_off(self, run: Run, viewer: Viewer, downstream: Downstream) -> None:
+    async def _see_off(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
         """Cuts the connection of a client that does not read. The server would wait for it without limit."""
         here = self.here()
         scope = with_own_addresses(downstream.scope, downstream.receive)
@@ -328,16 +337,10 @@ class Host:
             is_stuck = self._sockets.unsent(scope) > 0
         if is_stuck:
             if here.stopping:  # granian ends its process with its last connection, and leaves the run's work behind
-                await run.done.wait()
+                await run.closing.wait()
             if self._sockets.cut(scope):
                 with anyio.move_on_after(NOTICE_CUT):
                     await downstream.left.wait()
-
-
-def key_of(source: Source, owner: str | None) -> Key | None:
-    """The key under which the source itself is shared; `None` if it is not."""
-    word = source.shared_as if isinstance(source, Shareable) else None
-    return None if word is None else Key(owner, word, is_idempotency_key=False, is_of_source=True)
 
 
 def stopping() -> BridgeUnavailable:

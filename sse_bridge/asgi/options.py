@@ -16,6 +16,7 @@ from ..arguments import accepts, described, how_to_make_a_number, is_a, number, 
 from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
+from ..stores.redis.config import RedisStore
 from ..upstream.base import Source
 from ..wire.dialects import DIALECTS, TYPED, Dialect
 from ..wire.shapes import DialectName
@@ -82,6 +83,19 @@ def a_policy(policy: object) -> Policy:
             f"not {described(policy)}.{_call_of(policy)}"
         )
     return cast(Policy, policy)
+
+
+def a_store(store: object) -> RedisStore:
+    if not is_a(store, RedisStore):
+        raise ConfigurationError(
+            f"store must be a RedisStore('redis://...') or None, not {described(store)}.{how_to_make_a_store(store)}"
+        )
+    return store
+
+
+def how_to_make_a_store(value: object) -> str:
+    """A sentence that says how to make a store of the value."""
+    return " Write RedisStore(...) around the URL." if is_a(value, str) else ""
 
 
 def a_rate(rate: object) -> TokenBucket | None:

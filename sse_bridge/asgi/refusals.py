@@ -48,6 +48,7 @@ _STATUS_OF: Final = {
     Cause.ABANDONED: 410,
     Cause.TIME_LIMIT: 410,
     Cause.SERVER_STOPPED: 503,
+    Cause.OWNER_LOST: 410,
     Cause.BRIDGE_FAILED: 500,
 }
 

@@ -14,13 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from ..errors import BridgeUnavailable, ConfigurationError, KeyConflict
-from ..relay.run import Run
+from ..relay.mirror import Followed, Mirror
+from ..stores.base import StoreAway
 from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
 from ..wire.ids import Place, is_token, new_token, read_place
 from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
-from .hosting import Beginning, Host, Limits, Visit, key_of, stopping
+from .finding import key_of
+from .hosting import Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
 from .response import naming_identity
@@ -46,6 +48,7 @@ _NOWHERE: Final = (
     "root_path, as mounts and SSEBridgeMiddleware do."
 )
 _NOT_SHOWN: Final = Refusal(503, "not_shown", "Runs are started by pages that are shown, not by a prefetch.")
+_STORE_AWAY: Final = Refusal(503, "busy", "Runs cannot be looked up now. Try again in a moment.", retry_after=2.0)
 _UNKNOWN: Final = Refusal(404, "run_unknown", "This run is unknown here. It may have ended some time ago.")
 
 
@@ -101,6 +104,8 @@ class Requests:
             await self._refuse(request, send, Refusal.of_limit(raised))
         except KeyConflict as raised:
             await self._refuse(request, send, Refusal.of_key(raised))
+        except StoreAway:
+            await self._refuse_for_now(request, send)
         except (ClientDisconnect, BaseExceptionGroup) as raised:
             # The client has left, and the application was reading its body.
             if not inbox.is_over or not _is_only(raised, ClientDisconnect):
@@ -140,14 +145,16 @@ class Requests:
         source = await self._resolve(request)
         key = key_of(source, identity) or key
         limits = await self._limits(request, Purpose.STARTING)
-        run = self._host.shared(key, source)
+        run, token = self._host.finder.local(key, source), ""
+        if run is None:
+            token, run = await self._host.finder.claim(key, source)
         if run is None:
             work = source.work(self._upstream, seen if seen and _NO_HEADER_HAS.isdisjoint(seen) else None)
             beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
             if asked.wants_no_stream(request):
-                run = await self._host.launch_apart(beginning, limits)
+                run = await self._host.launch_apart(beginning, limits, token)
                 return await self._tell_started(request, run, send)
-            return await self._host.host(beginning, self._visit(request, send, limits))
+            return await self._host.host(beginning, self._visit(request, send, limits), token)
         if not await self._may(request, run, identity, Purpose.STARTING):
             return await self._refuse_unknown(request, new_token(), send)
         if asked.wants_no_stream(request):
@@ -155,7 +162,7 @@ class Requests:
             return await self._tell_started(request, run, send)
         return await self._attach(request, run, 1, send, limits)
 
-    async def _tell_started(self, request: Request, run: Run, send: Send) -> None:
+    async def _tell_started(self, request: Request, run: Followed, send: Send) -> None:
         if run.refused is not None:
             return await self._refuse(request, send, Refusal.of_run(run.refused))
         href = paths.href(request.scope, run.token)
@@ -169,11 +176,15 @@ class Requests:
         if place.number is None:  # it was told so before
             return await messages.send_json(send, 204, None)
         run = await self._permitted(request, place.token)
-        if run is None or place.number >= run.audience.log.next:
+        if run is None or (place.number >= run.audience.log.next and not self._may_grow(run)):
             return await self._refuse_unknown(request, place.token, send)
         return await self._attach(
             request, run, place.number + 1, send, await self._limits(request, Purpose.RETURNING), resumes=True
         )
+
+    def _may_grow(self, run: Followed) -> bool:
+        """Whether frames may come that a viewer has seen already: another worker shows them before it shares them."""
+        return isinstance(run, Mirror) and (run.is_lost or not run.is_over)
 
     async def _follow(self, request: Request, token: str, send: Send) -> None:
         place = read_place(asked.last_event_id(request))
@@ -192,8 +203,10 @@ class Requests:
         return await self._attach(request, run, seen + 1, send, limits, resumes=True)
 
     async def _attach(
-        self, request: Request, run: Run, number: int, send: Send, limits: Limits, *, resumes: bool = False
+        self, request: Request, run: Followed, number: int, send: Send, limits: Limits, *, resumes: bool = False
     ) -> None:
+        if isinstance(run, Mirror) and run.is_over:
+            number = run.begins(number)
         if run.is_over and number == run.audience.log.next and run.refused is None:  # it has seen the end
             return await messages.send_json(send, 204, None)
         return await self._host.attach(run, number, self._visit(request, send, limits), resumes=resumes)
@@ -233,6 +246,11 @@ class Requests:
         dialect = self._host.options.run.dialect if self._refuses_in_frames(request) else None
         await send_refusal(send, refusal, new_token(), dialect)
 
+    async def _refuse_for_now(self, request: Request, send: Send) -> None:
+        """The store of other workers' runs is away. A browser is to ask again by itself: a status would stop it."""
+        style = self._host.options.run.dialect if accepts(request, "text/event-stream") else None
+        await send_refusal(send, _STORE_AWAY, new_token(), style)
+
     async def _refuse_unknown(self, request: Request, token: str, send: Send) -> None:
         """Says that there is no such run; of another identity's run it says the same.
 
@@ -243,24 +261,25 @@ class Requests:
 
     # -- what the application says
 
-    async def _permitted(self, request: Request, token: str) -> Run | None:
+    async def _permitted(self, request: Request, token: str) -> Followed | None:
         """The run of that name, if it is known and the request may follow and end it.
 
         `identify` is asked first, for known and unknown runs alike: a refusal of its own would tell them apart.
         """
         identity = await self._identity(request, Purpose.RETURNING)
-        run = self._host.find(token)
+        run = await self._host.finder.find(token)
         if run is None:
             self._warn_of_workers(token)
         elif await self._may(request, run, identity, Purpose.RETURNING):
             return run
         return None
 
-    async def _may(self, request: Request, run: Run, identity: str | None, purpose: Purpose) -> bool:
+    async def _may(self, request: Request, run: Followed, identity: str | None, purpose: Purpose) -> bool:
         if self._application.authorize is not None:
-            return bool(await self._ask("authorize", self._application.authorize, purpose, request, run.info))
-        owner = run.facts.owner
-        return self._application.identify is None or owner is None or owner == identity
+            return bool(
+                await self._ask("authorize", self._application.authorize, purpose, request, run.info_for(identity))
+            )
+        return self._application.identify is None or run.is_owned_by(identity)
 
     async def _identity(self, request: Request, purpose: Purpose) -> str | None:
         if self._application.identify is None:
@@ -315,7 +334,7 @@ class Requests:
         return answer
 
 
-def _state_of(run: Run) -> dict[str, Any]:
+def _state_of(run: Followed) -> dict[str, Any]:
     outcome = run.outcome()
     error = None if outcome.error is None else {"code": outcome.error, "message": outcome.message}
     return {

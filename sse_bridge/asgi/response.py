@@ -11,8 +11,8 @@ from typing import Final
 
 import anyio
 
+from ..relay.mirror import Followed
 from ..relay.options import RunOptions, ViewerOptions
-from ..relay.run import Run
 from ..relay.signal import Latch
 from ..relay.viewer import HEARTBEAT, Gone, Viewer
 from ..wire.ids import FrameIds
@@ -84,7 +84,7 @@ def naming_identity(send: Send) -> Send:
     return sends
 
 
-async def begin(run: Run, viewer: Viewer, downstream: Downstream, commit_after: float) -> bool:
+async def begin(run: Followed, viewer: Viewer, downstream: Downstream, commit_after: float) -> bool:
     """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
 
     Returns:
@@ -102,7 +102,7 @@ async def begin(run: Run, viewer: Viewer, downstream: Downstream, commit_after: 
     return True
 
 
-def first_frames(run: Run, of_viewer: ViewerOptions, *, resumes: bool) -> bytes:
+def first_frames(run: Followed, of_viewer: ViewerOptions, *, resumes: bool) -> bytes:
     """What is sent at once, so that no proxy or server waits for a first byte.
 
     The `start` frame tells a page the run's name before the script has printed anything. Its id makes a browser that

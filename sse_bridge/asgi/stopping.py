@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import anyio
 from anyio.lowlevel import EventLoopToken
 
 from ..relay.clock import Clock
 from ..relay.ending import Cause
+from ..relay.mirror import NOTHING_TO_WAIT_FOR, Followed, Mirror
 from ..relay.run import Run
 from ..relay.signal import Signal
 from ..relay.viewer import Gone, Viewer
@@ -24,7 +25,7 @@ from . import hypercorn, signals
 from .accepting import Watch
 from .messages import Scope
 
-__all__ = ["PATIENCE", "Open"]
+__all__ = ["PATIENCE", "Open", "StopTimes"]
 
 #: Seconds that viewers get to take what is pending and their end, and that an application's functions get to return.
 PATIENCE: Final = 1.0
@@ -33,28 +34,37 @@ PATIENCE: Final = 1.0
 LINGER: Final = 0.5
 
 
+class StopTimes(NamedTuple):
+    """How long a stop may take, in seconds."""
+
+    #: For runs to end, once they are told to.
+    bound: float
+    #: For which they go on before that, while other workers serve their viewers.
+    drain: float = 0.0
+
+
 class Open:
     """The requests, runs and viewers of one bridge in one event loop.
 
     Args:
         token: the event loop.
         farewell: takes a run, and returns what its viewers are sent with their end.
-        bound: seconds that a stop waits for runs to end.
+        times: how long a stop may take.
     """
 
-    def __init__(self, token: EventLoopToken, farewell: Callable[[Run], bytes], bound: float) -> None:
+    def __init__(self, token: EventLoopToken, farewell: Callable[[Followed], bytes], times: StopTimes) -> None:
         #: Whether the bridge is stopping; it takes no new request then.
         self.stopping = False
         self.clock = Clock()
         self._token = token
         self._farewell = farewell
-        self._bound = bound
+        self._times = times
         self._deadline = inf
         self._requests = 0
         self._emptied = Signal()
         self._runs: dict[Run, int] = {}  # with the number of their tasks
         self._apart: set[Run] = set()  # those that no request waits for
-        self._viewers: dict[Viewer, Run] = {}
+        self._viewers: dict[Viewer, Followed] = {}
         self._waits: set[anyio.CancelScope] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references
         self._watch = Watch(self.stop, self.clock)
@@ -164,11 +174,16 @@ class Open:
         while self.stopping and run in self._runs:
             await self._emptied.wait()
 
-    def add_viewer(self, viewer: Viewer, run: Run) -> None:
+    def add_viewer(self, viewer: Viewer, run: Followed) -> None:
         """Adds a viewer that is written to here."""
         self._viewers[viewer] = run
         if self.stopping:
-            viewer.stop(self._farewell(run), self._deadline, run.done)
+            self._stop_viewer(viewer, run)
+
+    def _stop_viewer(self, viewer: Viewer, run: Followed) -> None:
+        """The viewers of a run that goes on are to go on elsewhere."""
+        leaves = isinstance(run, Mirror) or bool(self._times.drain)
+        viewer.stop(self._farewell(run), self._deadline, NOTHING_TO_WAIT_FOR if leaves else run.done, leaves=leaves)
 
     def remove_viewer(self, viewer: Viewer) -> None:
         """Removes a viewer."""
@@ -215,7 +230,7 @@ class Open:
 
     async def _until(self, condition: Callable[[], bool]) -> bool:
         """Waits for a condition, as long as a stop may take; says whether it has come true."""
-        with anyio.move_on_after(self._bound):
+        with anyio.move_on_after(self._times.bound + self._times.drain):
             while not condition():
                 await self._emptied.wait()
             return True
@@ -227,12 +242,24 @@ class Open:
             return
         self.stopping = True
         self._deadline = self.clock.deadline(PATIENCE)
-        for viewer, run in self._viewers.items():
-            viewer.stop(self._farewell(run), self._deadline, run.done)
-        for run in list(self._runs):
-            run.cancel(Cause.SERVER_STOPPED)
+        for viewer, followed in self._viewers.items():
+            self._stop_viewer(viewer, followed)
         for scope in self._waits:
             scope.deadline = self._deadline
+        if self._times.drain and self._runs:
+            self.start_soon(self._end_runs_later)
+        else:
+            self._end_runs()
+
+    def _end_runs(self) -> None:
+        for run in list(self._runs):
+            run.cancel(Cause.SERVER_STOPPED)
+
+    async def _end_runs_later(self) -> None:
+        try:
+            await anyio.sleep(self._times.drain)
+        finally:
+            self._end_runs()
 
     def let_go(self) -> None:
         """Stops, and ends every wait at once, even the wait for work that is being ended."""

@@ -39,12 +39,13 @@ class Gap(NamedTuple):
 class RunLog:
     """The frames of one run: those that a cursor still needs, and some that all cursors have passed.
 
-    Frames are numbered consecutively from 1. Memory is bounded by `replay` plus the backlog of the slowest cursor, and
+    Frames are numbered consecutively. Memory is bounded by `replay` plus the backlog of the slowest cursor, and
     by a batch. A cursor with a mark limits its own backlog; for a cursor without one, the policy must (see
     `Cursor.pending`).
 
     Args:
         replay: bytes to keep after every cursor has passed them, for viewers that come late or come back.
+        first: the number of the first frame to be appended: above 1 for the copy of a run whose beginning is gone.
 
     Raises:
         ValueError: `replay` is negative.
@@ -68,12 +69,12 @@ class RunLog:
         "size",
     )
 
-    def __init__(self, replay: int = 0) -> None:
+    def __init__(self, replay: int = 0, first: int = 1) -> None:
         if replay < 0:
             raise ValueError(f"replay must be a number of bytes, not {replay}")
         self.replay = replay
         #: The number of the next frame to be appended.
-        self.next = 1
+        self.next = first
         #: Bytes appended since the run began.
         self.size = 0
         #: Whether the run has ended: the log takes no further frame.
@@ -86,7 +87,7 @@ class RunLog:
         self._ends: list[int] = []
         self._nexts: list[int] = []
         self._head = 0
-        self._first = 1  # number of the oldest frame in memory, unless it is unknown as above
+        self._first = first  # number of the oldest frame in memory, unless it is unknown as above
         self._start = 0  # offset of the oldest byte in memory
         self._forget_at = 0  # the `size` from which on there may be a batch to forget
         self._tail: list[bytes] = []  # recent small appends, joined into a batch before anything reads the lists
@@ -387,6 +388,11 @@ class Cursor:
         """Applies the mark once the cursor has caught up to it."""
         if self._mark is not None and self.pending <= self._mark:
             self._allowed = self._mark
+
+    def move_to(self, other: Cursor) -> None:
+        """Goes to the place of another cursor of the same log. The log forgets what both have passed."""
+        self.offset, self._next = other.offset, other._next
+        self._log._forget()
 
     def close(self) -> None:
         """Detaches the cursor. The log forgets frames that only this reader needed. May be called again."""

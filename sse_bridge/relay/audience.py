@@ -6,15 +6,17 @@ where frames come from or how they are written to a viewer's response.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Protocol
 
 from ..flow.delivery import Delivery
 from ..flow.log import RunLog
 from ..flow.pace import TokenBucket
-from ..flow.policy import Policy
+from ..flow.policy import Block, Drop, Policy
 from ..wire.ids import FrameIds
 from .clock import Clock
+from .elsewhere import Afar, Holder, Tap
 from .options import RunOptions, ViewerOptions
 from .signal import Signal
 from .statistics import RunStatistics, Totals
@@ -52,6 +54,7 @@ class Audience:
         options: the bridge's.
         totals: where everything is counted that outlives the run.
         clock: of the event loop that feeds.
+        first: the number of the first frame.
     """
 
     __slots__ = (
@@ -62,16 +65,20 @@ class Audience:
         "_held",
         "_held_since",
         "_ids",
-        "_room",
+        "_notified",
+        "_others",
         "_stalls",
         "_totals",
         "_viewers",
         "log",
         "options",
+        "taken",
     )
 
-    def __init__(self, feeder: Feeder, ids: FrameIds, options: RunOptions, totals: Totals, clock: Clock) -> None:
-        self.log = RunLog(options.replay)
+    def __init__(
+        self, feeder: Feeder, ids: FrameIds, options: RunOptions, totals: Totals, clock: Clock, first: int = 1
+    ) -> None:
+        self.log = RunLog(options.replay, first)
         self._feeder: Feeder | None = feeder
         self._ids = ids
         self.options = options
@@ -79,7 +86,10 @@ class Audience:
         self._clock = clock
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last viewer to leave, during the grace period
-        self._room = Signal()
+        self._notified: list[Signal | Tap] = []
+        self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
+        #: Notified whenever somebody has taken something, or there may be room for another reason.
+        self.taken = Signal()
         self._held = False
         self._held_since = -inf
         self._calm_until: float = -1  # up to this size of the log every viewer is within its mark: skip the look
@@ -95,7 +105,7 @@ class Audience:
     @property
     def is_followed(self) -> bool:
         """Whether at least one viewer is still there."""
-        return any(viewer.gone is None for viewer in self._viewers)
+        return self._is_followed_from_afar or any(viewer.gone is None for viewer in self._viewers)
 
     def view(
         self, policy: Policy, rate: TokenBucket | None, number: int, options: ViewerOptions, clock: Clock
@@ -113,14 +123,15 @@ class Audience:
             ValueError: `number` is beyond the next frame.
         """
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, number, clock.now())
-        viewer = Viewer(delivery, self._room, options, clock)
+        viewer = Viewer(delivery, self.taken, options, clock)
         self._viewers.append(viewer)
+        self._notified.append(viewer.news)
         self._calm_until = -1  # the newcomer may be far behind already: look
         self._totals.viewers_seen += 1
         self._forget_absent()
         if self._feeder is not None:
             self._feeder.followed()
-        self._room.notify()
+        self.taken.notify()
         return viewer
 
     def expect(self, policy: Policy, rate: TokenBucket | None, options: ViewerOptions, clock: Clock) -> None:
@@ -129,7 +140,7 @@ class Audience:
         It holds the run back as its policy allows, so that the first viewer gets the run from its beginning.
         """
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, 1, clock.now())
-        self._absent = Viewer(delivery, self._room, options, clock)
+        self._absent = Viewer(delivery, self.taken, options, clock)
 
     def begin_grace(self, least: float) -> None:
         """Begins the grace period of a run that has had no viewer yet.
@@ -137,7 +148,7 @@ class Audience:
         Args:
             least: seconds that the first viewer has to come, however short the grace period is.
         """
-        if not self._viewers and self._feeder is not None:
+        if not self._viewers and not self._is_followed_from_afar and self._feeder is not None:
             grace = self.options.grace
             self._feeder.deserted(inf if grace is None else self._clock.now() + max(grace, least))
 
@@ -150,11 +161,12 @@ class Audience:
         if viewer not in self._viewers:
             return
         self._viewers.remove(viewer)
+        self._notified.remove(viewer.news)
         self._totals.add_viewer(viewer.delivery.statistics())
         self._totals.viewers_stalled += viewer.gone is Gone.STALLED
-        if self._viewers or self._feeder is None:
+        if self._viewers or self._is_followed_from_afar or self._feeder is None:
             viewer.delivery.cursor.close()
-            self._room.notify()
+            self.taken.notify()
             return
         self._absent = viewer
         now = self._clock.now()
@@ -171,6 +183,66 @@ class Audience:
             self._absent.delivery.cursor.close()
             self._absent = None
 
+    def slowest(self) -> tuple[int | None, int]:
+        """The frame that the slowest viewer needs next that the run waits for, and the bytes that it may be behind."""
+        held = [viewer.delivery for viewer in self._viewers if not viewer.delivery.policy.may_lose]
+        if not held:
+            return None, 0
+        slowest = max(held, key=lambda delivery: delivery.pending)
+        return slowest.cursor.next, slowest.policy.high_water
+
+    def behind(self) -> int:
+        """The bytes that the slowest viewer is behind for which the run waits."""
+        return max((each.delivery.pending for each in self._viewers if not each.delivery.policy.may_lose), default=0)
+
+    # -- other readers
+
+    def tap(self, tap: Tap) -> None:
+        """Adds a reader of the log. Call `untap` when it is done."""
+        self._others[tap] = tap
+        self._notified.append(tap)
+        self._calm_until = -1
+
+    def untap(self, tap: Tap) -> None:
+        """Removes a reader of the log. May be called again."""
+        if self._others.pop(tap, None) is not None:
+            self._notified.remove(tap)
+            self.taken.notify()
+
+    def follow_from_afar(self, worker: str, number: int | None, mark: int) -> None:
+        """Notes that there are viewers on another worker.
+
+        Args:
+            number: of the frame that the slowest of those needs that the run waits for; `None` if it waits for none.
+            mark: the bytes that this one may be behind.
+        """
+        policy = Drop() if number is None else Block(high_water=mark, stall_timeout=None)
+        place = self.log.next if number is None else min(max(number, 1), self.log.next)
+        delivery = Delivery(self.log, self.options.dialect, self._ids, policy, None, place, self._clock.now())
+        self._end_afar(worker)
+        self._others[worker] = Afar(delivery)
+        self._calm_until = -1
+        self._forget_absent()
+        if self._feeder is not None:
+            self._feeder.followed()
+        self.taken.notify()
+
+    def leave_from_afar(self, worker: str) -> None:
+        """Notes that the viewers of another worker have left. Without others, the grace period begins."""
+        if self._end_afar(worker):
+            self.taken.notify()
+            self.begin_grace(0)
+
+    def _end_afar(self, worker: str) -> bool:
+        afar = self._others.pop(worker, None)
+        if afar is not None:
+            afar.delivery.cursor.close()
+        return afar is not None
+
+    @property
+    def _is_followed_from_afar(self) -> bool:
+        return any(isinstance(other, Afar) for other in self._others.values())
+
     # -- feeding
 
     def append(self, frames: bytes, next_number: int) -> None:
@@ -182,15 +254,20 @@ class Audience:
             ValueError: the log is closed, or the numbers do not rise.
         """
         self.log.append(frames, next_number)
+        for news in self._notified:
+            news.notify()
+
+    def send_away(self) -> None:
+        """Ends the responses of all viewers between two frames, so that their clients come back with their places."""
         for viewer in self._viewers:
-            viewer.news.notify()
+            viewer.send_away()
 
     def close(self) -> None:
         """Ends the log: viewers take what is there and are done. The feeder is told nothing from now on."""
         self.log.close()
         self._feeder = None
-        for viewer in self._viewers:
-            viewer.news.notify()
+        for news in self._notified:
+            news.notify()
 
     def has_room(self) -> bool:
         """Whether the feeder may add more. Above a viewer's mark it waits, see `wait_for_room`."""
@@ -199,7 +276,7 @@ class Audience:
     async def wait_for_room(self) -> None:
         """Returns once no viewer is too far behind."""
         while self._must_wait():
-            await self._room.wait()
+            await self.taken.wait()
 
     @property
     def is_held(self) -> bool:
@@ -219,9 +296,10 @@ class Audience:
         return self._held
 
     @property
-    def _counted(self) -> list[Viewer]:
-        """The viewers that can hold the run back. The last viewer to leave counts: it may come back."""
-        return self._viewers or ([self._absent] if self._absent else [])
+    def _counted(self) -> Sequence[Holder]:
+        """All that can hold the run back. The last viewer to leave counts: it may come back."""
+        viewers = self._viewers or ([self._absent] if self._absent else [])
+        return [*viewers, *self._others.values()] if self._others else viewers
 
     def end_stalls(self, now: float) -> float:
         """Disconnects viewers that held the run back for longer than their policy allows; says when to ask again.
@@ -240,7 +318,7 @@ class Audience:
                 due = min(due, stalled_at, look_at)
             elif viewer is self._absent:
                 self._forget_absent()
-                self._room.notify()
+                self.taken.notify()
             else:
                 viewer.end(Gone.STALLED)
         return due

@@ -24,6 +24,7 @@ class Cause(Enum):
     ABANDONED = ("abandoned", "The run was ended because its last viewer left.")
     SERVER_STOPPED = ("server_stopped", "The server is stopping.")
     TIME_LIMIT = ("time_limit", "The run was ended because it took longer than the server allows.")
+    OWNER_LOST = ("owner_lost", "The server process that followed the run is gone.")
     BRIDGE_FAILED = ("bridge_failed", "The server failed while it followed the run.")
 
     def __init__(self, code: str, message: str) -> None:

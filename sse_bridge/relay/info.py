@@ -34,8 +34,9 @@ class RunInfo:
     token: str
     #: The identity that started it; `None` for an anonymous one.
     owner: str | None
-    #: What it reads: the source that `resolve` returned, or that `start` was given.
-    source: Source
+    #: What it reads: the source that `resolve` returned, or that `start` was given. `None` on a worker that follows
+    #: another worker's run.
+    source: Source | None
     #: Seconds since the epoch.
     started_at: float
     state: RunState

@@ -21,6 +21,7 @@ from ..wire.shapes import Exit
 from . import observer
 from .audience import Audience
 from .clock import ROUND_INTERVAL, Clock, Timer
+from .elsewhere import Doubt
 from .ending import Cause, Ending
 from .info import Lifetime, Outcome, RunFacts, RunInfo, RunState
 from .options import RunOptions
@@ -75,8 +76,8 @@ class Run:
         "_work",
         "answered",
         "audience",
-        "began",
         "done",
+        "doubt",
         "facts",
         "refused",
     )
@@ -85,8 +86,8 @@ class Run:
         ids = FrameIds(facts.token if options.ids else None)
         self.facts = facts
         self.audience = Audience(self, ids, options, totals, clock)
-        #: It is being read, or was.
-        self.began = False
+        #: Whether another process may have ended the run in this one's sleep; `None` without a shared store.
+        self.doubt: Doubt | None = None
         #: Set once the upstream has said yes or no.
         self.answered = Latch()
         #: Why there is no stream; `None` if there is one, or no answer yet.
@@ -122,6 +123,19 @@ class Run:
         """The run as it is now, for the application."""
         return RunInfo(*self.facts, self._lifetime.started_at, self.state)
 
+    def info_for(self, identity: str | None) -> RunInfo:
+        """The run as it is now, for that identity. It makes no difference here."""
+        return self.info
+
+    def is_owned_by(self, identity: str | None) -> bool:
+        """Whether that identity started it, or nobody in particular did."""
+        return self.facts.owner is None or self.facts.owner == identity
+
+    @property
+    def closing(self) -> Latch:
+        """What its viewers wait for where a server stops: granian ends its process with its last response."""
+        return self.done
+
     @property
     def ended_at(self) -> float | None:
         """Seconds since the epoch; `None` while the run goes on."""
@@ -142,6 +156,11 @@ class Run:
             cancelled=self.cancelled,
             timed_out=exited and body.get("timed_out") is True,
         )
+
+    @property
+    def began(self) -> bool:
+        """Whether it is being read, or was."""
+        return self._timer is not None
 
     @property
     def is_over(self) -> bool:
@@ -175,17 +194,15 @@ class Run:
         The log ends however the run ends, so no viewer waits for more. An exception other than `UpstreamError` is a
         bug in the bridge; it leaves this method, but only after the work was ended.
         """
-        self.began = True
+        self._timer = self._clock.start(self)
         try:
-            self._timer = self._clock.start(self)
             with self._reading:
                 await self._read()
         except anyio.get_cancelled_exc_class():  # its task is cancelled only when the event loop ends
             self._fail(Cause.SERVER_STOPPED)
             raise
         finally:
-            if self._timer is not None:
-                self._timer.stop()
+            self._timer.stop()
             self._fail(Cause.BRIDGE_FAILED)
             try:
                 if self._work.may_run and not self._pipeline.exited:
@@ -223,7 +240,7 @@ class Run:
         """Reads one stream to its end; says how it ended."""
         lost = None
         try:
-            await stream.push(self._take, self.audience.wait_for_room)
+            await stream.push(self._take, self._wait_for_room)
         except UpstreamLost as error:
             lost = error
             self._pipeline.interrupt()
@@ -257,6 +274,9 @@ class Run:
         pipeline, audience = self._pipeline, self.audience
         if audience.log.closed:  # what follows the terminal frame is ignored
             return True
+        if self.doubt is not None and self.doubt.arises():
+            self.doubt.hold(chunk)
+            return False
         if frames := pipeline.feed(chunk):
             audience.append(frames, pipeline.next)
         if pipeline.discards:
@@ -267,6 +287,12 @@ class Run:
         elif pipeline.unfinished:
             self._flush_soon()
         return audience.has_room()
+
+    async def _wait_for_room(self) -> None:
+        if self.doubt is not None:
+            for chunk in await self.doubt.settle():
+                self._take(chunk)
+        await self.audience.wait_for_room()
 
     def _took(self, frames: bytes) -> None:
         """Adds frames that the upstream had sent before."""

@@ -109,16 +109,26 @@ class Viewer:
         else:
             self.scope.cancel()
 
-    def stop(self, farewell: bytes, deadline: float, done: Latch) -> None:
+    def stop(self, farewell: bytes, deadline: float, done: Latch, *, leaves: bool = False) -> None:
         """Ends the viewer because the server stops. Its run has been ended by then.
 
         What is pending may go out until `deadline`, in the event loop's time, at any pace, followed by `farewell`. At
         the deadline the scope is cancelled while `gone` is still `None`. The response itself stays open until the run
         is done: granian ends its process with its last response, and would leave the run's work behind.
+
+        Args:
+            leaves: whether the run goes on elsewhere. Then the response ends between two frames, and the client comes
+                back with its place.
         """
         self._farewell = farewell, done
+        self._is_expired = self._is_expired or leaves
         self.scope.deadline = deadline
         self.delivery.hurry()
+        self._rouse()
+
+    def send_away(self) -> None:
+        """Ends the response between two frames, as if the viewer's time were up."""
+        self._is_expired = True
         self._rouse()
 
     async def write(self, send_body: SendBody, first: bytes) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from math import inf
 from typing import Final, NamedTuple
 
-from ..relay.run import Run
+from ..relay.mirror import Followed
 
 __all__ = ["DEFAULT_KEEP", "DEFAULT_KEEP_BYTES", "Key", "MemoryStore"]
 
@@ -59,29 +59,29 @@ class MemoryStore:
     def __init__(self, keep: float | None = DEFAULT_KEEP, keep_bytes: int | None = DEFAULT_KEEP_BYTES) -> None:
         self._keep = inf if keep is None else keep
         self._keep_bytes = inf if keep_bytes is None else keep_bytes
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Followed] = {}
         self._tokens: dict[tuple[str | None, str, bool], str] = {}  # by the key's name
         self._keys: dict[str, Key] = {}  # by token
-        self._resting: dict[Run, _Resting] = {}  # in the order in which they expire
+        self._resting: dict[Followed, _Resting] = {}  # in the order in which they expire
         self._resting_bytes = 0
 
     @property
-    def runs(self) -> Collection[Run]:
+    def runs(self) -> Collection[Followed]:
         """The runs that go on, and the finished ones that can still be resumed."""
         return self._runs.values()
 
-    def add(self, run: Run, key: Key | None) -> None:
+    def add(self, run: Followed, key: Key | None) -> None:
         """Adds a run that begins. Requests with the same `key` find it from now on."""
         self._runs[run.token] = run
         if key is not None:
             self._tokens[key.name], self._keys[run.token] = run.token, key
 
-    def get(self, token: str, now: float) -> Run | None:
+    def get(self, token: str, now: float) -> Followed | None:
         """The run with this token; `None` if it is unknown or has expired."""
         self._expire(now)
         return self._runs.get(token)
 
-    def started_with(self, key: Key, now: float) -> Run | None:
+    def started_with(self, key: Key, now: float) -> Followed | None:
         """The run to share by this key; `None` if there is none, or a new one is to be started."""
         self._expire(now)
         run = self._runs.get(self._tokens.get(key.name, ""))
@@ -89,7 +89,7 @@ class MemoryStore:
             return None
         return run
 
-    def settle(self, run: Run, now: float) -> None:
+    def settle(self, run: Followed, now: float) -> None:
         """Begins a run's time if it is done and has no viewer, and ends it if it has one again. May be called again.
 
         A run whose work is still being ended is not done: it can be found, and counts against limits.
@@ -103,7 +103,7 @@ class MemoryStore:
             self._resting_bytes += resting.size
         self._expire(now)
 
-    def forget(self, run: Run) -> None:
+    def forget(self, run: Followed) -> None:
         """Removes a run. A request may use its key again."""
         self._wake(run)
         self._runs.pop(run.token, None)
@@ -111,7 +111,7 @@ class MemoryStore:
         if key is not None and self._tokens.get(key.name) == run.token:  # unless a newer run has it
             del self._tokens[key.name]
 
-    def _wake(self, run: Run) -> None:
+    def _wake(self, run: Followed) -> None:
         resting = self._resting.pop(run, None)
         if resting is not None:
             self._resting_bytes -= resting.size

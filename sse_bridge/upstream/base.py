@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "Stream",
     "Take",
+    "Ticketed",
     "Traceable",
     "Upstream",
     "Work",
@@ -159,6 +160,18 @@ class Resumable(Protocol):
 
         Raises:
             UpstreamError: on entering. It ends the run.
+        """
+        ...
+
+
+@runtime_checkable
+class Ticketed(Protocol):
+    """A `Work` that another process can end, should this one die. Optional."""
+
+    @property
+    def ticket(self) -> str:
+        """What it takes to end the work (see `reaping`). It holds no secret, and may change once the work has
+        started.
         """
         ...
 

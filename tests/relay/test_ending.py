@@ -160,6 +160,7 @@ def test_each_cause_has_a_code_and_a_sentence() -> None:
         "abandoned",
         "server_stopped",
         "time_limit",
+        "owner_lost",
         "bridge_failed",
     ]
     assert all(cause.message.endswith(".") for cause in Cause)

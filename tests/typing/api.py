@@ -44,6 +44,7 @@ from sse_bridge import (
     MiosaStream,
     Outcome,
     Policy,
+    RedisStore,
     Reopened,
     Resumable,
     RunInfo,
@@ -200,6 +201,7 @@ bridge = SSEBridge(
     max_runs=10,
 )
 SSEBridge(None, resolve_later, policy=policy_for, rate=rate_for)
+SSEBridge(None, resolve, store=RedisStore("redis://localhost", lease=5, linger=0.01, prefix="a:"), drain=60)
 SSEBridge(resolve=resolve_later)
 SSEBridge(plain, lambda request: sources[1], policy=policy_later, dialect="verbatim")
 
@@ -329,6 +331,7 @@ SandboxExec("sbx_1", "ls", env={"A": 1})  # type: ignore[dict-item]
 SandboxExec("sbx_1", "ls", "/workspace")  # type: ignore[call-arg]
 SandboxProcess("sbx_1", ["ls"])  # type: ignore[arg-type]
 SandboxProcess("sbx_1", 12)  # type: ignore[arg-type]
+SSEBridge(miosa, resolve, store="redis://localhost")  # type: ignore[arg-type]
 Block("1 MiB")  # type: ignore[arg-type]
 Coalesce(beyond="dorp")  # type: ignore[arg-type]
 TokenBucket()  # type: ignore[call-arg]

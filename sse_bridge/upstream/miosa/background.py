@@ -267,6 +267,16 @@ class BackgroundWork(ABC):
     def _here(self) -> str:
         return self._home + self._here_below
 
+    @property
+    def ticket(self) -> str:
+        """See `base.Ticketed.ticket`."""
+        return json.dumps({"kind": self._thing, "home": self._home, "id": self._id}) if self._is_ended else ""
+
+    def take_over(self, id: str) -> None:
+        """Takes over work that another process has started."""
+        self._id = id
+        self._finding = Stopping.UNANSWERED
+
     # -- for operators
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -151,6 +152,11 @@ class _SandboxWork:
                     self._finding = Finding.REFUSED
                 log_cause(error, "a command could not be asked to end: the cause")
         return self._finding.outcome
+
+    @property
+    def ticket(self) -> str:
+        """See `base.Ticketed.ticket`."""
+        return json.dumps({"kind": "marked", "home": self._path, "marker": self._token})
 
     @property
     def mark(self) -> str:

@@ -8,6 +8,7 @@ its exit where the stream ends without one.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -194,6 +195,13 @@ class _ProcessWork(BackgroundWork):
             await super()._end(timeout)
         else:
             self._finding = await end_marked(self._miosa, self._home, self._token, Evidence.NONE, timeout)
+
+    @property
+    def ticket(self) -> str:
+        """See `base.Ticketed.ticket`."""
+        if self._id or not self._source.stop:
+            return super().ticket
+        return json.dumps({"kind": "marked", "home": self._home, "marker": self._token})
 
     @property
     def mark(self) -> str:

@@ -1,0 +1,258 @@
+"""A run that another worker reads: its frames come from a store, under the numbers that they have there.
+
+For its viewers it is a run like any other: they read a log of this process, by their own policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final, NamedTuple, TypeAlias
+
+from ..upstream.base import Cancelled
+from ..wire.ids import FrameIds, gone
+from . import observer
+from .audience import Audience
+from .clock import Clock, Timer
+from .ending import Cause
+from .info import Outcome, RunInfo, RunState
+from .options import RunOptions
+from .run import Done, Refused, Run
+from .signal import Latch, Signal
+from .statistics import RunStatistics, Totals
+
+__all__ = ["NOTHING_TO_WAIT_FOR", "Followed", "Mirror", "MirrorFacts", "Place"]
+
+#: Seconds that a mirror is kept after its last viewer has left: a browser comes back sooner.
+KEEP: Final = 10.0
+#: For viewers whose run goes on when their server stops.
+NOTHING_TO_WAIT_FOR: Final = Latch()
+NOTHING_TO_WAIT_FOR.set()
+
+
+class MirrorFacts(NamedTuple):
+    """What is known of another worker's run."""
+
+    #: The run's public name.
+    token: str
+    #: Says whether an identity is the one that started it. The store keeps no name of an identity.
+    is_owner: Callable[[str | None], bool]
+    #: Whether an identity started it at all.
+    is_owned: bool
+    #: Seconds since the epoch.
+    started_at: float
+    #: There is no source here: it may hold a command, which stays out of the store.
+    source: None = None
+
+
+class Place(NamedTuple):
+    """How far the viewers of a mirror are, for the worker that reads the run."""
+
+    viewers: int
+    #: The frame that the slowest viewer needs next that the run waits for; `None` if it waits for none.
+    number: int | None
+    #: The bytes that this viewer may be behind.
+    mark: int
+
+
+class Mirror:
+    """Another worker's run, as far as it is known here.
+
+    Args:
+        facts: its name, its owner and its beginning.
+        options: the bridge's, with the dialect of this run.
+        totals: where everything is counted that outlives the mirror.
+        clock: of the event loop that feeds it.
+        first: the number of the first frame that can still be had.
+        cancel: asks the worker that reads the run to end it.
+        moved: is called when a viewer has come, or has left.
+    """
+
+    def __init__(
+        self,
+        facts: MirrorFacts,
+        options: RunOptions,
+        totals: Totals,
+        clock: Clock,
+        first: int,
+        cancel: Callable[[], None],
+        moved: Callable[[], None],
+    ) -> None:
+        self.facts = facts
+        self._ids = FrameIds(facts.token if options.ids else None)
+        self.audience = Audience(self, self._ids, options, totals, clock, first)
+        #: Set once the upstream has said yes or no.
+        self.answered = Latch()
+        #: Why there is no stream; `None` if there is one, or no answer yet.
+        self.refused: Refused | None = None
+        self.done = Done()
+        #: Notified when frames have come, or the end.
+        self.grown = Signal()
+        #: Is called when it is dropped.
+        self.dropped: Callable[[], None] = _nothing
+        #: When it is dropped, since it has no viewer.
+        self.drop_at = clock.now() + KEEP
+        #: Whether the worker that read the run is gone.
+        self.is_lost = False
+        self._end: tuple[Outcome | None, float | None] = None, None
+        self._cancel = cancel
+        self._moved = moved
+        self._clock = clock
+        self._timer: Timer = clock.start(self)
+
+    # -- as a run
+
+    @property
+    def token(self) -> str:
+        """The run's public name."""
+        return self.facts.token
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its terminal frame is here."""
+        return self.audience.log.closed
+
+    @property
+    def state(self) -> RunState:
+        """How far the run has come."""
+        return "ended" if self.is_over else "running" if self.answered.is_set else "starting"
+
+    @property
+    def ended_at(self) -> float | None:
+        """Seconds since the epoch; `None` while the run goes on, or if that is unknown."""
+        return self._end[1]
+
+    @property
+    def closing(self) -> Latch:
+        """See `Run.closing`. The viewers of a mirror wait for nothing."""
+        return NOTHING_TO_WAIT_FOR
+
+    @property
+    def cancelled(self) -> Cancelled | None:
+        """Unknown here."""
+        return None
+
+    @property
+    def info(self) -> RunInfo:
+        """The run as it is now, without the name of its owner."""
+        return self.info_for(None)
+
+    def info_for(self, identity: str | None) -> RunInfo:
+        """The run as it is now, for that identity. Its owner is named only if that is who asks."""
+        owner = identity if self.is_owned_by(identity) and self.facts.is_owned else None
+        if owner is None and self.facts.is_owned:
+            owner = "(another identity)"
+        return RunInfo(self.token, owner, None, self.facts.started_at, self.state)
+
+    def is_owned_by(self, identity: str | None) -> bool:
+        """Whether that identity started it, or nobody in particular did."""
+        return not self.facts.is_owned or self.facts.is_owner(identity)
+
+    def outcome(self) -> Outcome:
+        """How the run ended, as far as that is known here."""
+        log, lost = self.audience.log, Cause.OWNER_LOST if self.is_lost else None
+        return self._end[0] or Outcome(
+            None, lost and lost.code, lost and lost.message, 0.0, log.next - 1, log.size, None
+        )
+
+    def statistics(self) -> RunStatistics:
+        """The count so far."""
+        return self.audience.statistics(observer.name_of(self.token), discarded_frames=0, discarded_bytes=0)
+
+    def cancel(self, cause: Cause = Cause.CANCELLED) -> None:
+        """Asks the worker that reads the run to end it. Never waits; see `done`."""
+        self._cancel()
+
+    # -- feeding
+
+    def feed(self, frames: bytes, next_number: int) -> None:
+        """Adds whole frames from the log's next number on."""
+        self.answered.set()
+        self.audience.append(frames, next_number)
+        self.grown.notify()
+
+    def end(self, outcome: Outcome | None = None, ended_at: float | None = None) -> None:
+        """The run has ended, as its last frame tells. Nothing follows.
+
+        Args:
+            outcome: how; `None` if that is unknown.
+            ended_at: seconds since the epoch; `None` if that is unknown.
+        """
+        if not self.is_over:
+            self._end = outcome, ended_at
+            self.answered.set()
+            self._close()
+
+    def lose(self) -> None:
+        """The worker that read the run is gone."""
+        if self.is_over:
+            return
+        self.is_lost = True
+        self.answered.set()
+        dialect, log = self.audience.options.dialect, self.audience.log
+        lost = Cause.OWNER_LOST
+        if frame := dialect.own_frame("error", {"code": lost.code, "message": lost.message}):
+            # A viewer of the dead worker may have seen a frame of that number that nobody else will. So the frame has
+            # an id by which it is known that its viewer was told.
+            self.audience.append(gone(self.token, frame) if self._ids.visible else frame + b"\n\n", log.next + 1)
+        self._close()
+
+    def refuse(self, reason: Refused) -> None:
+        """The upstream has refused."""
+        self.refused = reason
+        self.answered.set()
+        self._close()
+
+    def restart(self) -> None:
+        """Frames are missing that will not come. The viewers come back, to a mirror that begins behind the hole."""
+        self.dropped()
+        self.audience.send_away()
+        self._close()
+
+    def _close(self) -> None:
+        self._timer.stop()
+        self.audience.close()
+        self.done.set()
+        self.grown.notify()
+
+    async def reaches(self, number: int) -> None:
+        """Returns once frame `number` is here, or is known to never come."""
+        while self.audience.log.next <= number and not self.is_over:
+            await self.grown.wait()
+
+    def begins(self, number: int) -> int:
+        """Where a viewer begins that needs frame `number`. One that is ahead of a lost run is told of its end."""
+        log = self.audience.log
+        return min(number, log.next - (self.is_lost and self.audience.options.dialect.has_own_frames))
+
+    # -- as the feeder of its audience
+
+    def deserted(self, until: float) -> None:
+        """See `Feeder.deserted`. The grace period is the business of the worker that reads the run."""
+        self.drop_at = self._clock.now() + KEEP
+        self._moved()
+
+    def followed(self) -> None:
+        """See `Feeder.followed`."""
+        self.drop_at = inf
+        self._moved()
+
+    def hasten(self, due: float) -> None:
+        """See `Feeder.hasten`."""
+        self._timer.hasten(due)
+
+    def tick(self, now: float) -> float:
+        """See `Clocked.tick`."""
+        return self.audience.end_stalls(now)
+
+    def place(self) -> Place:
+        """How far its viewers are."""
+        return Place(self.audience.viewers, *self.audience.slowest())
+
+
+def _nothing() -> None:
+    pass
+
+
+#: What can be followed: a run of this process, or a mirror.
+Followed: TypeAlias = Run | Mirror

@@ -1,0 +1,87 @@
+"""What a bridge asks of a store that several workers share: the seam behind which runs of other workers are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ..errors import BridgeError
+from ..relay.clock import Clock
+from ..relay.mirror import Mirror
+from ..relay.options import RunOptions
+from ..relay.run import Run
+from ..relay.statistics import Totals
+from ..upstream.base import Source, Work
+from .memory import Key
+
+__all__ = ["Claim", "Publication", "SharedStore", "Stage", "StoreAway"]
+
+
+class StoreAway(BridgeError):
+    """The store does not answer now."""
+
+
+class Stage(NamedTuple):
+    """What a store works with in one event loop."""
+
+    #: Runs a function in a task of its own, until the event loop ends.
+    start_soon: Callable[..., None]
+    clock: Clock
+    #: The bridge's.
+    options: RunOptions
+    totals: Totals
+
+
+class Claim(NamedTuple):
+    """Who has a key."""
+
+    #: The run that has it: the one that claims it, or another one.
+    token: str
+    #: The run of another worker that has it.
+    mirror: Mirror | None
+    #: Whether it stands for something else.
+    is_conflict: bool = False
+
+
+class Publication(Protocol):
+    """A run of this worker on its way to the store."""
+
+    async def until_published(self) -> None:
+        """Returns when the run has ended and its last frame is in the store, or the store cannot be reached in time."""
+        ...
+
+
+class SharedStore(Protocol):
+    """Runs that several workers share. Its methods may wait for the store, and never in the way of a local viewer."""
+
+    def enter(self, stage: Stage) -> None:
+        """The bridge is used in an event loop: this worker takes part from now on."""
+        ...
+
+    def publish(self, run: Run, work: Work, key: Key | None, stage: Stage) -> Publication:
+        """Shares a run from its first frame on."""
+        ...
+
+    async def register(self, run: Run) -> None:
+        """Makes a run known before its work is started. While the store is away it returns without that."""
+        ...
+
+    def withdraw(self, run: Run) -> None:
+        """The run has started nothing. Its key is free again."""
+        ...
+
+    async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
+        """Claims a key for a run to be started, or finds the run that has it.
+
+        Raises:
+            StoreAway: it cannot be known now.
+        """
+        ...
+
+    async def find(self, token: str, stage: Stage) -> Mirror | None:
+        """Another worker's run; `None` if it is unknown.
+
+        Raises:
+            StoreAway: it cannot be known now.
+        """
+        ...

@@ -1,0 +1,123 @@
+"""One connection to Redis, used by one task. Requests' tasks never touch it, so no cancellation hits a command.
+
+A connection that breaks is made anew, with growing waits. Nothing is sent twice: who uses it looks first at what has
+become of the last command.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import anyio
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["TIMEOUT", "Connect", "Connection", "connector", "fields_of", "is_outage"]
+
+#: Makes a client with one connection. The argument is the seconds for an answer.
+Connect: TypeAlias = Callable[[float], Any]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Seconds for an answer. Beyond that Redis counts as away.
+TIMEOUT: Final = 2.0
+_CONNECT_TIMEOUT: Final = 1.0
+#: Seconds between attempts to reach it.
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+
+def connector(url: str) -> Connect:
+    """Makes clients for a URL.
+
+    All settings stand here, because redis-py's defaults moved with version 8. It must not repeat commands by itself.
+    """
+    from redis.asyncio import ConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    def connect(timeout: float) -> Redis:
+        pool = ConnectionPool.from_url(
+            url,
+            max_connections=1,
+            protocol=2,
+            decode_responses=False,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=_CONNECT_TIMEOUT,
+            socket_keepalive=True,
+            health_check_interval=0,
+        )
+        return Redis(connection_pool=pool)
+
+    connect(TIMEOUT)  # a URL that is malformed shows at once
+    return connect
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether Redis is away, rather than that it refuses a command."""
+    from redis import exceptions
+
+    if isinstance(error, exceptions.ReadOnlyError | exceptions.BusyLoadingError | exceptions.ClusterDownError):
+        return True  # a failover, or a start
+    return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError)
+
+
+def fields_of(entry: Any) -> dict[bytes, bytes]:
+    """The fields of a stream's entry, in either shape that redis-py has for it."""
+    fields: Any = entry[1]
+    return fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+
+
+class Connection:
+    """A client of one task.
+
+    Args:
+        connect: makes it; see `connector`.
+        timeout: seconds for an answer.
+    """
+
+    def __init__(self, connect: Connect, timeout: float = TIMEOUT) -> None:
+        self._connect = connect
+        self._timeout = timeout
+        self._client: Redis | None = None
+        self._pause = _FIRST_PAUSE
+        #: Whether it was lost, and has not answered since.
+        self.is_down = False
+
+    def another(self) -> Connection:
+        """One more connection to the same Redis."""
+        return Connection(self._connect, self._timeout)
+
+    @property
+    def client(self) -> Redis:
+        """The client, which connects with its first command."""
+        if self._client is None:
+            self._client = self._connect(self._timeout)
+        return self._client
+
+    async def lost(self, error: BaseException) -> None:
+        """Drops a connection that broke, and waits a little."""
+        self.is_down = True
+        await self.close()
+        await anyio.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def works(self) -> None:
+        """An answer has come: the next loss is a first one."""
+        self.is_down = False
+        self._pause = _FIRST_PAUSE
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        client: Any = self._client
+        self._client = None
+        if client is not None:
+            with anyio.move_on_after(_CONNECT_TIMEOUT, shield=True):
+                try:
+                    await client.aclose(close_connection_pool=True)
+                except Exception as error:  # it is broken
+                    logger.debug("closing a connection to Redis: %r", type(error))

@@ -1,0 +1,307 @@
+"""Other workers' runs: found, mirrored, and followed as Redis gets their frames."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+import anyio.lowlevel
+
+from ...relay.mirror import Mirror, MirrorFacts
+from ...relay.signal import Signal
+from ...wire.dialects import DIALECTS
+from ..base import Stage, StoreAway
+from .connection import Connection, fields_of, is_outage
+from .endings import read_outcome, read_refusal
+from .names import VERSION, Names, owner_mark, run_name
+from .publishing import SEAL
+
+__all__ = ["Fetcher", "Tracked"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+T = TypeVar("T")
+
+#: Entries of one answer, and runs of one question.
+_COUNT: Final = 32
+_MOST_RUNS: Final = 32
+#: Seconds that a request waits for Redis.
+_PATIENCE: Final = 3.0
+#: The same while Redis is known to be away.
+_SHORT_PATIENCE: Final = 0.3
+
+
+class Tracked:
+    """A mirror, and where its frames come from."""
+
+    def __init__(self, mirror: Mirror, owner: str) -> None:
+        self.mirror = mirror
+        #: The worker that reads the run.
+        self.owner = owner
+        #: The id of the last entry.
+        self.last_id = "0-0"
+        #: What the owner was told last.
+        self.told: object = None
+
+
+class Fetcher:
+    """Reads the streams of mirrored runs.
+
+    Args:
+        connection: its own.
+        names: of the keys.
+        linger: the least seconds between two questions.
+        tell: tells another worker something about a run.
+    """
+
+    def __init__(self, connection: Connection, names: Names, linger: float, tell: Callable[..., None]) -> None:
+        self.mirrors: dict[str, Tracked] = {}
+        self._connection = connection
+        self._names = names
+        self._linger = linger
+        self._tell = tell
+        self._due: dict[str, None] = {}
+        self._asked: list[tuple[Callable[[], Awaitable[Any]], _Answer]] = []
+        self._news = Signal()
+
+    # -- what others ask of it
+
+    def has_news(self, run: str) -> None:
+        """Redis has frames of that run."""
+        if run in self.mirrors:
+            self._due[run] = None
+            self._news.notify()
+
+    def look_at_all(self) -> None:
+        """Looks at all runs, in case a notice was lost."""
+        self._due.update(dict.fromkeys(self.mirrors))
+        self._news.notify()
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Has the fetcher's own task await something. The one who asks may be cancelled.
+
+        Raises:
+            StoreAway: Redis does not answer in time.
+        """
+        answer = _Answer()
+        self._asked.append((question, answer))
+        self._news.notify()
+        with anyio.move_on_after(_SHORT_PATIENCE if self._connection.is_down else _PATIENCE):
+            await answer.event.wait()
+        if not answer.event.is_set() or answer.is_away:
+            answer.is_given_up = True
+            raise StoreAway("Redis does not answer.")
+        return cast(T, answer.value)
+
+    async def find(self, token: str, stage: Stage) -> Mirror | None:
+        """Another worker's run, with its frames so far; `None` if it is unknown."""
+        name = run_name(token)
+        if (known := self.mirrors.get(name)) is not None:
+            return known.mirror
+        return await self.ask(lambda: self.open(token, stage))
+
+    # -- its task
+
+    async def run(self) -> None:
+        """Fetches until it is cancelled."""
+        last = -1.0
+        while True:
+            while not self._due and not self._asked:
+                await self._news.wait()
+            if self._asked:
+                await self._answer(*self._asked.pop(0))
+                continue
+            if (left := last + self._linger - anyio.current_time()) > 0:
+                await anyio.sleep(left)
+            last = anyio.current_time()
+            try:
+                await self._fetch()
+                self._connection.works()
+            except Exception as error:
+                if not is_outage(error):
+                    logger.exception("a bug in the bridge: reading from Redis failed. Please report this traceback")
+                await self._connection.lost(error)
+
+    async def _answer(self, question: Callable[[], Awaitable[Any]], answer: _Answer) -> None:
+        if answer.is_given_up:
+            return
+        try:
+            answer.value = await question()
+            self._connection.works()
+        except StoreAway:
+            answer.is_away = True
+        except Exception as error:
+            answer.is_away = True
+            if not is_outage(error):
+                logger.exception("a bug in the bridge: asking Redis failed. Please report this traceback")
+            answer.event.set()
+            await self._connection.lost(error)
+        answer.event.set()
+
+    async def command(self, *command: Any) -> Any:
+        """Sends one command. Only inside a question of `ask`."""
+        return await cast(Any, self._connection.client).execute_command(*command)
+
+    async def open(self, token: str, stage: Stage) -> Mirror | None:
+        """Makes a mirror of a run. Only inside a question of `ask`."""
+        name = run_name(token)
+        if name in self.mirrors:
+            return self.mirrors[name].mirror
+        meta = _pairs(await self.command("HGETALL", self._names.meta(name)))
+        if not meta or meta.get("v", "").encode() != VERSION:
+            if meta:
+                raise StoreAway("The run is of another version of the format.")
+            return None
+        entries = await self.command("XRANGE", self._names.stream(name), "-", "+", "COUNT", 1)
+        first = _first_of(entries[0]) if entries else 1
+        owner = meta["o"]
+        facts = MirrorFacts(token, lambda who: _is(meta["w"], who, token), bool(meta["w"]), float(meta["t"]))
+        dialect = DIALECTS[meta["d"]]
+        options = replace(stage.options, dialect=dialect, ids=meta["i"] == "1", grace=None)
+        mirror = Mirror(
+            facts,
+            options,
+            stage.totals,
+            stage.clock,
+            first,
+            lambda: self._tell(owner, "delete", name),
+            lambda: self.report(name),
+        )
+        tracked = self.mirrors[name] = Tracked(mirror, owner)
+        if meta.get("a") == "1":
+            mirror.answered.set()
+        await self._load(name, tracked)
+        stage.start_soon(self._watch, name, tracked)
+        self._tell(owner, "attach", name)
+        return mirror
+
+    async def _load(self, name: str, tracked: Tracked) -> None:
+        """Reads all that Redis has."""
+        while True:
+            answer = await self.command("XREAD", "COUNT", _COUNT, "STREAMS", self._names.stream(name), tracked.last_id)
+            entries = answer[0][1] if answer else []
+            for entry in entries:
+                self._feed(name, tracked, entry)
+            if len(entries) < _COUNT or name not in self.mirrors:
+                return
+            await anyio.lowlevel.checkpoint()
+
+    async def _fetch(self) -> None:
+        due = list(self._due)[:_MOST_RUNS]
+        for run in due:
+            del self._due[run]
+        # What a slow viewer has yet to take stays in Redis.
+        ready = [run for run in due if run in self.mirrors and self.mirrors[run].mirror.audience.has_room()]
+        if not ready:
+            return
+        keys = [self._names.stream(run) for run in ready]
+        ids = [self.mirrors[run].last_id for run in ready]
+        answer = await self.command("XREAD", "COUNT", _COUNT, "STREAMS", *keys, *ids) or []
+        by_key = dict(zip(keys, ready, strict=True))
+        for key, entries in answer:
+            run = by_key[key.decode()]
+            for entry in entries:
+                if run in self.mirrors:
+                    self._feed(run, self.mirrors[run], entry)
+            if len(entries) == _COUNT:
+                self.has_news(run)
+
+    def _feed(self, name: str, tracked: Tracked, entry: Any) -> None:
+        """Takes one entry."""
+        id, fields = entry[0].decode(), fields_of(entry)
+        mirror = tracked.mirror
+        if id == SEAL:
+            self.drop(name)
+            mirror.lose()
+            return
+        tracked.last_id = id
+        log, first, frames = mirror.audience.log, int(fields[b"f"]), fields[b"b"]
+        next_number = int(id.partition("-")[0]) + 1
+        if first > log.next:
+            # A hole: Redis lost what the worker no longer has. Its viewers come back, and are told exactly how much.
+            self.drop(name)
+            mirror.restart()
+            return
+        if frames and next_number > log.next:
+            for _ in range(log.next - first):  # the beginning is here already
+                frames = frames[frames.index(b"\n\n") + 2 :]
+            mirror.feed(frames, next_number)
+        if refusal := fields.get(b"x"):
+            self.drop(name)
+            mirror.refuse(read_refusal(refusal))
+        elif b"e" in fields:
+            self.drop(name)
+            mirror.end(*read_outcome(fields[b"e"]))
+
+    def drop(self, name: str) -> None:
+        """Follows a run no further."""
+        tracked = self.mirrors.pop(name, None)
+        if tracked is not None:
+            self._tell(tracked.owner, "leave", name)
+
+    # -- what the owner has to know
+
+    def report(self, name: str) -> None:
+        """Tells the owner how far the viewers of this worker are, if that has changed."""
+        tracked = self.mirrors.get(name)
+        if tracked is None:
+            return
+        place = tracked.mirror.place()
+        if place == tracked.told and not place.viewers:
+            return
+        tracked.told = place
+        number = "" if place.number is None else place.number
+        self._tell(tracked.owner, "report", name, place.viewers, number, place.mark)
+
+    async def _watch(self, name: str, tracked: Tracked) -> None:
+        """Reports when the slowest viewer has moved by a quarter of its mark, and fetches on when there is room."""
+        audience = tracked.mirror.audience
+        told_at = 0
+        while self.mirrors.get(name) is tracked:
+            await audience.taken.wait()
+            number, mark = audience.slowest()
+            if number is None:
+                continue
+            if audience.is_held:
+                self.has_news(name)
+            behind = audience.behind()
+            if abs(audience.log.size - behind - told_at) >= mark // 4:
+                told_at = audience.log.size - behind
+                self.report(name)
+
+    def tidy(self, now: float) -> None:
+        """Drops mirrors that have had no viewer for a while."""
+        for name, tracked in list(self.mirrors.items()):
+            mirror = tracked.mirror
+            if now >= mirror.drop_at and not mirror.audience.viewers:
+                self.drop(name)
+                mirror.dropped()
+
+
+class _Answer:
+    """What came of a question."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+        self.value: object = None
+        self.is_away = False
+        self.is_given_up = False
+
+
+def _first_of(entry: Any) -> int:
+    fields = fields_of(entry)
+    return int(fields.get(b"f", 1))
+
+
+def _pairs(answer: Any) -> dict[str, str]:
+    if isinstance(answer, dict):
+        return {key.decode(): value.decode() for key, value in answer.items()}
+    return {key.decode(): value.decode() for key, value in zip(answer[::2], answer[1::2], strict=True)}
+
+
+def _is(mark: str, who: str | None, token: str) -> bool:
+    return who is not None and hmac.compare_digest(mark, owner_mark(who, token))

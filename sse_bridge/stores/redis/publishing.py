@@ -1,0 +1,368 @@
+"""Runs of this worker on their way to Redis: one pipeline in flight, for all runs that have new frames.
+
+An entry's id is the number of its last frame. So Redis itself refuses an entry that it has already, a retry is
+harmless, and a browser's `Last-Event-ID` is a place in the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+
+from ...flow.delivery import Delivery
+from ...flow.policy import Block
+from ...relay.audience import Audience
+from ...relay.clock import Clock
+from ...relay.ending import Cause
+from ...relay.run import Run
+from ...relay.signal import Latch, Signal
+from ...relay.viewer import Gone
+from ...wire.ids import FrameIds
+from .connection import Connection, fields_of, is_outage
+from .endings import written_outcome, written_refusal
+from .names import Names
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["ENDED", "LIVES", "SEAL", "Outlet", "Publisher"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Bytes of an entry, and entries of a run in one pipeline.
+_MOST: Final = 64 * 1024
+_ENTRIES: Final = 16
+#: Bytes that Redis may be behind, and seconds for which it may hold the run then: as a viewer's policy.
+_POLICY: Final = Block(high_water=8 * 1024 * 1024, stall_timeout=2.0)
+#: The last possible id. Redis refuses every entry behind it, whoever sends it.
+SEAL: Final = "18446744073709551615-18446744073709551615"
+#: Seconds that a run's keys live without its worker, which renews them; and after the run's end.
+LIVES: Final = 90
+ENDED: Final = 60
+#: The same of a run that was refused: for those that found it by its key meanwhile.
+_REFUSED: Final = 5
+#: Seconds that the end of a run waits for Redis when the server stops.
+_LAST_WAIT: Final = 1.0
+#: Entries of an inbox that are kept for a worker that stands still.
+_INBOX: Final = 10_000
+
+
+class Outlet:
+    """A run's frames on their way to Redis. For the run it is a reader like a viewer, and holds it back like one.
+
+    Args:
+        run: the run.
+        name: what it is called in Redis.
+        clock: of the event loop that reads the run.
+        notice: is called when there are frames to send.
+    """
+
+    def __init__(self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None]) -> None:
+        self.run = run
+        self.name = name
+        #: The workers that follow it.
+        self.listeners: set[str] = set()
+        #: Its last entry is in Redis, or can never be.
+        self.ended = Latch()
+        #: Whether the stream is in Redis, as far as is known: then a missing key is a loss.
+        self.exists = False
+        #: The number behind the last frame that Redis has acknowledged.
+        self.acknowledged = 1
+        #: Redis may lack frames, or have some that it did not acknowledge.
+        self.is_doubtful = False
+        self._clock = clock
+        self._settled_at = clock.now()
+        #: Notified when the tail of the stream was looked at.
+        self.checked = Signal()
+        self._notice = notice
+        self._audience: Audience = run.audience
+        self._delivery: Delivery | None = None
+        self._attach(1)
+
+    @property
+    def delivery(self) -> Delivery:
+        """See `Holder.delivery`."""
+        assert self._delivery is not None, "only an attached outlet is asked"
+        return self._delivery
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it reads the log. One that held the run for too long does not."""
+        return self._delivery is not None
+
+    def _attach(self, number: int) -> None:
+        audience = self._audience
+        ids = FrameIds(self.run.token if audience.options.ids else None)
+        number = min(number, audience.log.next)
+        self._delivery = Delivery(audience.log, audience.options.dialect, ids, _POLICY, None, number, 0.0)
+        self._sent = audience.log.attach(self._delivery.cursor.next)
+        audience.tap(self)
+
+    def rewind(self, number: int) -> None:
+        """Goes on with frame `number`, or with the oldest that is kept."""
+        self.detach()
+        self._attach(number)
+
+    def detach(self) -> None:
+        """Reads the log no further."""
+        self._audience.untap(self)
+        if self._delivery is not None:
+            self._delivery.cursor.close()
+            self._sent.close()
+            self._delivery = None
+
+    # -- as a holder
+
+    def notify(self) -> None:
+        """See `Tap.notify`."""
+        self._notice(self)
+
+    def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:
+        """See `Holder.stalls_at`."""
+        since = max(held_since, self._settled_at)
+        return since + timeout, since + timeout
+
+    def end(self, reason: Gone) -> None:
+        """See `Holder.end`: Redis hangs, and the run goes on without it."""
+        self.is_doubtful = True
+        self.detach()
+
+    # -- publishing
+
+    def take(self) -> tuple[int, bytes]:
+        """The number of the next frame, and the frames that go out next. See `settle`."""
+        cursor = self._sent
+        first = cursor.next
+        return first, cursor.take(_MOST)
+
+    @property
+    def next(self) -> int:
+        """The number behind the frames that were taken."""
+        return self._sent.next
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are frames to take."""
+        return self._delivery is not None and self._sent.pending > 0
+
+    def settle(self, next_number: int) -> None:
+        """Redis has everything that was taken."""
+        self.acknowledged = next_number
+        self._settled_at = self._clock.now()
+        self.exists = True
+        if self._delivery is not None:
+            self._delivery.cursor.move_to(self._sent)
+            self._audience.taken.notify()
+
+    async def until_published(self) -> None:
+        """See `Publication.until_published`."""
+        await self.run.done.wait()
+        with anyio.move_on_after(_LAST_WAIT):
+            await self.ended.wait()
+
+
+class Publisher:
+    """Sends what the outlets have, and what other workers are to hear.
+
+    Args:
+        connection: its own.
+        names: of the keys.
+        linger: the least seconds between two pipelines.
+        fenced: is called with an outlet whose run another worker has ended.
+    """
+
+    def __init__(self, connection: Connection, names: Names, linger: float, fenced: Callable[[Outlet], None]) -> None:
+        self.outlets: dict[str, Outlet] = {}
+        self._connection = connection
+        self._names = names
+        self._linger = linger
+        self._fenced = fenced
+        self._dirty: dict[Outlet, None] = {}
+        self._commands: list[tuple[Any, ...]] = []
+        self._news = Signal()
+        self.is_away = False
+
+    def add(self, outlet: Outlet) -> None:
+        """Begins to publish a run."""
+        self.outlets[outlet.name] = outlet
+        self.notice(outlet)
+
+    def notice(self, outlet: Outlet) -> None:
+        """There is something to send of that run."""
+        self._dirty[outlet] = None
+        self._news.notify()
+
+    def doubt(self, outlet: Outlet) -> None:
+        """Redis may have lost the stream of that run, or another worker may have ended it."""
+        outlet.is_doubtful = True
+        self.notice(outlet)
+
+    def send(self, *command: Any) -> None:
+        """Sends a command with the next pipeline. It is lost if Redis is away then."""
+        self._commands.append(command)
+        self._news.notify()
+
+    def tell(self, worker: str, kind: str, run: str, *more: Any) -> None:
+        """Tells another worker something about a run."""
+        said: list[Any] = ["t", kind, "r", run]
+        for name, value in zip("abcd", more, strict=False):
+            said += [name, value]
+        self.send("XADD", self._names.inbox(worker), "MAXLEN", "~", _INBOX, "*", *said)
+
+    async def run(self) -> None:
+        """Publishes until it is cancelled."""
+        last = -inf
+        while True:
+            while not self._dirty and not self._commands:
+                await self._news.wait()
+            if (left := last + self._linger - anyio.current_time()) > 0:
+                await anyio.sleep(left)
+            last = anyio.current_time()
+            outlets, self._dirty = list(self._dirty), {}
+            commands, self._commands = self._commands, []
+            try:
+                await self._publish(outlets, commands)
+                self._connection.works()
+                self.is_away = False
+            except Exception as error:
+                if not is_outage(error):
+                    logger.exception("a bug in the bridge: publishing to Redis failed. Please report this traceback")
+                else:
+                    self._commands = commands + self._commands
+                self._warn_once(error)
+                for outlet in self.outlets.values():
+                    outlet.is_doubtful = True
+                    self._dirty[outlet] = None
+                await self._connection.lost(error)
+
+    def _warn_once(self, error: Exception) -> None:
+        if not self.is_away:
+            self.is_away = True
+            logger.warning(
+                "Redis does not answer (%s); runs go on here, and are shared again later", type(error).__name__
+            )
+
+    async def _publish(self, outlets: list[Outlet], commands: list[tuple[Any, ...]]) -> None:
+        client = self._connection.client
+        for outlet in outlets:
+            if outlet.is_doubtful and not outlet.ended.is_set:
+                await self._look_at_tail(client, outlet)
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        taken: list[tuple[Outlet, int, bool]] = []
+        news: dict[str, list[str]] = {}
+        for outlet in outlets:
+            before = len(taken)
+            while len(taken) - before < _ENTRIES and (sent := self._add_entry(pipeline, outlet)) is not None:
+                taken.append(sent)
+                if not outlet.has_more:
+                    break
+            if len(taken) > before:
+                for worker in outlet.listeners:
+                    news.setdefault(worker, []).append(outlet.name)
+            if outlet.has_more:
+                self._dirty[outlet] = None
+        count = len(commands) + len(taken)
+        for worker, runs in news.items():
+            inbox = self._names.inbox(worker)
+            pipeline.execute_command("XADD", inbox, "MAXLEN", "~", _INBOX, "*", "t", "news", "r", " ".join(runs))
+        if not len(pipeline):
+            return
+        answers = await pipeline.execute(raise_on_error=False)
+        for (outlet, next_number, is_last), answer in zip(taken, answers[len(commands) : count], strict=True):
+            self._settle(outlet, next_number, is_last, answer)
+        for answer in answers:
+            if isinstance(answer, Exception) and is_outage(answer):
+                raise answer
+
+    def _add_entry(self, pipeline: Any, outlet: Outlet) -> tuple[Outlet, int, bool] | None:
+        """Puts the next frames of a run into the pipeline."""
+        if outlet.ended.is_set or not outlet.is_attached:
+            return None
+        log = outlet.run.audience.log
+        first, frames = outlet.take()
+        is_last = log.closed and not outlet.has_more
+        if not frames and not is_last:
+            return None
+        last = outlet.next - 1
+        key = self._names.stream(outlet.name)
+        command: list[Any] = ["XADD", key]
+        if outlet.exists:  # so that a run that was asleep for longer than its keys live brings none back
+            command.append("NOMKSTREAM")
+        command += ["MINID", "~", max(1, log.first)]
+        if frames:
+            command += [f"{last}-0", "f", first, "b", frames]
+        else:  # the run ended without another frame, as an event stream does
+            command += [f"{last}-1", "f", outlet.next, "b", b""]
+        if is_last:
+            command += ["e", written_outcome(outlet.run)]
+            if outlet.run.refused is not None:
+                command += ["x", written_refusal(outlet.run.refused)]
+        pipeline.execute_command(*command)
+        return outlet, outlet.next, is_last
+
+    def _settle(self, outlet: Outlet, next_number: int, is_last: bool, answer: Any) -> None:
+        if isinstance(answer, Exception) or answer is None:
+            # It may be there already, or the stream is sealed, or gone, or Redis is full. The tail tells.
+            outlet.is_doubtful = True
+            self._dirty[outlet] = None
+            if isinstance(answer, Exception) and not _is_known(answer):
+                raise answer
+            return
+        if not outlet.exists:
+            self.send("EXPIRE", self._names.stream(outlet.name), LIVES)
+        outlet.settle(next_number)
+        if is_last:
+            self._end(outlet)
+
+    def _end(self, outlet: Outlet) -> None:
+        """Its last entry is in Redis."""
+        seconds = ENDED if outlet.run.refused is None else _REFUSED
+        self.send("EXPIRE", self._names.stream(outlet.name), seconds)
+        self.send("EXPIRE", self._names.meta(outlet.name), seconds)
+        self.close(outlet)
+
+    def close(self, outlet: Outlet) -> None:
+        """Publishes no more of a run."""
+        outlet.detach()
+        outlet.ended.set()
+        outlet.checked.notify()
+        self.outlets.pop(outlet.name, None)
+        self._dirty.pop(outlet, None)
+
+    async def _look_at_tail(self, client: Redis, outlet: Outlet) -> None:
+        """Finds out what Redis has of a run, and goes on behind it."""
+        key = self._names.stream(outlet.name)
+        entries: Any = await cast(Any, client).execute_command("XREVRANGE", key, "+", "-", "COUNT", 1)
+        last = 0
+        if entries:
+            id, fields = entries[0][0], fields_of(entries[0])
+            if id.decode() == SEAL:
+                self._fenced(outlet)
+                self.close(outlet)
+                return
+            last = int(id.split(b"-")[0])
+            if b"e" in fields:
+                self._end(outlet)
+                return
+        elif outlet.exists:
+            # Redis lost it. (Had another worker buried this run, there would be a seal for ten minutes.)
+            outlet.exists = False
+        outlet.rewind(last + 1)
+        outlet.is_doubtful = False
+        outlet.checked.notify()
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether Redis has an entry already, or takes no more of that stream."""
+    return "equal or smaller" in str(error) or "exhausted" in str(error)
+
+
+def fenced(outlet: Outlet) -> None:
+    """Ends a run that another worker has ended in the meantime."""
+    outlet.run.cancel(Cause.OWNER_LOST)

@@ -1,0 +1,298 @@
+"""One worker of a bridge, in one event loop: its runs, its mirrors, and the tasks that keep Redis and them in step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from ...errors import ConfigurationError
+from ...relay.clock import Clock
+from ...relay.run import Run
+from ...upstream.base import Cancelled, Source, Ticketed, Upstream, Work
+from ...upstream.reaping import end_left_behind
+from ..base import Claim, Stage, StoreAway
+from ..memory import Key
+from .beating import Beating
+from .connection import Connect, Connection, fields_of, is_outage
+from .fetching import Fetcher
+from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
+from .publishing import ENDED, LIVES, Outlet, Publisher, fenced
+from .sleep import Sleep
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Worker"]
+
+logger: Final = logging.getLogger("sse_bridge")
+
+#: Seconds that the inbox waits for an entry in one question.
+_BLOCK: Final = 5
+#: Seconds that ending the work of a dead worker's run may take.
+_END_WORK: Final = 10.0
+#: Seconds that a key stands for a run that is being started.
+_CLAIMED: Final = 90
+
+
+class _Shared:
+    """A run of this worker, and what it takes to end it from elsewhere."""
+
+    def __init__(self, outlet: Outlet, work: Work, key: Key | None) -> None:
+        self.outlet = outlet
+        self.work = work
+        self.key = key
+
+    @property
+    def ticket(self) -> str:
+        return self.work.ticket if isinstance(self.work, Ticketed) else ""
+
+
+class Worker:
+    """One worker: its four tasks, its runs, and its mirrors."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        names: Names,
+        lease: float,
+        linger: float,
+        upstream: Upstream,
+    ) -> None:
+        self._token = anyio.lowlevel.current_token()
+        self._names = names
+        self._lease = lease
+        self._upstream = upstream
+        self._name = new_worker()
+        self._clock: Clock
+        self._runs: dict[str, _Shared] = {}
+        self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
+        self._inbox = Connection(connect, _BLOCK + 2.0)
+        self.publisher = Publisher(Connection(connect), names, linger, fenced)
+        self.fetcher = Fetcher(Connection(connect), names, linger, self._tell)
+        self._beating = Beating(
+            Connection(connect),
+            names,
+            self._name,
+            lease,
+            self._end_work,
+            self._on_beat,
+            self._on_silence,
+            self._renewals,
+        )
+
+    def is_in(self, token: Any) -> bool:
+        """Whether `token` stands for its event loop."""
+        return self._token.native_token is token.native_token
+
+    def start(self, stage: Stage) -> None:
+        """Starts the tasks, which live as long as the event loop."""
+        if not hasattr(self._token.native_token, "create_task"):
+            raise ConfigurationError("store=RedisStore(...) needs asyncio: redis-py does not run on trio.")
+        self._clock = stage.clock
+        self._start_soon = stage.start_soon
+        for task in (self._beating.run, self._listen, self.publisher.run, self.fetcher.run):
+            stage.start_soon(_until_cancelled, task)
+
+    def _tell(self, worker: str, kind: str, run: str, *more: Any) -> None:
+        self.publisher.tell(worker, kind, run, *([self._name, *more]))
+
+    async def _end_work(self, ticket: str, has_output: bool) -> Cancelled:
+        return await end_left_behind(self._upstream, ticket, _END_WORK, has_output=has_output)
+
+    # -- runs of this worker
+
+    def publish(self, run: Run, work: Work, key: Key | None) -> Outlet:
+        """Shares a run."""
+        name = run_name(run.token)
+        outlet = Outlet(run, name, self._clock, self.publisher.notice)
+        run.doubt = Sleep(outlet, self._clock)
+        self._runs[name] = _Shared(outlet, work, key)
+        self.publisher.add(outlet)
+        return outlet
+
+    async def register(self, run: Run) -> None:
+        """Makes a run known before its work is started."""
+        name = run_name(run.token)
+        shared = self._runs[name]
+        with suppress(StoreAway):  # it is registered when Redis is back
+            await self.fetcher.ask(lambda: self._write(name, shared))
+        self._start_soon(_until_cancelled, lambda: self._follow(name, shared))
+
+    async def _write(self, name: str, shared: _Shared) -> None:
+        for command in self._registration(name, shared):
+            await self.fetcher.command(*command)
+
+    def _registration(self, name: str, shared: _Shared) -> list[tuple[Any, ...]]:
+        run, meta = shared.outlet.run, self._names.meta(name)
+        options, info = run.audience.options, run.info
+        return [
+            ("HSET", meta, "v", VERSION, "o", self._name, "d", options.dialect.name, "i", int(options.ids),
+             "w", owner_mark(info.owner, run.token), "t", info.started_at, "a", int(run.answered.is_set)),
+            ("EXPIRE", meta, LIVES),
+            ("HSET", self._names.runs(self._name), name, shared.ticket),
+        ]  # fmt: skip
+
+    async def _follow(self, name: str, shared: _Shared) -> None:
+        """Keeps what Redis knows of a run true, until the run has left no work running."""
+        run, outlet = shared.outlet.run, shared.outlet
+        await run.answered.wait()
+        for command in self._registration(name, shared):
+            self.publisher.send(*command)
+        for worker in outlet.listeners:
+            self._tell(worker, "answered", name)
+        await run.done.wait()
+        self.publisher.send("HDEL", self._names.runs(self._name), name)
+        if shared.key is not None:
+            self.publisher.send("EXPIRE", self._names.key(shared.key), ENDED)
+        await outlet.ended.wait()
+        self._runs.pop(name, None)
+
+    def withdraw(self, run: Run) -> None:
+        """A run has started nothing: its key is free again. Its mirrors end as it did."""
+        name = run_name(run.token)
+        if (shared := self._runs.get(name)) is not None and shared.key is not None:
+            self.publisher.send("DEL", self._names.key(shared.key))
+
+    def _renewals(self) -> list[tuple[str, int]]:
+        keys: list[tuple[str, int]] = []
+        for name, shared in self._runs.items():
+            if not shared.outlet.ended.is_set:
+                keys += [(self._names.stream(name), LIVES), (self._names.meta(name), LIVES)]
+                if shared.key is not None:
+                    keys.append((self._names.key(shared.key), LIVES))
+        return keys
+
+    # -- keys
+
+    async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
+        """Claims a key among all workers."""
+        return await self.fetcher.ask(lambda: self._claim(token, key, source, stage))
+
+    async def _claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
+        name, said = self._names.key(key), f"{token} {fingerprint(source, token)}"
+        for _ in range(3):
+            if await self.fetcher.command("SET", name, said, "NX", "EX", _CLAIMED):
+                return Claim(token, None)
+            found = await self.fetcher.command("GET", name)
+            if found is None:
+                continue
+            other, _, mark = found.decode().partition(" ")
+            if mark != fingerprint(source, other):
+                return Claim(other, None, is_conflict=True)
+            if run_name(other) in self._runs:
+                return Claim(other, None)
+            mirror = await self.fetcher.open(other, stage)
+            if mirror is not None and not (mirror.is_over and not key.is_idempotency_key):
+                return Claim(other, mirror)
+            if mirror is None and await self._is_being_started(name, found):
+                continue
+            await self.fetcher.command("DEL", name)
+        return Claim(token, None)
+
+    async def _is_being_started(self, name: str, found: bytes) -> bool:
+        """Whether the run behind a key may turn up in a moment: between the claim and the meta lies one question."""
+        await anyio.sleep(0.05)
+        still: object = await self.fetcher.command("GET", name)
+        return still == found
+
+    # -- what other workers say
+
+    async def _listen(self) -> None:
+        """Reads the inbox."""
+        last = "0-0"
+        while True:
+            try:
+                client: Any = self._inbox.client
+                answer = await client.execute_command(
+                    "XREAD", "COUNT", 100, "BLOCK", 1000 * _BLOCK, "STREAMS", self._names.inbox(self._name), last
+                )
+                self._inbox.works()
+            except Exception as error:
+                if not is_outage(error):
+                    logger.exception("a bug in the bridge: the inbox failed. Please report this traceback")
+                await self._inbox.lost(error)
+                last = "0-0"  # Redis may have started anew; to hear something twice does no harm
+                continue
+            for entry in answer[0][1] if answer else []:
+                last = entry[0].decode()
+                said = fields_of(entry)
+                self._hear(
+                    said[b"t"].decode(), said[b"r"].decode(), [said.get(each, b"") for each in (b"a", b"b", b"c", b"d")]
+                )
+
+    def _hear(self, kind: str, run: str, more: list[bytes]) -> None:
+        if kind == "news":
+            for each in run.split():
+                self.fetcher.has_news(each)
+            return
+        if kind == "answered":
+            if (tracked := self.fetcher.mirrors.get(run)) is not None:
+                tracked.mirror.answered.set()
+            return
+        shared, worker = self._runs.get(run), more[0].decode()
+        if shared is None:
+            return
+        outlet = shared.outlet
+        if kind == "attach":
+            outlet.listeners.add(worker)
+            self.publisher.doubt(outlet)  # the stream may have gone while the run was idle
+            self.publisher.tell(worker, "news", run)
+            if outlet.run.answered.is_set:
+                self.publisher.tell(worker, "answered", run)
+        elif kind == "leave":
+            outlet.listeners.discard(worker)
+            outlet.run.audience.leave_from_afar(worker)
+        elif kind == "delete":
+            outlet.run.cancel()
+        elif kind == "report":
+            outlet.listeners.add(worker)
+            self._heard[run, worker] = self._clock.now()
+            viewers, number, mark = int(more[1]), more[2], int(more[3] or b"0")
+            if viewers:
+                outlet.run.audience.follow_from_afar(worker, int(number) if number else None, max(1, mark))
+            else:
+                outlet.run.audience.leave_from_afar(worker)
+
+    def _on_silence(self) -> None:
+        """Redis does not answer. Viewers elsewhere have not left, but no run waits for what they cannot get."""
+        now = self._clock.now()
+        for (run, worker), at in self._heard.items():
+            if now - at >= self._lease and (shared := self._runs.get(run)) is not None:
+                shared.outlet.run.audience.follow_from_afar(worker, None, 1)
+
+    def _on_beat(self, was_away: bool) -> None:
+        """Once a second: what was lost is said and looked for again."""
+        if was_away:
+            for name, shared in self._runs.items():
+                self.publisher.doubt(shared.outlet)
+                for command in self._registration(name, shared):
+                    self.publisher.send(*command)
+        now = self._clock.now()
+        self.fetcher.tidy(now)
+        self.fetcher.look_at_all()
+        for name in list(self.fetcher.mirrors):
+            self.fetcher.report(name)
+        for (run, worker), at in list(self._heard.items()):
+            known = self._runs.get(run)
+            if was_away:  # it could not tell
+                self._heard[run, worker] = now
+            elif known is None or now - at >= self._lease:
+                del self._heard[run, worker]
+                if known is not None:
+                    known.outlet.run.audience.leave_from_afar(worker)
+        for shared in self._runs.values():  # those that Redis held up, and those whose stream it may have lost
+            if not shared.outlet.is_attached and not shared.outlet.ended.is_set:
+                self.publisher.notice(shared.outlet)
+
+
+async def _until_cancelled(task: Callable[[], Any]) -> None:
+    """A task of the event loop that lets no exception out."""
+    try:
+        await task()
+    except Exception:
+        logger.exception("a bug in the bridge: a task of its store failed. Please report this traceback")
