@@ -18,14 +18,14 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
-	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix
+	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks --ignore=tests/redis
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
 
 # A million inputs beside ten minutes of random viewers; then overload, a thousand cuts and viewers, and every shape of the
 # benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
-	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py tests/integration tests/benchmarks
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py tests/integration tests/benchmarks tests/redis
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
@@ -47,7 +47,7 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
-# Installs Chromium, shells, nginx, Node and npm for tests and benchmarks, given root and apt; `system-matrix` adds the other
+# Installs Chromium, shells, nginx, Redis, Node and npm for tests and benchmarks, given root and apt; `system-matrix` adds the other
 # proxies, Firefox and curl. Without them, tests that need them are skipped.
 system:
 	@scripts/system-packages

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
 import psutil
+from starlette.types import ASGIApp
 
 from sse_bridge import Miosa
 from sse_bridge.sandbox import create_app
@@ -61,9 +62,14 @@ class LocalSandbox:
 
 
 @contextmanager
-def local_sandbox(**body: Any) -> Iterator[LocalSandbox]:
-    """Serves the local sandbox's API and creates a sandbox with `body` as the request."""
-    with serve(create_app(key=KEY)) as served:
+def local_sandbox(around: Callable[[ASGIApp], ASGIApp] | None = None, **body: Any) -> Iterator[LocalSandbox]:
+    """Serves the local sandbox's API and creates a sandbox with `body` as the request.
+
+    Args:
+        around: wraps the application, to see its requests.
+    """
+    app: ASGIApp = create_app(key=KEY)
+    with serve(app if around is None else around(app)) as served:
         answer = httpx.post(
             f"{served.url}/api/v1/sandboxes", json=body, headers={"Authorization": f"Bearer {KEY}"}
         ).raise_for_status()

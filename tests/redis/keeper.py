@@ -1,0 +1,78 @@
+"""A real Redis on a free port, which the tests stop, start, and look into."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from tests.support.programs import end, find, free_port, is_listening
+from tests.support.waiting import eventually
+
+__all__ = ["SEAL", "Keeper", "keeper", "run_name"]
+
+#: The last id that a stream can have. No entry can follow it, whoever sends one.
+SEAL: Final = b"18446744073709551615-18446744073709551615"
+
+
+def run_name(token: str) -> str:
+    """What a run is called in Redis."""
+    digest = hashlib.blake2b(token.encode(), digest_size=16).digest()
+    return urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+class Keeper:
+    """The server, which keeps nothing on disk, and one connection of the tests' own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: Any = None
+
+    def start(self) -> None:
+        """Starts it, empty."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find("redis-server"), *options],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        process = self._process
+        eventually(lambda: process.poll() is not None or is_listening(self.port), 20)
+        assert process.poll() is None, (self._folder / "redis.log").read_text()
+        self._client = redis.Redis(port=self.port, socket_timeout=20)
+
+    def stop(self) -> None:
+        """Stops it. What it held is lost."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._process is not None:
+            end(self._process)
+            self._process = None
+
+    def ask(self, *command: Any) -> Any:
+        """The answer to one command, as redis-py shapes it."""
+        return self._client.execute_command(*command)
+
+
+@contextmanager
+def keeper(folder: Path) -> Iterator[Keeper]:
+    """A running Redis. Skips the test where `redis-server` is missing."""
+    made = Keeper(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()

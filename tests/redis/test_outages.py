@@ -1,0 +1,265 @@
+"""Redis restarts, hangs, forgets, or is away: viewers that are served go on being served, and no run is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.redis.crew import LEASE, UNKNOWN, Crew
+from tests.redis.keeper import Keeper
+from tests.redis.metered import Platform
+from tests.redis.scripts import PACE, Flood, Ticker
+from tests.redis.watching import Viewer, all_more
+from tests.support.waiting import eventually
+
+MakeCrew = Callable[..., Crew]
+NewViewer = Callable[..., Viewer]
+
+#: Lines of a ticker that take longer than a lease and a beat.
+LONGER = round(2 * LEASE / PACE)
+
+
+@contextmanager
+def away(keeper: Keeper) -> Iterator[None]:
+    """No Redis; then an empty one."""
+    keeper.stop()
+    try:
+        yield
+    finally:
+        keeper.start()
+
+
+def numbers_in(keeper: Keeper, key: str) -> list[int]:
+    """The numbers of the frames of a stream, as its entries say."""
+    numbers: list[int] = []
+    for id, fields in keeper.ask("XRANGE", key, "-", "+"):
+        last = int(id.partition(b"-")[0])
+        assert fields[b"b"].count(b"\n\n") == last - int(fields[b"f"]) + 1
+        numbers += range(int(fields[b"f"]), last + 1)
+    return numbers
+
+
+@pytest.mark.slow
+def test_a_redis_that_restarts_empty_is_filled_again(
+    make_crew: MakeCrew, redis_server: Keeper, platform: Platform, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 8: viewers elsewhere see a pause and no gap, and a late one gets it all. Nobody counts as dead."""
+    crew = make_crew()
+    a, b, c = crew.hire(3)
+    before = platform.cancels
+    local = view().start(a, ticker.command).until_more(10)
+    remote = view().follow(b, local.token).until_more(10)
+    with away(redis_server):
+        local.until_more(LONGER)
+    remote.until(lambda it: len(it.lines) >= len(local.lines))
+    all_more((local, remote), LONGER)
+    late = view().follow(c, local.token).until_more(10)
+    assert not crew.is_sealed(local.token)
+
+    ticker.stop()
+    for each in (local, remote, late):
+        each.until_over().assert_complete()
+        assert each.seen == local.seen
+    numbers = numbers_in(redis_server, crew.stream(local.token))
+    assert numbers == list(range(1, local.seen[-1].number + 1))
+    assert platform.cancels == before
+
+
+def test_a_stream_that_is_deleted_is_filled_again(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 12: a mirror has it in memory, and a new one waits for the owner to send it again."""
+    crew = make_crew()
+    a, b, c = crew.hire(3)
+    local = view().start(a, ticker.command).until_more(10)
+    remote = view().follow(b, local.token).until_more(10)
+    for _ in range(3):
+        redis_server.ask("DEL", crew.stream(local.token))
+        remote.until_more(10)
+    late = view().follow(c, local.token).until(lambda it: len(it.lines) >= len(remote.lines))
+    ticker.stop()
+    for each in (local, remote, late):
+        each.until_over().assert_complete()
+        assert each.seen == local.seen
+    assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
+
+
+def test_a_run_that_redis_has_forgotten_while_it_was_idle_is_found_again(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 12, without a next frame: a worker that never had it asks in vain at most until the owner's next beats."""
+    crew = make_crew()
+    a, b, _ = crew.hire(3)
+    command = f"echo 1; while [ ! -e {ticker.folder}/stop-{ticker.mark} ]; do sleep 0.05; done"
+    local = view().start(a, command).until_more()
+    eventually(lambda: redis_server.ask("EXISTS", crew.stream(local.token)))
+    redis_server.ask("DEL", crew.stream(local.token))
+    late = view().follow(b, local.token).until_more()
+    ticker.stop()
+    for each in (local, late):
+        each.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_a_redis_that_hangs_holds_no_local_viewer_up(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 14: those of other workers wait, and get everything afterwards. Nobody counts as dead."""
+    crew = make_crew()
+    a, b, _ = crew.hire(3)
+    local = view().start(a, ticker.command).until_more()
+    remote = view().follow(b, local.token).until_more()
+    hang = 3 * LEASE
+    redis_server.ask("CLIENT", "PAUSE", round(1000 * hang), "ALL")
+    until = time.monotonic() + hang
+
+    local.until_more(round(hang / 2 / PACE) // 2)
+    assert time.monotonic() < until
+    remote.until(lambda it: len(it.lines) >= len(local.lines)).until_more(LONGER)
+    local.until_more()
+    assert not crew.is_sealed(local.token)
+    ticker.stop()
+    for each in (local, remote):
+        each.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_a_script_that_prints_much_waits_for_no_redis(
+    make_crew: MakeCrew, redis_server: Keeper, tmp_path: Path, view: NewViewer
+) -> None:
+    """Row 8, faster: what viewers elsewhere cannot get now holds nobody up for longer than a lease."""
+    a, b, _ = make_crew().hire(3)
+    flood = Flood(tmp_path / "place", 60_000)
+    local = view()
+    local.start(a, flood.command).until_more()
+    remote = view().follow(b, local.token).until_more()
+    with away(redis_server):
+        local.until_over(60).assert_complete()
+    remote.until_over(60)
+    if remote.end is None:  # its worker lacks frames that the owner has forgotten, and has it ask for the rest
+        remote.resume(b).until_over()
+    assert remote.end == {"type": "exit", "code": 0}
+    assert len(remote.lines) + remote.dropped == len(local.lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grace", [0.0, 1.0])
+def test_viewers_elsewhere_have_not_left_because_redis_is_away(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer, grace: float
+) -> None:
+    """Row 8, with viewers elsewhere only: an outage for longer than lease and grace together costs no run."""
+    crew = make_crew(options={"grace": grace})
+    a, b, _ = crew.hire(3)
+    local = view().start(a, ticker.command).until_more()
+    remote = view().follow(b, local.token).until_more()
+    remote.until_more(100)  # its worker has reported it with two beats
+    local.cut()
+    remote.until_more(10)
+    with away(redis_server):
+        time.sleep(2 * LEASE + grace)
+        assert ticker.is_running()
+    remote.until_more(LONGER)
+    ticker.stop()
+    remote.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_what_is_asked_while_redis_is_away(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+) -> None:
+    """Rows 15 and 16: programs get 503; a page, which would give up on that, gets a stream that ends, and a time."""
+    a, b, _ = make_crew(options={"commit_after": 1.0}).hire(3)
+    local = view().start(a, ticker.command).until_more()
+    mirrored = view().follow(b, local.token).until_more()
+    moves = view().follow(b, local.token).until_more()
+    moves.cut()
+    b_alone = make_crew()  # a crew of its own: its worker has never seen this run
+    (stranger,) = b_alone.hire(1)
+    stranger.enlist()
+    with away(redis_server):
+        for method in ("GET", "DELETE"):
+            answer = stranger.ask(method, f"/{UNKNOWN}")
+            assert answer.status_code == 503, method
+            assert int(answer.headers["Retry-After"]) > 0
+        page = view().follow(stranger, UNKNOWN).until_over()
+        assert (page.status, page.seen) == (200, [])
+        assert page.retry is not None
+        moves.resume(a).until_more()  # the owner needs no Redis for that
+        mirrored.check()
+        assert mirrored.end is None
+    eventually(lambda: stranger.ask("GET", f"/{UNKNOWN}").status_code == 404)
+    mirrored.until(lambda it: len(it.lines) >= len(local.lines))
+    ticker.stop()
+    for each in (local, mirrored, moves):
+        each.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_while_redis_is_away_is_shared_later(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, platform: Platform, view: NewViewer
+) -> None:
+    """Row 17: its worker serves it alone meanwhile. With a key it is refused, since it must not start twice."""
+    crew = make_crew()
+    a, b, _ = crew.hire(3)
+    for each in (a, b):
+        each.enlist()
+    with away(redis_server):
+        before = platform.starts
+        answer = a.ask("POST", headers={"Idempotency-Key": "k"}, command="seq 3")
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert platform.starts == before
+        viewer = view().start(a, ticker.command).until_more(10)
+    eventually(lambda: redis_server.ask("EXISTS", crew.stream(viewer.token)))
+    viewer.cut()
+    viewer.resume(b).until_more(10)
+    ticker.stop()
+    viewer.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_a_viewer_that_is_ahead_of_redis_waits(
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 19: it has seen what Redis lacks, and comes back elsewhere. 204 would end it for good."""
+    crew = make_crew(options={"commit_after": 0.5})
+    a, b, _ = crew.hire(3)
+    local = view().start(a, ticker.command).until_more()
+    mirrored = view().follow(b, local.token).until_more()
+    redis_server.ask("CLIENT", "PAUSE", 1500, "ALL")
+    local.until_more(30).cut()
+    local.resume(b).until_begun()
+    assert local.status == 200
+    ahead = len(local.lines)
+    local.until_more(30)
+    assert len(local.lines) > ahead
+    ticker.stop()
+    for each in (local, mirrored):
+        each.until_over().assert_complete()
+
+
+@pytest.mark.slow
+def test_a_redis_that_is_full_holds_no_local_viewer_up(
+    make_crew: MakeCrew, redis_server: Keeper, tmp_path: Path, view: NewViewer
+) -> None:
+    """Row 13: viewers elsewhere wait, and get the rest once there is room, or are told how much they missed."""
+    crew = make_crew()
+    a, b, _ = crew.hire(3)
+    flood = Flood(tmp_path / "place", 20_000)
+    used = redis_server.ask("INFO", "memory")["used_memory"]
+    redis_server.ask("CONFIG", "SET", "maxmemory", used + 4 * 2**20)
+    try:
+        local = view().start(a, flood.command).until_begun()
+        remote = view().follow(b, local.token)
+        local.until_over(60).assert_complete()
+    finally:
+        redis_server.ask("CONFIG", "SET", "maxmemory", 0)
+    remote.until_over(60)
+    if remote.end is None:
+        remote.resume(b).until_over()
+    assert remote.end == {"type": "exit", "code": 0}
+    assert len(remote.lines) + remote.dropped == 20_000
