@@ -30,7 +30,7 @@ class EventStream:
         method: the HTTP method.
         headers: sent with the request; `Accept` is added if it is missing. `repr` leaves them out.
         json: a body to send as JSON; `None` for a request without one. `repr` leaves it out.
-        reconnect: seconds without an event until a stream that broke off is given up. Until then it is opened again,
+        reconnect: seconds until a stream that broke off, and stays broken, is given up. Until then it is opened again,
             behind the last event id, with growing waits between the attempts; without ids, viewers are told with a gap
             that events may be missing. Only for safe methods, such as `GET`. An upstream that gives ids may end its
             stream and be asked for more, as `EventSource` asks it: an answer of 204 or without an event is the end.

@@ -90,7 +90,7 @@ class Returning(Following):
     """Following that opens a broken stream again, behind the last event id, as a browser's `EventSource` does.
 
     Args:
-        timeout: seconds without an event until a broken stream is given up.
+        timeout: seconds until a stream that stays broken is given up.
         trusts_ids: whether the upstream is known to go on behind an event id. Otherwise viewers are told that events
             may be missing.
         outlasts_streams: whether a stream that the upstream ends is opened again, too, if it gave ids and brought

@@ -154,7 +154,7 @@ async def test_a_stream_that_stays_broken_is_given_up(anyio_backend: str, monkey
 async def test_a_platform_stream_that_stays_broken_is_given_up(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a minute without an event."""
+    """After a minute of it."""
     monkeypatch.setattr(stream_module, "REOPEN_TIMEOUT", 0.2)
     data, upstream = await shown(events_of_a_sandbox, lost(ONE), breaks)
 
