@@ -12,7 +12,7 @@ __all__ = ["Afar", "Doubt", "Holder", "Tap"]
 
 
 class Holder(Protocol):
-    """Somebody for whom a run may have to wait."""
+    """A reader of the log for which a run may have to wait."""
 
     @property
     def delivery(self) -> Delivery:

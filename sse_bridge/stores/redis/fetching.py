@@ -82,7 +82,7 @@ class Fetcher:
         self._news.notify()
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Has the fetcher's own task await something. The one who asks may be cancelled.
+        """Has the fetcher's own task await something. The task that asks may be cancelled.
 
         Raises:
             StoreAway: Redis does not answer in time.
