@@ -248,7 +248,7 @@ class Run:
             if not self.is_over:
                 self._took(self._pipeline.release())
         at = self._pipeline.continuity or _NO_CONTINUITY
-        return Interruption(lost, at.last_event_id, at.retry, at.has_news)
+        return Interruption(lost, at.last_event_id, at.retry, at.has_news, not self._pipeline.is_amid_frame)
 
     def _resumed(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:
         """What goes on where a stream was interrupted; `None` if the run is over, or is to end with this stream."""

@@ -134,6 +134,8 @@ class Interruption(NamedTuple):
     retry: float | None
     #: Whether the stream brought anything new. One that is opened again and again without that is to be given up.
     was_fruitful: bool
+    #: Whether it ended behind a whole frame. A response without a length that breaks off looks like one that ends.
+    is_whole: bool
 
 
 class Reopened(NamedTuple):

@@ -299,7 +299,9 @@ class LastingClock(Clock):
         return "look at the wall"
 
     @asynccontextmanager
-    async def again(self, said: tuple[UpstreamLost | None, str | None, float | None, bool]) -> AsyncGenerator[Reopened]:
+    async def again(
+        self, said: tuple[UpstreamLost | None, str | None, float | None, bool, bool]
+    ) -> AsyncGenerator[Reopened]:
         yield Reopened(self, is_exact=said[1] is not None)
 
     def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened] | None:

@@ -19,7 +19,7 @@ HOUR = 3600.0
 
 
 def interrupted(*, was_fruitful: bool, lost: UpstreamLost | None = LOST, retry: float | None = None) -> Interruption:
-    return Interruption(lost, None, retry, was_fruitful)
+    return Interruption(lost, None, retry, was_fruitful, is_whole=True)
 
 
 class Upstream:

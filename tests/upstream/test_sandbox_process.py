@@ -169,6 +169,14 @@ async def test_a_stream_without_an_exit_is_explained_by_the_process(anyio_backen
     assert calls[2:] == [("GET", "/processes/12")] * 2
 
 
+@pytest.mark.parametrize("half", [TWO[:9], TWO[:-1]])
+async def test_a_stream_that_ends_within_a_frame_has_lost_it(anyio_backend: str, half: bytes) -> None:
+    """Without a length, a response that breaks off looks like one that ends. The page is told."""
+    page, _ = await shown(started, streaming(ONE + half), record("exited", 3))
+
+    assert lines(page) == ["one", "gap", "exit"]
+
+
 @pytest.mark.parametrize("said", [record("running"), record("starting"), answer(200, []), answer(200, {"data": 7})])
 async def test_a_stream_that_ends_too_early_is_opened_again(anyio_backend: str, said: Any) -> None:
     """The process runs on, so its output may be missing."""

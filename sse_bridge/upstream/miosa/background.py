@@ -156,7 +156,7 @@ class BackgroundWork(ABC):
     @asynccontextmanager
     async def _resumed(self, interruption: Interruption) -> AsyncGenerator[Reopened]:
         if interruption.lost is None and (last := await self._last_words()):
-            yield Reopened(Said(last), is_exact=self._has_all_output_at_its_end)
+            yield Reopened(Said(last), is_exact=self._has_all_output_at_its_end and interruption.is_whole)
             return
         async with AsyncExitStack() as stack:
             stream: Stream
