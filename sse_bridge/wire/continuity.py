@@ -100,6 +100,11 @@ class Continuity:
         if self._keeps_ids:
             self._note_fields(digest + b"\n")
 
+    def note_retry(self, lines: bytes) -> None:
+        """Lines that have ended. Their `retry` counts even where their frame has no end (WHATWG HTML 9.2.6)."""
+        if b"retry" in lines and (times := _RETRY.findall(lines)):
+            self.retry = int(times[-1]) / 1000
+
     @property
     def _pending(self) -> bytes | bytearray:
         """What is held back. One of the two is the beginning of the other."""
@@ -158,8 +163,7 @@ class Continuity:
             self.last_event_id = last
         if self.is_done or any(mark in frames for mark in self._end_marks):
             self.is_done = self._says_end(frames)
-        if b"retry" in frames and (times := _RETRY.findall(frames)):
-            self.retry = int(times[-1]) / 1000
+        self.note_retry(frames)
 
     def _says_end(self, frames: bytes) -> bool:
         """Whether the last event says that the stream is over."""

@@ -148,13 +148,18 @@ class Pipeline:
         Look at `finished` after each call.
         """
         self._release_at = inf
-        frames = b"" if self.continuity is None else self.continuity.release()
+        if self.continuity is None:
+            return b""
+        self.continuity.note_retry(self._splitter.lines)
+        frames = self.continuity.release()
         return self._number(self._mapper.map(frames)) if frames else b""
 
     def interrupt(self) -> None:
         """The stream broke off. Frames that may be repeats wait for the next one."""
         self._is_interrupted = True
         self._release_at = inf
+        if self.continuity is not None:
+            self.continuity.note_retry(self._splitter.lines)
 
     def go_on(self, *, exactly: bool) -> bytes:
         """Another stream of the same upstream begins. What is left of a frame is dropped.

@@ -288,12 +288,18 @@ def test_the_last_event_id_is_that_of_a_browser(frames: list[bytes], last: str |
         (b"retry: 1\n\ndata: retry: 9\n\nretry:20\ndata: 1\n\n", 0.02),
         (b"retry: soon\n\n", None),
         (b"retry: 99999999999\n\n", None),
+        (b"retry: 20\n\nretry: 1500\ndata: half", 1.5),
+        (b"retry: 20\n\nretry: 1500", 0.02),
+        (b"retry: 20\n\nretry: 99999999999\n", 0.02),
     ],
 )
-def test_the_time_between_two_connections_is_the_upstreams(frame: bytes, seconds: float | None) -> None:
+@pytest.mark.parametrize("ends", ["release", "interrupt"])
+def test_the_time_between_two_connections_is_the_upstreams(frame: bytes, seconds: float | None, ends: str) -> None:
     """In milliseconds on the wire. An absurd one is ignored."""
     continuity = Continuity(keeps_ids=True, keeps_frames=False)
-    pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM).feed(frame)
+    one = pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM)
+    one.feed(frame)
+    getattr(one, ends)()
 
     assert continuity.retry == seconds
 
