@@ -97,6 +97,7 @@ class Continuity:
         """A frame was too large to be kept. `digest` is what is left of it."""
         self._tail.clear()
         self.has_news = self.has_news or b"data" in digest
+        self.note_retry(digest)
         if self._keeps_ids:
             self._note_fields(digest + b"\n")
 
@@ -150,6 +151,7 @@ class Continuity:
     def _note(self, frames: bytes) -> None:
         frames = _plain(frames)
         self.has_news = self.has_news or b"data" in frames
+        self.note_retry(frames)
         if self._keeps_ids:
             self._note_fields(frames)
         if self._keeps_frames:
@@ -163,7 +165,6 @@ class Continuity:
             self.last_event_id = last
         if self.is_done or any(mark in frames for mark in self._end_marks):
             self.is_done = self._says_end(frames)
-        self.note_retry(frames)
 
     def _says_end(self, frames: bytes) -> bool:
         """Whether the last event says that the stream is over."""

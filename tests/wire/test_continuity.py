@@ -288,15 +288,19 @@ def test_the_last_event_id_is_that_of_a_browser(frames: list[bytes], last: str |
         (b"retry: 1\n\ndata: retry: 9\n\nretry:20\ndata: 1\n\n", 0.02),
         (b"retry: soon\n\n", None),
         (b"retry: 99999999999\n\n", None),
+        (b"retry: 20\ndata: " + b"x" * 70_000 + b"\n\n", 0.02),
         (b"retry: 20\n\nretry: 1500\ndata: half", 1.5),
         (b"retry: 20\n\nretry: 1500", 0.02),
         (b"retry: 20\n\nretry: 99999999999\n", 0.02),
     ],
 )
 @pytest.mark.parametrize("ends", ["release", "interrupt"])
-def test_the_time_between_two_connections_is_the_upstreams(frame: bytes, seconds: float | None, ends: str) -> None:
+@pytest.mark.parametrize("keeps_ids", [True, False])
+def test_the_time_between_two_connections_is_the_upstreams(
+    frame: bytes, seconds: float | None, keeps_ids: bool, ends: str
+) -> None:
     """In milliseconds on the wire. An absurd one is ignored."""
-    continuity = Continuity(keeps_ids=True, keeps_frames=False)
+    continuity = Continuity(keeps_ids=keeps_ids, keeps_frames=False)
     one = pipeline(continuity, dialect=VERBATIM, shape=EVENT_STREAM)
     one.feed(frame)
     getattr(one, ends)()
