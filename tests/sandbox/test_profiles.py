@@ -14,10 +14,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from sse_bridge.sandbox import PROFILES, Profile, create_app
+from sse_bridge.sandbox import PROFILES, Profile, create_app, runner
 from sse_bridge.sandbox.faults import breaking
 from sse_bridge.sandbox.profiles import Heartbeat
-from sse_bridge.sandbox.runner import MAX_OUTPUT
 from tests.sandbox.helpers import KEY, Box, eventually, frame, is_running
 from tests.support.servers import serve
 
@@ -146,7 +145,7 @@ def test_a_runner_reports_a_failure_in_place_of_the_output(
 
 def test_a_runner_lets_a_command_print_as_much_as_the_limit(soma: Box) -> None:
     """Of both streams together."""
-    half = MAX_OUTPUT // 2
+    half = runner.MAX_OUTPUT // 2
     answer = soma.exec(f"head -c {half} /dev/zero | tr '\\0' x; head -c {half} /dev/zero | tr '\\0' y >&2")
 
     assert (len(str(answer["stdout"])), len(str(answer["stderr"]))) == (half, half)
@@ -172,12 +171,29 @@ def test_a_runner_runs_one_command_at_a_time(soma: Box, route: str) -> None:
     assert soma.stream("true").endswith(EXIT_0)
 
 
-def test_the_turn_ends_with_the_command(soma: Box) -> None:
-    """Rather than with its children in the background, or with a refusal."""
-    assert soma.stream("sleep 1000 & echo $! > child").endswith(EXIT_0)
+@pytest.mark.parametrize("route", ["exec", "exec/stream"])
+def test_the_turn_ends_with_the_command(soma: Box, route: str) -> None:
+    """Rather than with its children in the background."""
+    command = {"command": "sleep 1000 & echo $! > child"}
+    assert soma.http.post(f"{soma.path}/{route}", json=command).status_code == 200
     assert is_running(soma.pid("child"))
-    assert soma.http.post(f"{soma.path}/exec", json={"command": "true", "wait": 1}).status_code == 422
-    assert soma.exec("echo $(true)x")["stdout"] == "x\n"
+    assert soma.exec("echo ok")["stdout"] == "ok\n"
+
+
+@pytest.mark.parametrize("route", ["exec", "exec/stream"])
+def test_the_turn_ends_with_a_refusal(http: httpx.Client, route: str) -> None:
+    """Here of a sandbox that is still starting."""
+    box = Box(http, runtime_profile="soma", metadata={"sse_bridge.ready_after": 1000})
+    for _ in range(2):
+        answer = box.http.post(f"{box.path}/{route}", json={"command": "true"})
+        assert refusal(answer)[:2] == (409, "SANDBOX_NOT_COMMAND_READY")
+    box.destroy()
+
+
+def test_a_command_has_half_a_minute_on_a_runner() -> None:
+    """Unless its request says another time."""
+    assert runner.parse({"command": "true"}).timeout == 30
+    assert runner.parse({"command": "true", "timeout": 31}).timeout == 31
 
 
 def test_a_command_outlives_its_stream_on_a_runner(soma: Box) -> None:
