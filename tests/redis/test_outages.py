@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis.crew import LEASE, UNKNOWN, Crew
+from tests.redis.crew import LEASE, UNKNOWN, Crew, Worker
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Flood, Ticker
@@ -31,6 +31,14 @@ def away(keeper: Keeper) -> Iterator[None]:
         yield
     finally:
         keeper.start()
+
+
+def come_back(viewer: Viewer, worker: Worker) -> None:
+    """Comes back as a browser does, when it is told to. With each hole it is: its owner has forgotten those frames."""
+    while viewer.end is None:
+        assert viewer.retry is not None
+        time.sleep(viewer.retry / 1000)
+        viewer.resume(worker).until_over()
 
 
 def numbers_in(keeper: Keeper, key: str) -> list[int]:
@@ -88,17 +96,27 @@ def test_a_stream_that_is_deleted_is_filled_again(
     assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("forgets", ["all", "a stream"])
 def test_a_run_that_redis_has_forgotten_while_it_was_idle_is_found_again(
-    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
+    make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer, forgets: str
 ) -> None:
     """Row 12, without a next frame: a worker that never had it asks in vain at most until the owner's next beats."""
     crew = make_crew()
     a, b, _ = crew.hire(3)
     command = f"echo 1; while [ ! -e {ticker.folder}/stop-{ticker.mark} ]; do sleep 0.05; done"
     local = view().start(a, command).until_more()
+    b.enlist()
     eventually(lambda: redis_server.ask("EXISTS", crew.stream(local.token)))
-    redis_server.ask("DEL", crew.stream(local.token))
-    late = view().follow(b, local.token).until_more()
+    if forgets == "all":
+        with away(redis_server):  # for so short that it need not be noticed
+            pass
+    else:
+        redis_server.ask("DEL", crew.stream(local.token))
+    late = view()
+    while not late.lines:  # until then it is told to come back
+        late.follow(b, local.token).until(lambda it: it.lines or it.is_over)
+        assert late.end is None
     ticker.stop()
     for each in (local, late):
         each.until_over().assert_complete()
@@ -128,6 +146,28 @@ def test_a_redis_that_hangs_holds_no_local_viewer_up(
 
 
 @pytest.mark.slow
+def test_a_key_stands_for_its_run_although_redis_has_lost_it(
+    make_crew: MakeCrew, redis_server: Keeper, platform: Platform, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 8, with a key: a client that repeats its request elsewhere gets the run that it has started."""
+    a, b, _ = make_crew().hire(3)
+    b.enlist()
+    local = view().start(a, ticker.command, "k").until_more(5)
+    before = platform.starts
+    with away(redis_server):
+        local.until_more()
+    again = view()
+    while not again.lines:  # until then it is told to come back
+        again.start(b, ticker.command, "k").until(lambda it: it.lines or it.is_over)
+        assert again.end is None
+    ticker.stop()
+    for each in (local, again):
+        each.until_over().assert_complete()
+    assert again.token == local.token
+    assert platform.starts == before
+
+
+@pytest.mark.slow
 def test_a_script_that_prints_much_waits_for_no_redis(
     make_crew: MakeCrew, redis_server: Keeper, tmp_path: Path, view: NewViewer
 ) -> None:
@@ -140,8 +180,7 @@ def test_a_script_that_prints_much_waits_for_no_redis(
     with away(redis_server):
         local.until_over(60).assert_complete()
     remote.until_over(60)
-    if remote.end is None:  # its worker lacks frames that the owner has forgotten, and has it ask for the rest
-        remote.resume(b).until_over()
+    come_back(remote, b)
     assert remote.end == {"type": "exit", "code": 0}
     assert len(remote.lines) + remote.dropped == len(local.lines)
 
@@ -259,7 +298,6 @@ def test_a_redis_that_is_full_holds_no_local_viewer_up(
     finally:
         redis_server.ask("CONFIG", "SET", "maxmemory", 0)
     remote.until_over(60)
-    if remote.end is None:
-        remote.resume(b).until_over()
+    come_back(remote, b)
     assert remote.end == {"type": "exit", "code": 0}
     assert len(remote.lines) + remote.dropped == 20_000

@@ -72,7 +72,7 @@ class Beating:
         worker: this one.
         lease: see `Judge`.
         end_work: ends what a dead worker has left behind.
-        on_beat: is called after each beat, with whether Redis was away, or this worker.
+        on_beat: is called after each beat, with whether Redis or this worker was away, or Redis has lost what it knew.
         on_silence: is called instead if Redis does not answer.
         renewals: the keys of this worker, with the seconds that they live; asked every half minute.
     """
@@ -145,7 +145,8 @@ class Beating:
             self._judge.forget()
         beats = _decoded(answers[-1])
         dead = [worker for worker in self._judge.look(beats, now) if worker != self._worker]
-        self._on_beat(was_asleep or self._connection.is_down)
+        is_forgotten = self._count > 1 and answers[0] == 1  # Redis has lost all, or this worker was buried
+        self._on_beat(was_asleep or is_forgotten or self._connection.is_down)
         for worker in dead:
             if worker not in self._burying:
                 self._burying.add(worker)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
@@ -28,6 +29,9 @@ _CONNECT_TIMEOUT: Final = 1.0
 #: Seconds between attempts to reach it.
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+#: Seconds after which Redis knows all runs again, if it has lost them: their workers come back within a second or two,
+#: and register them.
+_SETTLING: Final = 4.0
 
 
 def connector(url: str) -> Connect:
@@ -87,6 +91,7 @@ class Connection:
         self._pause = _FIRST_PAUSE
         #: Whether it was lost, and has not answered since.
         self.is_down = False
+        self._back_at = -inf
 
     def another(self) -> Connection:
         """One more connection to the same Redis."""
@@ -99,6 +104,15 @@ class Connection:
             self._client = self._connect(self._timeout)
         return self._client
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether Redis was away a moment ago, so that it may lack what it knew."""
+        return self.is_down or anyio.current_time() < self._back_at + _SETTLING
+
+    def unsettle(self) -> None:
+        """Redis is back in this moment."""
+        self._back_at = anyio.current_time()
+
     async def lost(self, error: BaseException) -> None:
         """Drops a connection that broke, and waits a little."""
         self.is_down = True
@@ -108,7 +122,9 @@ class Connection:
 
     def works(self) -> None:
         """An answer has come: the next loss is a first one."""
-        self.is_down = False
+        if self.is_down:
+            self.is_down = False
+            self.unsettle()
         self._pause = _FIRST_PAUSE
 
     async def close(self) -> None:

@@ -55,15 +55,20 @@ class Fetcher:
         connection: its own.
         names: of the keys.
         linger: the least seconds between two questions.
+        worker: this one.
         tell: tells another worker something about a run.
     """
 
-    def __init__(self, connection: Connection, names: Names, linger: float, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, connection: Connection, names: Names, linger: float, worker: str, tell: Callable[..., None]
+    ) -> None:
         self.mirrors: dict[str, Tracked] = {}
         self._connection = connection
         self._names = names
         self._linger = linger
         self._tell = tell
+        self._worker = worker
+        self._is_known = False
         self._due: dict[str, None] = {}
         self._asked: list[tuple[Callable[[], Awaitable[Any]], _Answer]] = []
         self._news = Signal()
@@ -104,6 +109,22 @@ class Fetcher:
             return known.mirror
         return await self.ask(lambda: self.open(token, stage))
 
+    def beats(self, was_away: bool) -> None:
+        """This worker has beaten. Redis knows it from now on, unless it loses what it knew."""
+        self._is_known = True
+        if was_away:
+            self._connection.unsettle()
+
+    async def may_have_lost(self) -> bool:
+        """Whether Redis may lack runs and keys that it will know again in a moment. Only inside a question of `ask`.
+
+        A client finds Redis again by itself, so that a restart may go unnoticed: until the next beat, Redis does not
+        know this worker.
+        """
+        if self._connection.is_settling:
+            return True
+        return self._is_known and not await self.command("HEXISTS", self._names.workers, self._worker)
+
     # -- its task
 
     async def run(self) -> None:
@@ -132,8 +153,9 @@ class Fetcher:
         try:
             answer.value = await question()
             self._connection.works()
-        except StoreAway:
+        except StoreAway:  # Redis has answered, and that does not help
             answer.is_away = True
+            self._connection.works()
         except Exception as error:
             answer.is_away = True
             if not is_outage(error):
@@ -152,10 +174,12 @@ class Fetcher:
         if name in self.mirrors:
             return self.mirrors[name].mirror
         meta = _pairs(await self.command("HGETALL", self._names.meta(name)))
-        if not meta or meta.get("v", "").encode() != VERSION:
-            if meta:
-                raise StoreAway("The run is of another version of the format.")
+        if not meta:
+            if await self.may_have_lost():
+                raise StoreAway("Redis was away, and may not know all runs again.")
             return None
+        if meta.get("v", "").encode() != VERSION:
+            raise StoreAway("The run is of another version of the format.")
         entries = await self.command("XRANGE", self._names.stream(name), "-", "+", "COUNT", 1)
         first = _first_of(entries[0]) if entries else 1
         owner = meta["o"]

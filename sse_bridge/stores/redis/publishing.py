@@ -173,14 +173,23 @@ class Publisher:
         names: of the keys.
         linger: the least seconds between two pipelines.
         fenced: is called with an outlet whose run another worker has ended.
+        lost: is called with an outlet whose stream Redis has lost, and perhaps all else that it knew of the run.
     """
 
-    def __init__(self, connection: Connection, names: Names, linger: float, fenced: Callable[[Outlet], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        linger: float,
+        fenced: Callable[[Outlet], None],
+        lost: Callable[[Outlet], None],
+    ) -> None:
         self.outlets: dict[str, Outlet] = {}
         self._connection = connection
         self._names = names
         self._linger = linger
         self._fenced = fenced
+        self._lost = lost
         self._dirty: dict[Outlet, None] = {}
         self._commands: list[tuple[Any, ...]] = []
         self._news = Signal()
@@ -353,6 +362,7 @@ class Publisher:
         elif outlet.exists:
             # Redis lost it. (Had another worker buried this run, there would be a seal for ten minutes.)
             outlet.exists = False
+            self._lost(outlet)
         outlet.rewind(last + 1)
         outlet.is_doubtful = False
         outlet.checked.notify()

@@ -72,8 +72,8 @@ class Worker:
         self._runs: dict[str, _Shared] = {}
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
         self._inbox = Connection(connect, _BLOCK + 2.0)
-        self.publisher = Publisher(Connection(connect), names, linger, fenced)
-        self.fetcher = Fetcher(Connection(connect), names, linger, self._tell)
+        self.publisher = Publisher(Connection(connect), names, linger, fenced, self._register_again)
+        self.fetcher = Fetcher(Connection(connect), names, linger, self._name, self._tell)
         self._beating = Beating(
             Connection(connect),
             names,
@@ -130,12 +130,23 @@ class Worker:
     def _registration(self, name: str, shared: _Shared) -> list[tuple[Any, ...]]:
         run, meta = shared.outlet.run, self._names.meta(name)
         options, info = run.audience.options, run.info
-        return [
+        commands: list[tuple[Any, ...]] = [
             ("HSET", meta, "v", VERSION, "o", self._name, "d", options.dialect.name, "i", int(options.ids),
              "w", owner_mark(info.owner, run.token), "t", info.started_at, "a", int(run.answered.is_set)),
             ("EXPIRE", meta, LIVES),
-            ("HSET", self._names.runs(self._name), name, shared.ticket),
         ]  # fmt: skip
+        if not run.done.is_set:
+            commands.append(("HSET", self._names.runs(self._name), name, shared.ticket))
+        return commands
+
+    def _register_again(self, outlet: Outlet) -> None:
+        """Redis has lost a run, so perhaps also its key, for which another worker would start a second one."""
+        shared, run = self._runs[outlet.name], outlet.run
+        for command in self._registration(outlet.name, shared):
+            self.publisher.send(*command)
+        if shared.key is not None:
+            said = f"{run.token} {fingerprint(run.facts.source, run.token)}"
+            self.publisher.send("SET", self._names.key(shared.key), said, "NX", "EX", LIVES)
 
     async def _follow(self, name: str, shared: _Shared) -> None:
         """Keeps what Redis knows of a run true, until the run has left no work running."""
@@ -175,6 +186,8 @@ class Worker:
 
     async def _claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
         name, said = self._names.key(key), f"{token} {fingerprint(source, token)}"
+        if await self.fetcher.may_have_lost() and await self.fetcher.command("GET", name) is None:
+            raise StoreAway("Redis was away, and may not know all keys again.")
         for _ in range(3):
             if await self.fetcher.command("SET", name, said, "NX", "EX", _CLAIMED):
                 return Claim(token, None)
@@ -273,6 +286,7 @@ class Worker:
                 for command in self._registration(name, shared):
                     self.publisher.send(*command)
         now = self._clock.now()
+        self.fetcher.beats(was_away)
         self.fetcher.tidy(now)
         self.fetcher.look_at_all()
         for name in list(self.fetcher.mirrors):
