@@ -59,11 +59,12 @@ class Following:
     def _begin_behind(self, last_event_id: str) -> None:
         """Replaces the id at which the caller would begin; an empty one begins where the upstream begins.
 
-        Given as bytes, because ids are UTF-8 (WHATWG HTML 9.2.4) and httpx would encode text as ASCII.
+        Given as bytes, because ids are UTF-8 (WHATWG HTML 9.2.4) and httpx would encode text as ASCII. White space at
+        either end is left out, as by browsers (Fetch 2.2.2): it is no part of a header's value, and h11 refuses it.
         """
         self._headers.pop("Last-Event-ID", None)
-        if last_event_id:
-            self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", last_event_id.encode())])
+        if value := last_event_id.strip(" \t").encode():
+            self._headers = httpx.Headers([*self._headers.raw, (b"Last-Event-ID", value)])
 
     def stream(self) -> AbstractAsyncContextManager[Stream]:
         """See `base.Work.stream`."""

@@ -88,6 +88,15 @@ async def test_a_stream_without_an_id_has_a_gap(anyio_backend: str, source: Any,
     assert resumed_at(upstream) == [None, None]
 
 
+async def test_white_space_around_an_id_is_left_out(anyio_backend: str) -> None:
+    """As by browsers. A header cannot hold it, and the request would fail."""
+    later = (streaming(b"id: 8 \ndata: two\n\n"), no_content)
+    data, upstream = await shown(feed, lost(b"id:  7\t\ndata: one\n\n"), *later)
+
+    assert data == ["one", "two"]
+    assert resumed_at(upstream) == [None, "7", "8"]
+
+
 async def test_the_viewers_own_id_stands_until_the_upstream_gives_another(anyio_backend: str) -> None:
     """A stream that broke off before its first event is opened where the viewer was."""
     data, upstream = await shown(feed, lost(), streaming(TWO), no_content, seen="urn:uuid:1")
