@@ -382,9 +382,10 @@ class Run:
         if not self.answered.is_set:
             self.refused = reason
             self.answered.set()
-        if isinstance(reason, UpstreamError) and not self._pipeline.exited:  # `verbatim` finds an exit at the end
+        frames = self._pipeline.fail(reason.code, reason.message)
+        if isinstance(reason, UpstreamError) and not self._pipeline.exited:  # an exit may turn up at the end
             observer.failed(self.facts, reason)
-        self._append(self._pipeline.fail(reason.code, reason.message))
+        self._append(frames)
         self._end()
 
     def _append(self, frames: bytes) -> None:

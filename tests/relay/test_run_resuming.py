@@ -87,3 +87,26 @@ async def test_a_run_that_is_ended_as_its_stream_comes_back_ends_quietly(
 
     assert it.run.outcome().error == "cancelled"
     assert it.run.audience.log.next == (3 if dialect == "typed" else 2)
+
+
+async def test_an_exit_that_was_held_back_is_no_failure(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The stream breaks off behind it, and cannot be opened again: the work has ended well, and so says the log."""
+    work = ResumableWork()
+    async with scene(work) as it:
+        work.feed(stdout("seen"))
+        work.fail(LOST)
+        await wait_all_tasks_blocked()
+        work.goes_on.popleft().set()
+        work.feed(stdout("new"), exit_frame(3))
+        work.fail(LOST)
+        await wait_all_tasks_blocked()
+        work.meanwhile = raise_lost
+        work.goes_on.popleft().set()
+
+    assert it.take()[-2:] == [{"type": "stdout", "line": "new"}, {"type": "exit", "code": 3}]
+    assert it.work.cancels == 0
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def raise_lost() -> None:
+    raise LOST
