@@ -180,3 +180,18 @@ def test_a_reader_that_used_a_part_of_the_latest_append_takes_the_rest() -> None
     cursor.advance(1, len(frame(1, 10)))
 
     assert cursor.take(10**6) == frame(2, 10)
+
+
+def test_a_cursor_that_follows_another_one_keeps_what_lies_between() -> None:
+    """One takes frames, and the other goes there once they have arrived. The log forgets behind the second only."""
+    log = RunLog()
+    taken, arrived = log.attach(1), log.attach(1)
+    frames = [frame(number, 5000) for number in range(1, 11)]
+    for number, one in enumerate(frames, 1):
+        log.append(one, number + 1)
+
+    assert taken.take(20_000) == b"".join(frames[:3])
+    assert (log.first, arrived.next) == (1, 1)
+    arrived.move_to(taken)
+    assert (log.first, arrived.next, arrived.pending) == (4, 4, taken.pending)
+    assert arrived.take(10**6) == b"".join(frames[3:])

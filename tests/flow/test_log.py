@@ -381,3 +381,19 @@ def test_a_reader_that_has_left_still_knows_its_number() -> None:
 
     assert log.kept == 0
     assert cursor.next == taken + 1
+
+
+@pytest.mark.parametrize("first", [1, 2, 5001])
+def test_a_log_may_begin_in_the_middle_of_a_run(first: int) -> None:
+    """The copy of a run whose beginning is gone. A reader that needs what lies before is told how much it misses."""
+    log = RunLog(10_000, first)
+    assert (log.first, log.next) == (first, first)
+    log.append(equal(first) + equal(first + 1), first + 2)
+    early, exact, late = (log.attach(number) for number in (1, first, first + 1))
+
+    gap = early.gap()
+    assert gap == (Gap(first - 1, None, first - 1) if first > 1 else None)
+    assert early.take(10**6) == exact.take(10**6) == equal(first) + equal(first + 1)
+    assert late.take(10**6) == equal(first + 1)
+    with pytest.raises(ValueError, match="expected frames from number"):
+        log.append(equal(first), first + 1)

@@ -402,3 +402,12 @@ def test_what_was_carried_is_not_lost_with_the_last_stream() -> None:
     one.interrupt()
 
     assert texts(one.fail("c", "m")) == ["a", "b", "error"]
+
+
+def test_a_stream_without_continuity_is_interrupted_without_a_trace() -> None:
+    """It is never opened again, and its run fails."""
+    one = Pipeline(TYPED, EXEC, FrameIds(None), None)
+    one.feed(line("a") + b"data: half")
+    one.interrupt()
+
+    assert texts(one.fail("c", "m")) == ["error"]
