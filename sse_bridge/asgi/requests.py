@@ -149,7 +149,7 @@ class Requests:
         if run is None:
             token, run = await self._host.finder.claim(key, source)
         if run is None:
-            work = source.work(self._upstream, seen if seen and _NO_HEADER_HAS.isdisjoint(seen) else None)
+            work = source.work(self._upstream, _place_upstream(seen, key))
             beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
             if asked.wants_no_stream(request):
                 run = await self._host.launch_apart(beginning, limits, token)
@@ -332,6 +332,15 @@ class Requests:
         if here.stopping:
             raise stopping()
         return answer
+
+
+def _place_upstream(seen: str | None, key: Key | None) -> str | None:
+    """The upstream's own id behind which the client would go on; `None` for where the upstream begins.
+
+    A stream that its source shares begins there: other clients, which come later, have seen something else.
+    """
+    is_shared = key is not None and key.is_of_source
+    return seen if seen and not is_shared and _NO_HEADER_HAS.isdisjoint(seen) else None
 
 
 def _state_of(run: Followed) -> dict[str, Any]:

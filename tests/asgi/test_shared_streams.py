@@ -58,6 +58,15 @@ async def test_all_requests_share_one_connection_to_the_upstream(anyio_backend: 
     assert {event.data for page in pages for event in page.events} == {"price"}
 
 
+async def test_no_client_says_where_a_shared_stream_begins(anyio_backend: str) -> None:
+    """The first one would leave out events for all others, with an id of another day, or one that it made up."""
+    with serve_raw(goes_on) as upstream:
+        await opened(bridge_on(upstream), Page(headers={"last-event-id": "urn:uuid:1"}))
+        await upstream.until_left()
+
+    assert [request.headers.get("last-event-id") for request in upstream.requests] == [None]
+
+
 async def test_a_stream_that_has_ended_starts_anew(anyio_backend: str) -> None:
     """A feed is no command that may only run once."""
     with serve_raw(ends) as upstream:
