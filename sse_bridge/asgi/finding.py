@@ -82,8 +82,17 @@ class Finder:
         known = self.store.get(mirror.token, stage.clock.now())
         if known is None:
             self.store.add(mirror, None)
-            mirror.dropped = partial(self.store.forget, mirror)
+            mirror.over = partial(self._put_away, mirror, stage)
+            if mirror.is_over:
+                mirror.over()
         return known or mirror
+
+    def _put_away(self, mirror: Mirror, stage: Stage) -> None:
+        """Keeps a run that is over for as long as those of this process, and forgets a mirror that was dropped."""
+        if mirror.is_discarded:
+            self.store.forget(mirror)
+        else:
+            self.store.settle(mirror, stage.clock.now())
 
 
 def key_of(source: Source, owner: str | None) -> Key | None:

@@ -88,8 +88,8 @@ class Mirror:
         self.done = Done()
         #: Notified when frames have come, or the end.
         self.grown = Signal()
-        #: Is called when it is dropped.
-        self.dropped: Callable[[], None] = _nothing
+        #: Is called when the run has ended, or the mirror is dropped.
+        self.over: Callable[[], None] = _nothing
         #: When it is dropped, since it has no viewer.
         self.drop_at = clock.now() + KEEP
         #: Whether the worker that read the run is gone.
@@ -205,15 +205,25 @@ class Mirror:
 
     def restart(self) -> None:
         """Frames are missing that will not come. The viewers come back, to a mirror that begins behind the hole."""
-        self.dropped()
         self.audience.send_away()
+        self.discard()
+
+    def discard(self) -> None:
+        """The mirror is not kept."""
+        self.drop_at = -inf
         self._close()
+
+    @property
+    def is_discarded(self) -> bool:
+        """Whether another mirror of the run is to be made if somebody asks for it."""
+        return self.drop_at == -inf
 
     def _close(self) -> None:
         self._timer.stop()
         self.audience.close()
         self.done.set()
         self.grown.notify()
+        self.over()
 
     async def reaches(self, number: int) -> None:
         """Returns once frame `number` is here, or is known to never come."""

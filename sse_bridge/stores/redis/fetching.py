@@ -198,7 +198,12 @@ class Fetcher:
         tracked = self.mirrors[name] = Tracked(mirror, owner)
         if meta.get("a") == "1":
             mirror.answered.set()
-        await self._load(name, tracked)
+        try:
+            await self._load(name, tracked)
+        except Exception:
+            self.mirrors.pop(name, None)
+            mirror.discard()
+            raise
         stage.start_soon(self._watch, name, tracked)
         self._tell(owner, "attach", name)
         return mirror
@@ -303,7 +308,7 @@ class Fetcher:
             mirror = tracked.mirror
             if now >= mirror.drop_at and not mirror.audience.viewers:
                 self.drop(name)
-                mirror.dropped()
+                mirror.discard()
 
 
 class _Answer:

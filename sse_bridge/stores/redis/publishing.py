@@ -47,6 +47,8 @@ ENDED: Final = 60
 _REFUSED: Final = 5
 #: Seconds that the end of a run waits for Redis when the server stops.
 _LAST_WAIT: Final = 1.0
+#: Commands that wait for Redis to be back.
+_WAITING: Final = 10_000
 #: Entries of an inbox that are kept for a worker that stands still.
 _INBOX: Final = 10_000
 
@@ -70,8 +72,6 @@ class Outlet:
         self.ended = Latch()
         #: Whether the stream is in Redis, as far as is known: then a missing key is a loss.
         self.exists = False
-        #: The number behind the last frame that Redis has acknowledged.
-        self.acknowledged = 1
         #: Redis may lack frames, or have some that it did not acknowledge.
         self.is_doubtful = False
         self._clock = clock
@@ -149,9 +149,8 @@ class Outlet:
         """Whether there are frames to take."""
         return self._delivery is not None and self._sent.pending > 0
 
-    def settle(self, next_number: int) -> None:
+    def settle(self) -> None:
         """Redis has everything that was taken."""
-        self.acknowledged = next_number
         self._settled_at = self._clock.now()
         self.exists = True
         if self._delivery is not None:
@@ -211,8 +210,9 @@ class Publisher:
         self.notice(outlet)
 
     def send(self, *command: Any) -> None:
-        """Sends a command with the next pipeline. It is lost if Redis is away then."""
+        """Sends a command with the next pipeline. While Redis is away, the last ones wait."""
         self._commands.append(command)
+        del self._commands[:-_WAITING]
         self._news.notify()
 
     def tell(self, worker: str, kind: str, run: str, *more: Any) -> None:
@@ -263,34 +263,41 @@ class Publisher:
         pipeline = client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        taken: list[tuple[Outlet, int, bool]] = []
+        taken: list[tuple[Outlet, int, bool]] = []  # with how many entries, and whether the last one is among them
         news: dict[str, list[str]] = {}
         for outlet in outlets:
-            before = len(taken)
-            while len(taken) - before < _ENTRIES and (sent := self._add_entry(pipeline, outlet)) is not None:
-                taken.append(sent)
-                if not outlet.has_more:
-                    break
-            if len(taken) > before:
+            entries, is_last = self._add_entries(pipeline, outlet)
+            if entries:
+                taken.append((outlet, entries, is_last))
                 for worker in outlet.listeners:
                     news.setdefault(worker, []).append(outlet.name)
-            if outlet.has_more:
-                self._dirty[outlet] = None
-        count = len(commands) + len(taken)
         for worker, runs in news.items():
             inbox = self._names.inbox(worker)
             pipeline.execute_command("XADD", inbox, "MAXLEN", "~", _INBOX, "*", "t", "news", "r", " ".join(runs))
         if not len(pipeline):
             return
         answers = await pipeline.execute(raise_on_error=False)
-        for (outlet, next_number, is_last), answer in zip(taken, answers[len(commands) : count], strict=True):
-            self._settle(outlet, next_number, is_last, answer)
+        start = len(commands)
+        for outlet, entries, is_last in taken:
+            self._settle(outlet, is_last, answers[start : start + entries])
+            start += entries
         for answer in answers:
             if isinstance(answer, Exception) and is_outage(answer):
                 raise answer
 
-    def _add_entry(self, pipeline: Any, outlet: Outlet) -> tuple[Outlet, int, bool] | None:
-        """Puts the next frames of a run into the pipeline."""
+    def _add_entries(self, pipeline: Any, outlet: Outlet) -> tuple[int, bool]:
+        """Puts the next frames of a run into the pipeline; says how many entries that takes, and whether the last one
+        is among them.
+        """
+        count, is_last = 0, False
+        while count < _ENTRIES and not is_last and (said := self._add_entry(pipeline, outlet)) is not None:
+            count, is_last = count + 1, said
+        if outlet.has_more:
+            self._dirty[outlet] = None
+        return count, is_last
+
+    def _add_entry(self, pipeline: Any, outlet: Outlet) -> bool | None:
+        """Puts one entry into the pipeline; says whether it is the last one. `None`: there is nothing to send."""
         if outlet.ended.is_set or not outlet.is_attached:
             return None
         log = outlet.run.audience.log
@@ -313,19 +320,21 @@ class Publisher:
             if outlet.run.refused is not None:
                 command += ["x", written_refusal(outlet.run.refused)]
         pipeline.execute_command(*command)
-        return outlet, outlet.next, is_last
+        return is_last
 
-    def _settle(self, outlet: Outlet, next_number: int, is_last: bool, answer: Any) -> None:
-        if isinstance(answer, Exception) or answer is None:
-            # It may be there already, or the stream is sealed, or gone, or Redis is full. The tail tells.
-            outlet.is_doubtful = True
-            self._dirty[outlet] = None
-            if isinstance(answer, Exception) and not _is_known(answer):
-                raise answer
-            return
+    def _settle(self, outlet: Outlet, is_last: bool, answers: list[Any]) -> None:
+        """Takes the answers to the entries of a run."""
+        for answer in answers:
+            if isinstance(answer, Exception) or answer is None:
+                # It may be there already, or the stream is sealed, or gone, or Redis is full. The tail tells.
+                outlet.is_doubtful = True
+                self._dirty[outlet] = None
+                if isinstance(answer, Exception) and not _is_known(answer):
+                    raise answer
+                return
         if not outlet.exists:
             self.send("EXPIRE", self._names.stream(outlet.name), LIVES)
-        outlet.settle(next_number)
+        outlet.settle()
         if is_last:
             self._end(outlet)
 

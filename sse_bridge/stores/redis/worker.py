@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -23,9 +23,6 @@ from .fetching import Fetcher
 from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
 from .publishing import ENDED, LIVES, Outlet, Publisher, fenced
 from .sleep import Sleep
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Worker"]
 
@@ -113,6 +110,7 @@ class Worker:
         run.doubt = Sleep(outlet, self._clock)
         self._runs[name] = _Shared(outlet, work, key)
         self.publisher.add(outlet)
+        self._start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
         return outlet
 
     async def register(self, run: Run) -> None:
@@ -121,7 +119,6 @@ class Worker:
         shared = self._runs[name]
         with suppress(StoreAway):  # it is registered when Redis is back
             await self.fetcher.ask(lambda: self._write(name, shared))
-        self._start_soon(_until_cancelled, lambda: self._follow(name, shared))
 
     async def _write(self, name: str, shared: _Shared) -> None:
         for command in self._registration(name, shared):
