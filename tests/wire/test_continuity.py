@@ -339,6 +339,7 @@ def test_a_pipeline_without_continuity_starts_over() -> None:
     """Its stream is never opened again."""
     one = Pipeline(TYPED, EXEC, FrameIds(None), None)
     one.feed(b"data: half")
+    one.interrupt()
     assert one.go_on(exactly=False) == b""
     assert one.release() == b""
 
