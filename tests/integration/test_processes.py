@@ -49,8 +49,9 @@ async def test_every_line_comes_once_through_cut_connections(
                 break
         assert proxy.cuts_left < 25
 
-    said = lines(page)
-    assert [line for line in said if line != "gap"] == [*(f"line {n}" for n in range(2000)), "last", "exit"]
+    said = [line for line in lines(page) if line != "gap"]
+    assert said.count("last") == 1  # stderr has a pipe of its own, which may be read first
+    assert [line for line in said if line != "last"] == [*(f"line {n}" for n in range(2000)), "exit"]
     assert page.objects[-1] == {"type": "exit", "code": 3}
 
 
