@@ -10,9 +10,10 @@ import anyio
 
 from ..upstream.base import Cancelled, Traceable, Work
 from .clock import Clock
+from .signal import Latch
 from .statistics import Totals
 
-__all__ = ["Cause", "Ending"]
+__all__ = ["Cause", "Done", "Ending"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -32,6 +33,17 @@ class Cause(Enum):
         self.code = code
         #: One sentence for people.
         self.message = message
+
+
+class Done(Latch):
+    """Set once a run has left no work running, or has stopped waiting for its work to end."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The bug that ended the run; `None` if there was none.
+        self.failure: BaseException | None = None
 
 
 class Ending:

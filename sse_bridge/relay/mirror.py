@@ -14,10 +14,10 @@ from ..wire.ids import FrameIds, gone
 from . import observer
 from .audience import Audience
 from .clock import Clock, Timer
-from .ending import Cause
+from .ending import Cause, Done
 from .info import Outcome, RunInfo, RunState
 from .options import RunOptions
-from .run import Done, Refused, Run
+from .run import Refused, Run
 from .signal import Latch, Signal
 from .statistics import RunStatistics, Totals
 

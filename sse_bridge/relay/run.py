@@ -22,7 +22,7 @@ from . import observer
 from .audience import Audience
 from .clock import ROUND_INTERVAL, Clock, Timer
 from .elsewhere import Doubt
-from .ending import Cause, Ending
+from .ending import Cause, Done, Ending
 from .info import Lifetime, Outcome, RunFacts, RunInfo, RunState
 from .options import RunOptions
 from .signal import Latch
@@ -40,17 +40,6 @@ _NO_CONTINUITY: Final = Continuity(keeps_ids=False, keeps_frames=False)
 
 #: Why a run has no stream: the upstream's answer, or the bridge's own reason.
 Refused: TypeAlias = UpstreamError | Cause
-
-
-class Done(Latch):
-    """Set once a run has left no work running, or has stopped waiting for its work to end."""
-
-    __slots__ = ("failure",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: The bug that ended the run; `None` if there was none.
-        self.failure: BaseException | None = None
 
 
 class Run:
