@@ -44,8 +44,8 @@ class RunLog:
     `Cursor.pending`).
 
     Args:
-        replay: bytes to keep after every cursor has passed them, for viewers that come late or come back.
-        first: the number of the first frame to be appended: above 1 for the copy of a run whose beginning is gone.
+        replay: bytes to keep after every cursor has passed them, for late viewers. The last batch is kept anyway.
+        first: the number of the first frame: above 1 for the copy of a run whose beginning is gone.
 
     Raises:
         ValueError: `replay` is negative.
@@ -238,14 +238,15 @@ class RunLog:
         return self._ends[before], self._number_after(before)
 
     def _forget(self) -> None:
-        """Drops frames that every cursor has passed or given up, apart from the last `replay` bytes of them."""
+        """Drops frames that every cursor has passed or given up, apart from the last `replay` bytes and batch."""
         self._put_away()
         passed = min([cursor.needed for cursor in self._cursors], default=self.size)
-        if self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
+        last = len(self._ends) - 1  # stays: a viewer that comes late gets the terminal frame in any case
+        if self._head < last and self._ends[self._head] + self.replay <= passed:
             for cursor in self._cursors:
                 if cursor.offset < passed:
                     cursor.know_number()
-        while self._head < len(self._ends) and self._ends[self._head] + self.replay <= passed:
+        while self._head < last and self._ends[self._head] + self.replay <= passed:
             self._start, self._first = self._ends[self._head], self._nexts[self._head]
             self._frames[self._head] = b""
             self._head += 1

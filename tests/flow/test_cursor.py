@@ -104,12 +104,14 @@ def test_a_cursor_within_the_last_batch_stays_there_however_small_the_mark() -> 
 
 
 def test_a_cursor_is_finished_once_its_gap_is_told() -> None:
-    """A reader that comes when all frames are forgotten still hears how many they were."""
+    """A reader that comes when frames are forgotten still hears how many they were. The last batch is kept for it."""
     log = RunLog()
     log.append(equal(1), 2)
+    log.append(equal(2), 3)
     log.close()
     cursor = log.attach(1)
 
+    assert cursor.take(10**6) == equal(2)
     assert not cursor.finished
     assert cursor.gap() == Gap(1, None, 1)
     assert cursor.finished

