@@ -180,40 +180,44 @@ class Fetcher:
             return None
         if meta.get("v", "").encode() != VERSION:
             raise StoreAway("The run is of another version of the format.")
-        entries = await self.command("XRANGE", self._names.stream(name), "-", "+", "COUNT", 1)
-        first = _first_of(entries[0]) if entries else 1
         owner = meta["o"]
         facts = MirrorFacts(token, lambda who: _is(meta["w"], who, token), bool(meta["w"]), float(meta["t"]))
         dialect = DIALECTS[meta["d"]]
         options = replace(stage.options, dialect=dialect, ids=meta["i"] == "1", grace=None)
-        mirror = Mirror(
-            facts,
-            options,
-            stage.totals,
-            stage.clock,
-            first,
-            lambda: self._tell(owner, "delete", name),
-            lambda: self.report(name),
-        )
-        tracked = self.mirrors[name] = Tracked(mirror, owner)
-        if meta.get("a") == "1":
-            mirror.answered.set()
+
+        def begin(first: int) -> Mirror:
+            return Mirror(
+                facts,
+                options,
+                stage.totals,
+                stage.clock,
+                first,
+                lambda: self._tell(owner, "delete", name),
+                lambda: self.report(name),
+            )
+
+        tracked = self.mirrors[name] = Tracked(begin(1), owner)
         try:
-            await self._load(name, tracked)
+            await self._load(name, tracked, begin)
         except Exception:
             self.mirrors.pop(name, None)
-            mirror.discard()
+            tracked.mirror.discard()
             raise
+        if meta.get("a") == "1":
+            tracked.mirror.answered.set()
         stage.start_soon(self._watch, name, tracked)
         self._tell(owner, "attach", name)
-        return mirror
+        return tracked.mirror
 
-    async def _load(self, name: str, tracked: Tracked) -> None:
-        """Reads all that Redis has."""
+    async def _load(self, name: str, tracked: Tracked, begin: Callable[[int], Mirror]) -> None:
+        """Reads all that Redis has behind its last hole."""
         while True:
             answer = await self.command("XREAD", "COUNT", _COUNT, "STREAMS", self._names.stream(name), tracked.last_id)
             entries = answer[0][1] if answer else []
             for entry in entries:
+                if (first := _first_of(entry)) > tracked.mirror.audience.log.next:
+                    tracked.mirror.discard()
+                    tracked.mirror = begin(first)
                 self._feed(name, tracked, entry)
             if len(entries) < _COUNT or name not in self.mirrors:
                 return
@@ -322,8 +326,8 @@ class _Answer:
 
 
 def _first_of(entry: Any) -> int:
-    fields = fields_of(entry)
-    return int(fields.get(b"f", 1))
+    """The number of an entry's first frame; 0 for a seal, which has none."""
+    return int(fields_of(entry).get(b"f", 0))
 
 
 def _pairs(answer: Any) -> dict[str, str]:
