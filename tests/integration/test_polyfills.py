@@ -118,6 +118,7 @@ def served(sandbox: LocalSandbox, starts: list[str]) -> Iterator[Served]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("html", [POLYFILL, FETCH_EVENT_SOURCE], ids=["event-source-polyfill", "fetch-event-source"])
 def test_every_line_arrives_once_through_cut_connections(
     page: Page, served: Served, starts: list[str], expected: list[str], html: str

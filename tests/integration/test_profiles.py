@@ -123,6 +123,7 @@ async def test_a_page_gets_the_same_text_and_the_same_exit(
 
 @by_profile
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # each of them takes the second that is up
 async def test_a_page_is_told_that_the_time_is_up(anyio_backend: str, sandbox: LocalSandbox, case: Case) -> None:
     """In every spelling that says so."""
     it = await anyio.to_thread.run_sync(lambda: sandbox.another(runtime_profile=case.profile))

@@ -210,6 +210,7 @@ def frozen() -> Iterator[tuple[dict[str, Any], psutil.Popen]]:
         process.wait(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_server_waits_for_a_scripts_end_for_cancel_timeout_only(
     server: str, frozen: tuple[dict[str, Any], psutil.Popen], mark: str, tmp_path: Path
