@@ -445,3 +445,13 @@ def test_the_page_allows_only_its_own_script(page: Page, served: Served, problem
     assert not page.evaluate("window.hacked")
     assert len(problems) == 2  # the image and its handler, refused
     problems.clear()
+
+
+def test_a_gap_of_unknown_size_is_told_in_words(page: Page) -> None:
+    """The connection to the platform was lost. It counts no lines, and the ones that follow keep their numbers."""
+    show(page, output("one"), {"type": "gap", "dropped": None}, output("two"))
+
+    assert texts(page) == ["one", "two"]
+    assert "connection was lost here" in page.inner_text("#output")
+    assert "null" not in page.inner_text("body")
+    assert "NaN" not in page.inner_text("body")
