@@ -13,7 +13,7 @@ from tests.redis.crew import LEASE, UNKNOWN, Crew, Worker
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Flood, Ticker
-from tests.redis.watching import Viewer, all_more
+from tests.redis.watching import PATIENCE, Viewer, all_more
 from tests.support.waiting import eventually
 
 MakeCrew = Callable[..., Crew]
@@ -35,8 +35,10 @@ def away(keeper: Keeper) -> Iterator[None]:
 
 def come_back(viewer: Viewer, worker: Worker) -> None:
     """Comes back as a browser does, when it is told to. With each hole it is: its owner has forgotten those frames."""
+    deadline = time.monotonic() + PATIENCE
     while viewer.end is None:
-        assert viewer.retry is not None
+        assert time.monotonic() < deadline
+        assert viewer.retry is not None, (viewer.status, viewer.last_id, viewer.seen[-1:])
         time.sleep(viewer.retry / 1000)
         viewer.resume(worker).until_over()
 
@@ -289,11 +291,11 @@ def test_a_redis_that_is_full_holds_no_local_viewer_up(
     crew = make_crew()
     a, b, _ = crew.hire(3)
     flood = Flood(tmp_path / "place", 20_000)
+    local = view().start(a, flood.command).until_more()
+    remote = view().follow(b, local.token).until_more()
     used = redis_server.ask("INFO", "memory")["used_memory"]
-    redis_server.ask("CONFIG", "SET", "maxmemory", used + 4 * 2**20)
+    redis_server.ask("CONFIG", "SET", "maxmemory", used + 2 * 2**20)
     try:
-        local = view().start(a, flood.command).until_begun()
-        remote = view().follow(b, local.token)
         local.until_over(60).assert_complete()
     finally:
         redis_server.ask("CONFIG", "SET", "maxmemory", 0)

@@ -18,7 +18,7 @@ from sse_bridge.wire.frames import FrameSplitter
 from tests.redis.crew import Worker
 from tests.support.waiting import eventually
 
-__all__ = ["Seen", "Viewer", "all_more"]
+__all__ = ["PATIENCE", "Seen", "Viewer", "all_more"]
 
 #: Seconds for what takes tenths of a second where no other process is busy.
 PATIENCE: Final = 30.0

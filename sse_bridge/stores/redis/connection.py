@@ -62,11 +62,13 @@ def connector(url: str) -> Connect:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether Redis is away, rather than that it refuses a command."""
+    """Whether Redis is away, or full, rather than that it refuses a command for what it says."""
     from redis import exceptions
 
     if isinstance(error, exceptions.ReadOnlyError | exceptions.BusyLoadingError | exceptions.ClusterDownError):
         return True  # a failover, or a start
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return True  # of `noeviction`, until keys have expired
     return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError)
 
 
