@@ -225,12 +225,12 @@ class Requests:
 
     def _warn_of_workers(self, token: str) -> None:
         """Logs once why requests may ask for runs that are unknown."""
-        if not self._has_warned:
+        if not self._has_warned and self._host.options.store is None:
             self._has_warned = True
             logger.warning(
                 "run %s...: a request asked for this run, which is unknown in this process. Either it has expired (see "
-                "keep=), or another worker has it: have the proxy send each browser back to the worker that it came "
-                "from. This is said once.",
+                "keep=), or another worker has it: share runs with store=RedisStore(...), or have the proxy send each "
+                "browser back to the worker that it came from. This is said once.",
                 token[:6],
             )
 
