@@ -17,7 +17,7 @@ demo: $(VENV)/installed-serve
 test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
-	$(BIN)/python -m pytest -q -n 2 --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks --ignore=tests/redis
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
 
@@ -25,7 +25,8 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 # benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
-	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py tests/integration tests/benchmarks tests/redis
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
+	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.

@@ -112,6 +112,7 @@ WRAPPINGS: dict[str, Callable[[SSEBridge], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(("wrapping", "streams"), [*((wrapping, 1) for wrapping in WRAPPINGS), ("mounted", 3)])
 def test_a_client_without_a_window_holds_its_run_back(backend: str, wrapping: str, streams: int) -> None:

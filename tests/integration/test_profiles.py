@@ -121,6 +121,7 @@ async def test_a_page_gets_the_same_text_and_the_same_exit(
     assert without_message(objects[-1]) == case.end
 
 
+@pytest.mark.slow
 @by_profile
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # each of them takes the second that is up

@@ -159,6 +159,7 @@ def test_a_command_that_hides_is_not_called_gone(start: Start) -> None:
     assert all(remains(agent.id) for agent in agents.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "word"),
     [

@@ -164,6 +164,7 @@ LEAVINGS: list[tuple[Handler, Leave]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "leave"),
     LEAVINGS,

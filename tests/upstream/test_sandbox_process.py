@@ -237,7 +237,8 @@ async def test_a_viewer_that_leaves_ends_the_attempts(anyio_backend: str) -> Non
     """The process is stopped while its stream is being opened again."""
     page = Page()
     with serve_raw(started, lost(ONE), mute) as upstream:
-        bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: SandboxProcess("sbx_1", "ls"), grace=0)
+        source = SandboxProcess("sbx_1", "ls")
+        bridge = SSEBridge(Miosa(upstream.url, KEY), lambda request: source, grace=0, cancel_timeout=0.5)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bridge, page.scope, page.receive, page.send)
             await upstream.until_asked(3)
