@@ -88,7 +88,7 @@ class Audience:
         self._absent: Viewer | None = None  # the last viewer to leave, during the grace period
         self._notified: list[Signal | Tap] = []
         self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
-        #: Notified whenever somebody has taken something, or there may be room for another reason.
+        #: Notified whenever a reader has taken something, or there may be room for another reason.
         self.taken = Signal()
         self._held = False
         self._held_since = -inf

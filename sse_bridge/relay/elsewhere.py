@@ -29,8 +29,8 @@ class Holder(Protocol):
 
 
 class Tap(Holder, Protocol):
-    """A reader of the log other than a viewer. It holds the run back as its policy says, and keeps nobody waiting for
-    the end of the run.
+    """A reader of the log other than a viewer. It holds the run back as its policy says, and counts as no viewer where
+    the grace period begins.
     """
 
     def notify(self) -> None:

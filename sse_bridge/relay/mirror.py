@@ -145,7 +145,7 @@ class Mirror:
         return RunInfo(self.token, owner, None, self.facts.started_at, self.state)
 
     def is_owned_by(self, identity: str | None) -> bool:
-        """Whether that identity started it, or nobody in particular did."""
+        """Whether that identity may act as its owner: it started the run, or the run was started without one."""
         return not self.facts.is_owned or self.facts.is_owner(identity)
 
     def outcome(self) -> Outcome:
@@ -192,8 +192,8 @@ class Mirror:
         dialect, log = self.audience.options.dialect, self.audience.log
         lost = Cause.OWNER_LOST
         if frame := dialect.own_frame("error", {"code": lost.code, "message": lost.message}):
-            # A viewer of the dead worker may have seen a frame of that number that nobody else will. So the frame has
-            # an id by which it is known that its viewer was told.
+            # A viewer of the dead worker may have seen a frame of that number that was never shared. So this frame
+            # has an id that tells, when its viewer comes back, that it was told.
             self.audience.append(gone(self.token, frame) if self._ids.visible else frame + b"\n\n", log.next + 1)
         self._close()
 
@@ -215,7 +215,7 @@ class Mirror:
 
     @property
     def is_discarded(self) -> bool:
-        """Whether another mirror of the run is to be made if somebody asks for it."""
+        """Whether the next request for the run gets another mirror."""
         return self.drop_at == -inf
 
     def _close(self) -> None:

@@ -117,7 +117,7 @@ class Run:
         return self.info
 
     def is_owned_by(self, identity: str | None) -> bool:
-        """Whether that identity started it, or nobody in particular did."""
+        """Whether that identity may act as its owner: it started the run, or the run was started without one."""
         return self.facts.owner is None or self.facts.owner == identity
 
     @property

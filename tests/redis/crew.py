@@ -141,7 +141,7 @@ class Crew:
         return f"{self._prefix}{{{run_name(token)}}}:m"
 
     def is_sealed(self, token: str) -> bool:
-        """Whether somebody else than its owner has ended the run."""
+        """Whether a worker other than its owner has ended the run."""
         last = self._ask("XREVRANGE", self.stream(token), "+", "-", "COUNT", 1)
         return bool(last) and last[0][0] == SEAL
 
@@ -150,7 +150,7 @@ class Crew:
         return set(self._ask("HGETALL", f"{self._prefix}w"))
 
     def runs(self) -> list[bytes]:
-        """The runs whose work may have to be ended by somebody."""
+        """The runs whose work another worker may have to end."""
         keys = self._ask("KEYS", f"{self._prefix}w:*:runs")
         return [run for key in keys for run in self._ask("HKEYS", key)]
 

@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 __all__ = ["SEAL", "Keeper", "keeper", "run_name"]
 
-#: The last id that a stream can have. No entry can follow it, whoever sends one.
+#: The last id that a stream can have. Redis takes no entry behind it.
 SEAL: Final = b"18446744073709551615-18446744073709551615"
 
 

@@ -57,7 +57,7 @@ def numbers_in(keeper: Keeper, key: str) -> list[int]:
 def test_a_redis_that_restarts_empty_is_filled_again(
     make_crew: MakeCrew, redis_server: Keeper, platform: Platform, ticker: Ticker, view: NewViewer
 ) -> None:
-    """Row 8: viewers elsewhere see a pause and no gap, and a late one gets it all. Nobody counts as dead."""
+    """Row 8: viewers elsewhere see a pause and no gap, and a late one gets it all. No worker counts as dead."""
     crew = make_crew()
     a, b, c = crew.hire(3)
     before = platform.cancels
@@ -128,7 +128,7 @@ def test_a_run_that_redis_has_forgotten_while_it_was_idle_is_found_again(
 def test_a_redis_that_hangs_holds_no_local_viewer_up(
     make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
 ) -> None:
-    """Row 14: those of other workers wait, and get everything afterwards. Nobody counts as dead."""
+    """Row 14: those of other workers wait, and get everything afterwards. No worker counts as dead."""
     crew = make_crew()
     a, b, _ = crew.hire(3)
     local = view().start(a, ticker.command).until_more()
@@ -173,7 +173,7 @@ def test_a_key_stands_for_its_run_although_redis_has_lost_it(
 def test_a_script_that_prints_much_waits_for_no_redis(
     make_crew: MakeCrew, redis_server: Keeper, tmp_path: Path, view: NewViewer
 ) -> None:
-    """Row 8, faster: what viewers elsewhere cannot get now holds nobody up for longer than a lease."""
+    """Row 8, faster: what viewers elsewhere cannot get now holds no local viewer up for longer than a lease."""
     a, b, _ = make_crew().hire(3)
     flood = Flood(tmp_path / "place", 60_000)
     local = view()

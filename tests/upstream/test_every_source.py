@@ -182,7 +182,7 @@ class Platform:
             if asked == (method, path):
                 content = b"" if body is None else json.dumps(body).encode()
                 return connection.answer(status, content) if status != 204 else connection.head(204)
-        raise AssertionError(f"nobody asks for {asked}")
+        raise AssertionError(f"no source asks for {asked}")
 
 
 def empty(connection: Connection) -> None:

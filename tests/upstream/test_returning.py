@@ -193,7 +193,7 @@ async def test_the_upstream_says_how_long_to_wait(anyio_backend: str, monkeypatc
 
 @pytest.mark.parametrize("source", [feed, lambda url: EventStream(url, reconnect=60)])
 async def test_a_viewer_that_leaves_ends_the_attempts(anyio_backend: str, source: Any) -> None:
-    """Nobody reads what would come."""
+    """Its run has no reader for what would come."""
     page = Page()
 
     def silent(connection: Connection) -> None:

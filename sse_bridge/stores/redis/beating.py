@@ -188,7 +188,7 @@ class Beating:
             await connection.close()
 
     async def _seal(self, client: Any, run: str) -> None:
-        """Ends a stream for good: nothing can follow the last possible id, whoever sends it."""
+        """Ends a stream for good: Redis takes no entry behind the last possible id, from any worker."""
         from redis.exceptions import ResponseError
 
         key = self._names.stream(run)

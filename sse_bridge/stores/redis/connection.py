@@ -1,7 +1,7 @@
 """One connection to Redis, used by one task. Requests' tasks never touch it, so no cancellation hits a command.
 
-A connection that breaks is made anew, with growing waits. Nothing is sent twice: who uses it looks first at what has
-become of the last command.
+A connection that breaks is made anew, with growing waits. No command is sent twice: the task that uses it first
+looks at what has become of the last one.
 """
 
 from __future__ import annotations

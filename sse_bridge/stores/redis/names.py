@@ -1,7 +1,7 @@
 """What stands in Redis: the names of keys, and how tokens, owners, keys and sources are written there.
 
 A token is a capability and an owner's name is personal, so neither stands there as it is. Frames hold the token in
-their ids all the same: whoever reads this Redis can follow every run.
+their ids all the same: a reader of this Redis can follow every run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run_name(token: str) -> str:
 
 
 def owner_mark(owner: str | None, token: str) -> str:
-    """An owner, so that only somebody who knows the name recognises it; empty for an anonymous one."""
+    """An owner, in a form that only a worker which is given the name can compare; empty for an anonymous one."""
     return "" if owner is None else _digest(owner.encode("utf-8", "surrogatepass"), token.encode())
 
 

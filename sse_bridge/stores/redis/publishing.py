@@ -38,7 +38,7 @@ _MOST: Final = 64 * 1024
 _ENTRIES: Final = 16
 #: Bytes that Redis may be behind, and seconds for which it may hold the run then: as a viewer's policy.
 _POLICY: Final = Block(high_water=8 * 1024 * 1024, stall_timeout=2.0)
-#: The last possible id. Redis refuses every entry behind it, whoever sends it.
+#: The last possible id. Redis refuses every entry behind it, from any worker.
 SEAL: Final = "18446744073709551615-18446744073709551615"
 #: Seconds that a run's keys live without its worker, which renews them; and after the run's end.
 LIVES: Final = 90

@@ -40,7 +40,7 @@ class Sleep:
         self._kept.append(chunk)
 
     async def settle(self) -> list[bytes]:
-        """See `Doubt.settle`. While Redis is away for everybody, nobody is taken for dead."""
+        """See `Doubt.settle`. While Redis is away for all workers, none of them counts as dead."""
         if not self._kept:
             return []
         outlet = self._outlet
