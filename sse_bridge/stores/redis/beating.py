@@ -35,7 +35,7 @@ _GOODBYE: Final = 0.5
 #: Runs of a dead worker that are ended at a time: keys may be held to 60 calls a minute.
 _AT_A_TIME: Final = 4
 
-#: Ends the work of a ticket; see `upstream.base.Reaper.end`.
+#: Ends the work of a ticket; see `upstream.reaping.end_left_behind`.
 EndWork = Callable[[str, bool], Awaitable[Cancelled]]
 
 
