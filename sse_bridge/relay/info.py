@@ -32,7 +32,8 @@ class RunInfo:
 
     #: The run's public name. It lets its holder follow and end the run, unless the bridge knows identities.
     token: str
-    #: The identity that started it; `None` for an anonymous one.
+    #: The identity that started it; `None` for an anonymous one. A worker that follows another worker's run can name it
+    #: only if it is the identity that asks; else this is `(another identity)`.
     owner: str | None
     #: What it reads: the source that `resolve` returned, or that `start` was given. `None` on a worker that follows
     #: another worker's run.
