@@ -9,7 +9,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from ..retrying import READY_BACKOFF, READY_TIMEOUT, is_temporary, may_change, r
 from .cancel import BACKOFF, Finding
 from .client import Miosa
 
-__all__ = ["BackgroundWork", "Record", "Stopping", "record_in"]
+__all__ = ["BackgroundWork", "Record", "Stopping"]
 
 #: What the platform says about a piece of work.
 Record = dict[str, Any]
@@ -73,6 +73,8 @@ class BackgroundWork(ABC):
     #: The path that starts it, and the one below which it is known by its id. Both follow `home`.
     _start_path: str
     _path: str
+    #: Whether a stream that the platform ends, and that told of no end, has brought all output.
+    _has_all_output_at_its_end = False
 
     def __init__(self, miosa: Miosa, home: str, id: str = "", *, is_ended: bool = True) -> None:
         self.may_run = is_ended and bool(id)
@@ -135,7 +137,7 @@ class BackgroundWork(ABC):
         except UpstreamError as error:
             self.may_run = self._is_ended and not error.started_nothing
             raise
-        id = self._id_in(record_in(answer))
+        id = self._id_in(_record_in(answer))
         if isinstance(id, int) and not isinstance(id, bool):
             id = str(id)
         if not isinstance(id, str) or _ID.fullmatch(id) is None:
@@ -149,12 +151,9 @@ class BackgroundWork(ABC):
         url, headers = self._miosa.address(f"{self._here}/stream"), self._miosa.headers(SSE_ACCEPT)
         return Following(self._miosa, "GET", url, headers, json=None, last_event_id=None)
 
-    def resume(self, interruption: Interruption) -> AbstractAsyncContextManager[Reopened]:
-        """See `base.Resumable.resume`."""
-        return self._resumed(interruption)
-
     @asynccontextmanager
-    async def _resumed(self, interruption: Interruption) -> AsyncGenerator[Reopened]:
+    async def resume(self, interruption: Interruption) -> AsyncGenerator[Reopened]:
+        """See `base.Resumable.resume`."""
         if interruption.lost is None and (last := await self._last_words()):
             yield Reopened(Said(last), is_exact=self._has_all_output_at_its_end and interruption.is_whole)
             return
@@ -166,9 +165,6 @@ class BackgroundWork(ABC):
             except UpstreamError as error:
                 stream = Said(await self._ending(error, interruption))
             yield Reopened(stream, is_exact=False)
-
-    #: Whether a stream that the platform ends, and that told of no end, has brought all output.
-    _has_all_output_at_its_end = False
 
     async def _ending(self, refused: UpstreamError, interruption: Interruption | None = None) -> bytes:
         """The last frame of work whose stream cannot be opened, because it is over.
@@ -250,7 +246,7 @@ class BackgroundWork(ABC):
         return await retry(self._look, may_change, backoff=BACKOFF, timeout=READY_TIMEOUT)
 
     async def _look(self, seconds_left: float) -> Record:
-        return record_in(await self._ask("GET", self._here_below, seconds_left))
+        return _record_in(await self._ask("GET", self._here_below, seconds_left))
 
     async def _ask(
         self, method: str, path: str, timeout: float, body: object = None, *, statuses: tuple[int, ...] = (200,)
@@ -290,7 +286,7 @@ class BackgroundWork(ABC):
         return f"{self.mark}: {self._finding.words}. To look for it: GET {where}"
 
 
-def record_in(answer: bytes) -> Record:
+def _record_in(answer: bytes) -> Record:
     """The record in an answer, bare or in its envelope. Empty if it cannot be read."""
     try:
         body: Any = json.loads(answer)
