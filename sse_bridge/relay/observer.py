@@ -1,6 +1,7 @@
 """What an operator reads in the log about a run: its start, its end, and why it failed.
 
-INFO for what happens on a healthy day, WARNING for what somebody has to mend. Keys, command lines and output stay out.
+INFO for what happens on a healthy day, WARNING for what an operator has to mend.
+Keys, command lines and output stay out.
 """
 
 from __future__ import annotations

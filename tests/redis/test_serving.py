@@ -176,7 +176,7 @@ def test_a_run_that_is_over_is_read_to_its_end_elsewhere(
 
 
 def test_a_run_is_its_owners_on_every_worker(workers: Sequence[Worker], ticker: Ticker, view: NewViewer) -> None:
-    """For everybody else it does not exist, and they end nothing."""
+    """For every other user it does not exist, and they end nothing."""
     a, b, c = workers
     hers = view(user="ann").start(a, ticker.command).until_more()
     for worker in workers:
