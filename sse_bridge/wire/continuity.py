@@ -122,15 +122,17 @@ class Continuity:
         The first repeat of the last frame counts, if all that precedes it was seen, too. A later one might leave out
         frames that are new.
         """
-        start = max(0, len(withheld) - len(self._last))
+        known = len(withheld)
+        start = max(0, known - len(self._last))
         withheld += _plain(frames)
-        if (carried := self._carried) and not withheld.startswith(carried):
-            if carried.startswith(withheld):
+        if (carried := self._carried) and known < len(carried):  # what is known of both is alike
+            if not carried.startswith(withheld[known : len(carried)], known):
+                self._carried = b""
+                self._note(carried)
+                self._seek()
+                return carried + self.feed(bytes(withheld))
+            if len(withheld) < len(carried):
                 return b""
-            self._carried = b""
-            self._note(carried)
-            self._seek()
-            return carried + self.feed(bytes(withheld))
         while (start := withheld.find(self._last, start)) >= 0:
             end = start + len(self._last)
             if self._was_seen(withheld, end):
