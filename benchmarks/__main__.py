@@ -4,9 +4,9 @@
 
 Each repetition starts one peer after the other, each in its own process. The upstream and the client run in two more
 processes and are never the bottleneck. CPU time is the operating system's figure for the serving process. A peer gets
-figures only if it delivers all lines in order, and the exit. The tables show medians of the repetitions. Figures and
-plots go to `benchmarks/results/`, or where `--json` says. Without arguments everything is measured, which takes three
-quarters of an hour.
+figures only if it delivers all lines in order, and the exit. The tables show medians of the repetitions. Figures go to
+`benchmarks/results/`, plots to `docs/figures/`, or both to where `--json` says. Without arguments everything is
+measured, which takes three quarters of an hour.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .shapes import GROWTH, LINES, SHAPES, Shape, warm_up
 Runs = dict[str, dict[str, list[Figures]]]
 
 _RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
+_FIGURES: Final = Path(__file__).parents[1] / "docs" / "figures"
 _PACKAGES: Final = (
     *("sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "h11", "anyio", "starlette"),
     *("fastapi", "litestar", "sse-starlette", "httpx-sse", "miosa"),
@@ -137,7 +138,7 @@ def main() -> None:
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(results, indent=1) + "\n")
-        draw(results, target.parent)
+        draw(results, target.parent if arguments.json else _FIGURES)
     if not all(of for by_peer in runs.values() for of in by_peer.values()):
         print("\nSome peers have no figures: see above.", file=sys.stderr)
 

@@ -1,0 +1,138 @@
+"""The programs in README and docs do what their pages say, against a local sandbox."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import logging
+import re
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+
+import sse_bridge
+from tests.support.sandboxes import KEY, LocalSandbox
+from tests.support.servers import serve
+
+ROOT = Path(__file__).parents[2]
+#: Pages with programs that other tests run.
+ELSEWHERE = {"testing.md", "tutorial.md"}
+#: What a block needs that is not installed for tests, by a word in it.
+NOT_HERE = {"OpenTelemetryMiddleware": "opentelemetry-instrumentation-asgi"}
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+PAGES = {
+    str(page.relative_to(ROOT)): blocks
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    if page.name not in ELSEWHERE and (blocks := [each for each in blocks_of(page) if "--8<--" not in each])
+}
+
+
+def namespace() -> dict[str, Any]:
+    """What a reader has at hand: the package, the libraries that are named, and an application."""
+
+    async def pipeline(request: Request) -> sse_bridge.Source:
+        return sse_bridge.Lines(output())
+
+    async def output() -> AsyncIterator[str]:
+        yield "a line"
+
+    async def is_teammate(request: Request, owner: str | None) -> bool:
+        return True
+
+    return {
+        **{name: getattr(sse_bridge, name) for name in sse_bridge.__all__},
+        **vars_of(AsyncIterator, FastAPI, HTTPException, Request, SessionMiddleware, asynccontextmanager),
+        **vars_of(anyio, logging, socket, subprocess, pipeline, output, is_teammate),
+        "app": Starlette(),
+        "listener": socket.socket(),
+        "user": lambda request: request.session.get("user"),
+        "KEY": KEY,
+        "SECRET": "secret",
+    }
+
+
+def vars_of(*things: Any) -> dict[str, Any]:
+    return {thing.__name__: thing for thing in things}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the only one for a store
+@pytest.mark.parametrize("page", PAGES)
+async def test_the_programs_of_a_page_run(
+    page: str, sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """One after the other, as they stand. Functions of a request, or of a request and a run, are called, too."""
+    monkeypatch.setenv("MIOSA_BASE_URL", sandbox.url)
+    monkeypatch.setenv("MIOSA_API_KEY", KEY)
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: None)
+    names = namespace()
+    names["bridge"] = sse_bridge.SSEBridge(sse_bridge.Miosa(), names["pipeline"])
+    run = sse_bridge.RunInfo("Zk3vQ0x9bTnWf2Rq", "ann", None, 0.0, "running")
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"q=hi", "headers": []}
+    request = Request({**scope, "session": {"user": "ann"}})
+    with names["listener"]:
+        for block in PAGES[page]:
+            if any(word in block for word in NOT_HERE):
+                continue
+            known = dict(names)
+            await execute(block.replace("sbx_123", sandbox.id), page, names)
+            for name, function in names.items():
+                if function is not known.get(name) and inspect.isroutine(function):
+                    await call(function, {"request": request, "run": run})
+    await names["bridge"].shutdown()
+
+
+async def execute(block: str, page: str, names: dict[str, Any]) -> None:
+    code = compile(block, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(code, CodeType)
+    result = eval(code, names)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def call(function: Any, arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    if parameters and set(parameters) <= set(arguments):
+        result = function(*(arguments[name] for name in parameters))
+        if inspect.isawaitable(result):
+            await result
+
+
+def test_the_application_of_the_tutorial(
+    page: Page, sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its page shows a line for each second, and the exit."""
+    monkeypatch.setenv("MIOSA_BASE_URL", sandbox.url)
+    monkeypatch.setenv("MIOSA_API_KEY", KEY)
+    monkeypatch.setenv("SANDBOX_ID", sandbox.id)
+    (program,) = blocks_of(ROOT / "docs" / "tutorial.md")
+    (tmp_path / "app.py").write_text(program)
+    spec = importlib.util.spec_from_file_location("tutorial_app", tmp_path / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with serve(module.app) as served:
+        page.goto(served.url)
+        page.get_by_text("[exit 0]").wait_for()
+
+        assert page.inner_text("pre").splitlines() == [*(f"processing batch {n}" for n in range(1, 6)), "[exit 0]"]
