@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-slow test-matrix lint types docs format bench clean system system-matrix
+.PHONY: demo test test-slow test-matrix lint types docs dist format bench clean system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -45,6 +45,12 @@ types: $(VENV)/installed-lint
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# Source distribution and wheel, in dist/.
+dist: $(VENV)/installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -77,4 +83,4 @@ $(VENV)/installed-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) site dist tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
