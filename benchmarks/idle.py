@@ -11,10 +11,10 @@ from .client import Incorrect, connect, run_of
 from .figures import Figures
 from .servers import Serving
 
-__all__ = ["idle"]
+__all__ = ["WARM_UP", "Opener", "idle"]
 
 #: Connections opened before memory is first measured, because the first ones set up what all share.
-_WARM_UP = 50
+WARM_UP = 50
 #: Connections that are opened at once.
 _BATCH = 50
 #: Seconds for the garbage of opening connections to be collected.
@@ -28,39 +28,57 @@ def idle(streams: int, seconds: float, *, shared: bool) -> Callable[[Serving, fl
 
     def measure(server: Serving, share: float) -> Figures:
         with ExitStack() as stack:
-            target = "/?shape=idle"
-            connections: list[socket.socket] = []
-
-            def open_until(count: int) -> None:
-                while len(connections) < count:
-                    size = min(_BATCH, count - len(connections))
-                    batch = [stack.enter_context(connect(server.port, target)) for _ in range(size)]
-                    for connection in batch:
-                        _read_until(connection, b'"line"')
-                    connections.extend(batch)
-
-            if shared:
-                connections.append(stack.enter_context(connect(server.port, target)))
-                target = f"/{run_of(connections[0])}?shape=idle"
-                _read_until(connections[0], b'"line"')
-            open_until(_WARM_UP)
+            opener = Opener(server.port, stack, shared=shared)
+            opener.open_until(WARM_UP)
             time.sleep(_SETTLE * min(1.0, 5 * share))
             before = server.memory()
-            count = _WARM_UP + max(1, int((streams - _WARM_UP) * share))
-            open_until(count)
+            count = WARM_UP + max(1, int((streams - WARM_UP) * share))
+            opener.open_until(count)
             time.sleep(_SETTLE * min(1.0, 5 * share))
-            grown = (server.memory() - before) / (count - _WARM_UP)
+            grown = (server.memory() - before) / (count - WARM_UP)
 
             lasting = seconds * share
             used = server.cpu()
             time.sleep(lasting)
             used = server.cpu() - used
-            beats = list(_heartbeats(connections))
+            beats = list(_heartbeats(opener.connections))
             if any(beats) and min(beats) < int(lasting / _HEARTBEAT):  # peers without heartbeats are excused
                 raise Incorrect(f"a stream got {min(beats)} heartbeats in {lasting:.0f} s")
             return {"kib_each": grown / 1024, "idle_percent": 100 * used / max(lasting, 0.1)}
 
     return measure
+
+
+class Opener:
+    """Opens idle streams.
+
+    Args:
+        port: of the serving process.
+        stack: closes them.
+        shared: whether they are viewers of one run.
+    """
+
+    def __init__(self, port: int, stack: ExitStack, *, shared: bool) -> None:
+        self.connections: list[socket.socket] = []
+        self._port = port
+        self._stack = stack
+        self._target = "/?shape=idle"
+        if shared:
+            first = self._connect()
+            self._target = f"/{run_of(first)}?shape=idle"
+            _read_until(first, b'"line"')
+
+    def open_until(self, count: int) -> None:
+        """Opens streams until there are `count`, and reads the first line of each."""
+        while len(self.connections) < count:
+            batch = [self._connect() for _ in range(min(_BATCH, count - len(self.connections)))]
+            for connection in batch:
+                _read_until(connection, b'"line"')
+
+    def _connect(self) -> socket.socket:
+        connection = self._stack.enter_context(connect(self._port, self._target))
+        self.connections.append(connection)
+        return connection
 
 
 def _read_until(connection: socket.socket, wanted: bytes) -> None:

@@ -51,6 +51,7 @@ PEERS: Final = {
     "sse-starlette": Peer("httpx-sse, sse-starlette", "benchmarks.peers.sse_starlette_response:app"),
     "fastapi": Peer("httpx-sse, FastAPI's events", "benchmarks.peers.fastapi_events:app"),
     "litestar": Peer("httpx-sse, Litestar's events", "benchmarks.peers.litestar_events:app"),
+    "traced": Peer("sse_bridge, its memory traced", "benchmarks.peers.traced:app", variant="typed"),
     "tutorial": Peer("the tutorial's pattern", "benchmarks.peers.tutorial:app"),
 }
 
