@@ -1,15 +1,12 @@
 """Hosting: the tasks that carry runs and viewers, and the limits on how many there are.
 
-A run has a task of the event loop, and outlives every request: the one that started it, too. A viewer lives in its
-request. There, all that needs cleaning up happens in a child task, since a server may cancel the request's own task
-natively, and repeatedly.
+A run has a task of the event loop, and outlives every request: the one that started it, too. A viewer has one as well,
+in which all that needs cleaning up happens, since a server may cancel the request's own task natively, and repeatedly.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from functools import partial
 from typing import Final, NamedTuple
 
 import anyio
@@ -30,7 +27,6 @@ from ..stores.base import SharedStore, Stage
 from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
 from ..wire.ids import new_token
-from . import messages
 from .application import OnEnd, OnStart, Threads
 from .finding import Finder
 from .http2 import Windows
@@ -38,7 +34,7 @@ from .messages import Send
 from .refusals import RETRY_AFTER_STOP
 from .reporting import report
 from .response import Downstream, begin, farewell, first_frames
-from .sockets import Sockets, with_own_addresses
+from .sockets import Sockets
 from .stopping import Open, StopTimes
 
 __all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
@@ -171,7 +167,7 @@ class Host:
         if self._shared is not None:
             outlet = self._shared.publish(run, beginning.work, beginning.key, self._stage())
             here.start_for(run, outlet.until_published)
-        here.start_for(run, self._carry, run, is_followed, finally_call=partial(self._drop, run))
+        here.start_for(run, self._carry, run, is_followed, finally_call=self._drop)
         if self.options.on_start is not None or self.options.on_end is not None:
             here.start_for(run, report, here, self.threads, run, self.options.on_start, self.options.on_end)
         return run
@@ -259,18 +255,17 @@ class Host:
 
     async def _serve(self, run: Followed, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:
         request, send, _, refuses_in_frames = visit
+        downstream = Downstream(
+            request.scope,
+            request.receive,
+            self._windows.waiting(request.scope, send),
+            self._sockets,
+            refuses_in_frames=refuses_in_frames,
+            resumes=resumes,
+        )
+        self.here().start_soon(self._show, run, viewer, downstream, finally_call=downstream.done)
         try:
-            async with anyio.create_task_group() as tasks:
-                downstream = Downstream(
-                    request.scope,
-                    request.receive,
-                    self._windows.waiting(request.scope, send),
-                    tasks.cancel_scope,
-                    refuses_in_frames=refuses_in_frames,
-                    resumes=resumes,
-                )
-                tasks.start_soon(self._show, run, viewer, downstream)
-                await downstream.watch(viewer)
+            await downstream.watch(viewer)
         finally:
             self._leave(run, viewer)  # `_show` does, but a task that is cancelled before its first step does nothing
         if downstream.failures:
@@ -300,19 +295,12 @@ class Host:
         here, options = self.here(), self.options
         timer = here.clock.start(viewer)
         here.add_viewer(viewer, run)
-        send = downstream.send
-        viewer.progress.acknowledged = lambda: self._sockets.acknowledged(
-            with_own_addresses(downstream.scope, downstream.receive)
-        )
-
-        def send_body(content: bytes, more: bool) -> Awaitable[None]:
-            return send(messages.body(content, more))
-
+        viewer.progress.acknowledged = downstream.acknowledged
         try:
             with viewer.scope:
                 if await begin(run, viewer, downstream, options.viewer.commit_after):
                     first = first_frames(run, options.viewer, resumes=downstream.resumes)
-                    await viewer.write(send_body, first)
+                    await viewer.write(downstream.send_body, first)
             if viewer.scope.cancelled_caught:
                 viewer.end(Gone.STOPPED)
             await self._see_off(run, viewer, downstream)
@@ -324,21 +312,19 @@ class Host:
             here.remove_viewer(viewer)
             timer.stop()
             self._leave(run, viewer)
-            downstream.watching.cancel()
 
     async def _see_off(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
         """Cuts the connection of a client that does not read. The server would wait for it without limit."""
         here = self.here()
-        scope = with_own_addresses(downstream.scope, downstream.receive)
         is_stuck = viewer.gone in (Gone.STALLED, Gone.STOPPED)
-        if here.stopping and not is_stuck and self._sockets.unsent(scope):
+        if here.stopping and not is_stuck and downstream.unsent():
             with here.wait():  # it was sent its end, and still has to take what came before
                 await anyio.sleep_forever()
-            is_stuck = self._sockets.unsent(scope) > 0
+            is_stuck = downstream.unsent() > 0
         if is_stuck:
             if here.stopping:  # granian ends its process with its last connection, and leaves the run's work behind
                 await run.closing.wait()
-            if self._sockets.cut(scope):
+            if downstream.cut():
                 with anyio.move_on_after(NOTICE_CUT):
                     await downstream.left.wait()
 

@@ -19,6 +19,7 @@ from ..wire.ids import FrameIds
 from . import messages
 from .messages import Message, Receive, Scope, Send
 from .refusals import RETRY_AFTER_STOP, STREAM_HEADERS, Refusal, send_refusal
+from .sockets import Sockets, with_own_addresses
 
 __all__ = ["Downstream", "begin", "farewell", "first_frames", "naming_identity"]
 
@@ -27,50 +28,89 @@ _RECONNECT_SPREAD: Final = 5000
 
 
 class Downstream:
-    """A viewer's connection: its ASGI callables, and the news that its client has left.
+    """A viewer's connection: its ASGI callables, its socket, and the news that its client has left.
 
     Args:
+        sockets: where the socket is found.
         refuses_in_frames: whether a refusal goes out as a frame, since the client cannot see a status.
         resumes: whether the viewer has seen a part of the run.
-        watching: cancelled once the news is no longer needed.
     """
 
-    __slots__ = ("failures", "left", "receive", "refuses_in_frames", "resumes", "scope", "send", "watching")
+    __slots__ = (
+        "_receive",
+        "_scope",
+        "_shown",
+        "_sockets",
+        "_watching",
+        "failures",
+        "left",
+        "refuses_in_frames",
+        "resumes",
+        "send",
+    )
 
     def __init__(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        watching: anyio.CancelScope,
+        sockets: Sockets,
         *,
         refuses_in_frames: bool,
         resumes: bool,
     ) -> None:
-        self.scope = scope
-        self.receive = receive
+        self._scope = scope
+        self._receive = receive
+        self._sockets = sockets
         self.send = send
         self.refuses_in_frames = refuses_in_frames
         self.resumes = resumes
-        self.watching = watching
         #: Set once the client has left.
         self.left = Latch()
         #: Exceptions of `receive` and `send` other than those by which servers say that the client has left.
         self.failures: list[Exception] = []
+        self._watching = anyio.CancelScope()
+        self._shown = Latch()  # set once the viewer's task has ended
 
     async def watch(self, viewer: Viewer) -> None:
-        """Reads `receive` until the client leaves, and ends the viewer then. A request's body comes first.
+        """Reads `receive` until the client leaves, ends the viewer then, and returns once its task has ended.
 
-        This is the only reader of `receive`. It runs in the request's own task, which servers may cancel natively at
-        any time: it has no cleaning up to do.
+        This is the only reader of `receive`, which brings the request's body first. It runs in the request's own task,
+        which servers may cancel natively at any time: it has no cleaning up to do.
         """
         try:
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
+            with self._watching:
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
         except Exception as error:
             self.failures.append(error)
-        self.left.set()
-        viewer.end(Gone.DISCONNECTED)
+        finally:
+            if not self._shown.is_set:
+                self.left.set()
+                viewer.end(Gone.DISCONNECTED)
+                with anyio.CancelScope(shield=True):
+                    await self._shown.wait()
+
+    def done(self) -> None:
+        """Notes that the viewer's task has ended. The news is no longer needed."""
+        self._shown.set()
+        self._watching.cancel()
+
+    def send_body(self, content: bytes, more: bool) -> Awaitable[None]:
+        """Sends a piece of the response's body. See `messages.body`."""
+        return self.send(messages.body(content, more))
+
+    def acknowledged(self) -> int | None:
+        """See `Sockets.acknowledged`."""
+        return self._sockets.acknowledged(with_own_addresses(self._scope, self._receive))
+
+    def unsent(self) -> int:
+        """See `Sockets.unsent`."""
+        return self._sockets.unsent(with_own_addresses(self._scope, self._receive))
+
+    def cut(self) -> bool:
+        """See `Sockets.cut`."""
+        return self._sockets.cut(with_own_addresses(self._scope, self._receive))
 
 
 def naming_identity(send: Send) -> Send:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from math import inf
 from typing import Any, Final, NamedTuple, cast
 
@@ -66,7 +68,8 @@ class Open:
         self._apart: set[Run] = set()  # those that no request waits for
         self._viewers: dict[Viewer, Followed] = {}
         self._waits: set[anyio.CancelScope] = set()
-        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references
+        self._tasks: dict[asyncio.Task[None], Callable[[], None]] = {}  # and what follows each
+        self._task_ended = self._end_task  # bound once: thousands of tasks share it
         self._watch = Watch(self.stop, self.clock)
         self._listener = signals.Listener(self._call_soon, self.stop, self.let_go, self._hold)
 
@@ -90,7 +93,7 @@ class Open:
         *arguments: object,
         finally_call: Callable[[], None] | None = None,
     ) -> None:
-        """Runs a function in a task of its own, which outlives the request that starts it.
+        """Runs a function in a task of its own, which outlives the request that starts it, in the present context.
 
         The event loop cancels it when it ends. The function lets no exception out: on trio that would end the loop.
 
@@ -102,9 +105,8 @@ class Open:
         finish = finally_call or _nothing
         if hasattr(native, "create_task"):
             task = native.create_task(function(*arguments))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: finish())
+            self._tasks[task] = finish  # asyncio itself keeps weak references
+            task.add_done_callback(self._task_ended)
         else:
             import trio
 
@@ -114,27 +116,26 @@ class Open:
                 finally:
                     finish()
 
-            trio.lowlevel.spawn_system_task(whole)
+            trio.lowlevel.spawn_system_task(whole, context=copy_context())
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task)()
 
     def start_for(
         self,
         run: Run,
         function: Callable[..., Coroutine[Any, Any, None]],
         *arguments: object,
-        finally_call: Callable[[], None] | None = None,
+        finally_call: Callable[[Run], None] | None = None,
     ) -> None:
         """Runs a function as `start_soon` does. The run is open until every such task of it has ended."""
-
-        def finish() -> None:
-            if finally_call is not None:
-                finally_call()
-            self._ended(run)
-
         self._runs[run] = self._runs.get(run, 0) + 1
         self._watch.begin()
-        self.start_soon(function, *arguments, finally_call=finish)
+        self.start_soon(function, *arguments, finally_call=partial(self._ended, run, finally_call))
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: Run, finally_call: Callable[[Run], None] | None) -> None:
+        if finally_call is not None:
+            finally_call(run)
         self._runs[run] -= 1
         if not self._runs[run]:
             del self._runs[run]
