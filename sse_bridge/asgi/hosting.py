@@ -7,11 +7,11 @@ in which all that needs cleaning up happens, since a server may cancel the reque
 from __future__ import annotations
 
 import logging
-from typing import Final, NamedTuple
+from collections.abc import Coroutine
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
 import anyio.lowlevel
-from starlette.requests import Request
 
 from ..errors import BridgeUnavailable
 from ..flow.pace import TokenBucket
@@ -30,14 +30,14 @@ from ..wire.ids import new_token
 from .application import OnEnd, OnStart, Threads
 from .finding import Finder
 from .http2 import Windows
-from .messages import Send
+from .messages import Receive, Scope, Send
 from .refusals import RETRY_AFTER_STOP
 from .reporting import report
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets
 from .stopping import Open, StopTimes
 
-__all__ = ["Beginning", "Host", "HostOptions", "Limits", "Visit"]
+__all__ = ["Answer", "Beginning", "Host", "HostOptions", "Limits", "Visit"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -77,11 +77,16 @@ class Beginning(NamedTuple):
 class Visit(NamedTuple):
     """A request that becomes a viewer."""
 
-    request: Request
+    scope: Scope
+    receive: Receive
     send: Send
     limits: Limits
     #: Whether a refusal goes out as a frame.
     refuses_in_frames: bool
+
+
+#: Answers a request. It is awaited in the request's own task, in the step in which it was made.
+Answer: TypeAlias = Coroutine[Any, Any, None]
 
 
 class HostOptions(NamedTuple):
@@ -216,8 +221,8 @@ class Host:
 
     # -- viewers
 
-    async def host(self, beginning: Beginning, visit: Visit, token: str = "") -> None:
-        """Starts a run with the request as its first viewer, and returns when the run is done.
+    def host(self, beginning: Beginning, visit: Visit, token: str = "") -> Answer:
+        """Starts a run with the request as its first viewer. The answer takes until the run is done.
 
         Servers wait for open requests when they stop, and so for the run, and for the application to be told of it.
 
@@ -225,8 +230,12 @@ class Host:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
         run = self.launch(beginning, is_followed=True, token=token)
+        viewer = run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock)
+        return self._host(run, self._serve(run, viewer, self._downstream(visit)))
+
+    async def _host(self, run: Run, answer: Answer) -> None:
         try:
-            await self._serve(run, run.audience.view(*visit.limits, 1, self.options.viewer, self.here().clock), visit)
+            await answer
         finally:  # granian waits for no request whose client has left, and daphne cancels it
             self.here().set_apart(run)
         await run.done.wait()
@@ -234,7 +243,7 @@ class Host:
         if run.done.failure is not None:
             raise run.done.failure
 
-    async def attach(self, run: Followed, number: int, visit: Visit, *, resumes: bool) -> None:
+    async def attach(self, run: Followed, number: int, visit: Visit, *, resumes: bool) -> Answer:
         """Adds the request as a viewer from frame `number` on.
 
         Args:
@@ -251,18 +260,14 @@ class Host:
             number = run.begins(number)
         viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
         self._store.settle(run, self.here().clock.now())
-        await self._serve(run, viewer, visit, resumes=resumes)
+        return self._serve(run, viewer, self._downstream(visit, resumes=resumes))
 
-    async def _serve(self, run: Followed, viewer: Viewer, visit: Visit, *, resumes: bool = False) -> None:
-        request, send, _, refuses_in_frames = visit
-        downstream = Downstream(
-            request.scope,
-            request.receive,
-            self._windows.waiting(request.scope, send),
-            self._sockets,
-            refuses_in_frames=refuses_in_frames,
-            resumes=resumes,
-        )
+    def _downstream(self, visit: Visit, *, resumes: bool = False) -> Downstream:
+        scope, receive, send, _, refuses_in_frames = visit
+        send = self._windows.waiting(scope, send)
+        return Downstream(scope, receive, send, self._sockets, refuses_in_frames=refuses_in_frames, resumes=resumes)
+
+    async def _serve(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
         self.here().start_soon(self._show, run, viewer, downstream, finally_call=downstream.done)
         try:
             await downstream.watch(viewer)

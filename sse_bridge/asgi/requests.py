@@ -22,7 +22,7 @@ from ..wire.ids import Place, is_token, new_token, read_place
 from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
 from .finding import key_of
-from .hosting import Beginning, Host, Limits, Visit, stopping
+from .hosting import Answer, Beginning, Host, Limits, Visit, stopping
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
 from .response import naming_identity
@@ -93,19 +93,19 @@ class Requests:
         if self._identity_encoding:
             send = naming_identity(send)
         inbox = messages.Inbox(receive, has_left)
-        request = Request(scope, inbox)
         try:
             if here.stopping:
                 raise stopping()
-            await self._route(request, send)
+            answer = await self._route(Request(scope, inbox), send)
+            await answer
         except HTTPException as raised:
-            await self._refuse(request, send, Refusal.of_exception(raised))
+            await self._refuse(Request(scope), send, Refusal.of_exception(raised))
         except BridgeUnavailable as raised:
-            await self._refuse(request, send, Refusal.of_limit(raised))
+            await self._refuse(Request(scope), send, Refusal.of_limit(raised))
         except KeyConflict as raised:
-            await self._refuse(request, send, Refusal.of_key(raised))
+            await self._refuse(Request(scope), send, Refusal.of_key(raised))
         except StoreAway:
-            await self._refuse_for_now(request, send)
+            await self._refuse_for_now(Request(scope), send)
         except (ClientDisconnect, BaseExceptionGroup) as raised:
             # The client has left, and the application was reading its body.
             if not inbox.is_over or not _is_only(raised, ClientDisconnect):
@@ -114,30 +114,33 @@ class Requests:
             here.request_ended()
         await outbox.close_unread()
 
-    async def _route(self, request: Request, send: Send) -> None:
+    async def _route(self, request: Request, send: Send) -> Answer:
+        """Decides on the request, and returns the answer for the caller to await.
+
+        An idle stream then holds neither the request nor the coroutines that decided on it: 2 KB.
+        """
         token = paths.below_mount(request.scope)
         method = request.method
         if token and not is_token(token):
             raise HTTPException(404, _NOWHERE)
         if not token and method in ("GET", "POST"):
-            await self._start_or_resume(request, send)
-        elif token and method == "GET":
-            await self._follow(request, token, send)
-        elif token and method == "DELETE":
-            await self._delete(request, token, send)
-        else:
-            raise HTTPException(405, f"Use {_ALLOWED[bool(token)]}.", {"Allow": _ALLOWED[bool(token)]})
+            return await self._start_or_resume(request, send)
+        if token and method == "GET":
+            return await self._follow(request, token, send)
+        if token and method == "DELETE":
+            return self._delete(request, token, send)
+        raise HTTPException(405, f"Use {_ALLOWED[bool(token)]}.", {"Allow": _ALLOWED[bool(token)]})
 
     # -- starting
 
-    async def _start_or_resume(self, request: Request, send: Send) -> None:
+    async def _start_or_resume(self, request: Request, send: Send) -> Answer:
         seen = asked.last_event_id(request)
         place = read_place(seen)
         if place is not None and (self._resumes or place.number is None):
             # A viewer that has seen a run never starts one, whatever has become of it.
             return await self._resume(request, place, send)
         if asked.is_speculative(request):
-            return await send_refusal(send, _NOT_SHOWN, new_token(), None)
+            return send_refusal(send, _NOT_SHOWN, new_token(), None)
         if not self._allow_cross_site and asked.is_foreign(request):
             raise HTTPException(403, _FOREIGN)
         identity = await self._identity(request, Purpose.STARTING)
@@ -153,13 +156,13 @@ class Requests:
             beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
             if asked.wants_no_stream(request):
                 run = await self._host.launch_apart(beginning, limits, token)
-                return await self._tell_started(request, run, send)
-            return await self._host.host(beginning, self._visit(request, send, limits), token)
+                return self._tell_started(request, run, send)
+            return self._host.host(beginning, self._visit(request, send, limits), token)
         if not await self._may(request, run, identity, Purpose.STARTING):
-            return await self._refuse_unknown(request, new_token(), send)
+            return self._refuse_unknown(request, new_token(), send)
         if asked.wants_no_stream(request):
             await run.answered.wait()
-            return await self._tell_started(request, run, send)
+            return self._tell_started(request, run, send)
         return await self._attach(request, run, 1, send, limits)
 
     async def _tell_started(self, request: Request, run: Followed, send: Send) -> None:
@@ -171,13 +174,13 @@ class Requests:
 
     # -- following
 
-    async def _resume(self, request: Request, place: Place, send: Send) -> None:
+    async def _resume(self, request: Request, place: Place, send: Send) -> Answer:
         """Continues behind the frame seen last. 204 stops an `EventSource` (WHATWG HTML 9.2.3)."""
         if place.number is None:  # it was told so before
-            return await messages.send_json(send, 204, None)
+            return messages.send_json(send, 204, None)
         run = await self._permitted(request, place.token)
         if run is None or (place.number >= run.audience.log.next and not self._may_grow(run)):
-            return await self._refuse_unknown(request, place.token, send)
+            return self._refuse_unknown(request, place.token, send)
         return await self._attach(
             request, run, place.number + 1, send, await self._limits(request, Purpose.RETURNING), resumes=True
         )
@@ -186,15 +189,15 @@ class Requests:
         """Whether frames may come that a viewer has seen already: another worker shows them before it shares them."""
         return isinstance(run, Mirror) and (run.is_lost or not run.is_over)
 
-    async def _follow(self, request: Request, token: str, send: Send) -> None:
+    async def _follow(self, request: Request, token: str, send: Send) -> Answer:
         place = read_place(asked.last_event_id(request))
         if place == (token, None):
-            return await messages.send_json(send, 204, None)
+            return messages.send_json(send, 204, None)
         run = await self._permitted(request, token)
         if run is None:
-            return await self._refuse_unknown(request, token, send)
+            return self._refuse_unknown(request, token, send)
         if asked.prefers_json(request):
-            return await messages.send_json(send, 200, _state_of(run))
+            return messages.send_json(send, 200, _state_of(run))
         seen = place.number if place is not None and place.token == token else None
         limits = await self._limits(request, Purpose.RETURNING)
         if seen is None or seen >= run.audience.log.next:
@@ -204,11 +207,11 @@ class Requests:
 
     async def _attach(
         self, request: Request, run: Followed, number: int, send: Send, limits: Limits, *, resumes: bool = False
-    ) -> None:
+    ) -> Answer:
         if isinstance(run, Mirror) and run.is_over:
             number = run.begins(number)
         if run.is_over and number == run.audience.log.next and run.refused is None:  # it has seen the end
-            return await messages.send_json(send, 204, None)
+            return messages.send_json(send, 204, None)
         return await self._host.attach(run, number, self._visit(request, send, limits), resumes=resumes)
 
     async def _delete(self, request: Request, token: str, send: Send) -> None:
@@ -237,7 +240,7 @@ class Requests:
     # -- refusing
 
     def _visit(self, request: Request, send: Send, limits: Limits) -> Visit:
-        return Visit(request, send, limits, self._refuses_in_frames(request))
+        return Visit(request.scope, request.receive, send, limits, self._refuses_in_frames(request))
 
     def _refuses_in_frames(self, request: Request) -> bool:
         return self._style == "frame" and accepts(request, "text/event-stream")
