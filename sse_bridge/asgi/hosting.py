@@ -268,13 +268,27 @@ class Host:
         return Downstream(scope, receive, send, self._sockets, refuses_in_frames=refuses_in_frames, resumes=resumes)
 
     async def _serve(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
+        """Reads `receive` until the client leaves, ends the viewer then, and returns once its task has ended.
+
+        This is the only reader of `receive`, which brings the request's body first. It runs in the request's own task,
+        which servers may cancel natively at any time: it has no cleaning up to do.
+        """
         self.here().start_soon(self._show, run, viewer, downstream, finally_call=downstream.done)
         try:
-            await downstream.watch(viewer)
+            with downstream.watching:
+                while (await downstream.receive())["type"] != "http.disconnect":
+                    pass
+        except Exception as error:
+            downstream.fail(error)
         finally:
+            if not downstream.shown.is_set:
+                downstream.left.set()
+                viewer.end(Gone.DISCONNECTED)
+                with anyio.CancelScope(shield=True):
+                    await downstream.shown.wait()
             self._leave(run, viewer)  # `_show` does, but a task that is cancelled before its first step does nothing
-        if downstream.failures:
-            raise downstream.failures[0]
+        if downstream.failure is not None:
+            raise downstream.failure
 
     def _leave(self, run: Followed, viewer: Viewer) -> None:
         run.audience.leave(viewer)
@@ -295,7 +309,7 @@ class Host:
     async def _show(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
         """Writes one viewer's response. All that is sent to the viewer comes from this task.
 
-        What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream.failures`.
+        What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream`.
         """
         here, options = self.here(), self.options
         timer = here.clock.start(viewer)
@@ -312,7 +326,7 @@ class Host:
         except OSError:  # how servers of ASGI HTTP 2.4 say that the client has left; others say nothing
             viewer.end(Gone.DISCONNECTED)
         except Exception as error:
-            downstream.failures.append(error)
+            downstream.fail(error)
         finally:
             here.remove_viewer(viewer)
             timer.stop()

@@ -14,7 +14,7 @@ import anyio
 from ..relay.mirror import Followed
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.signal import Latch
-from ..relay.viewer import HEARTBEAT, Gone, Viewer
+from ..relay.viewer import HEARTBEAT, Viewer
 from ..wire.ids import FrameIds
 from . import messages
 from .messages import Message, Receive, Scope, Send
@@ -37,16 +37,16 @@ class Downstream:
     """
 
     __slots__ = (
-        "_receive",
         "_scope",
-        "_shown",
         "_sockets",
-        "_watching",
-        "failures",
+        "failure",
         "left",
+        "receive",
         "refuses_in_frames",
         "resumes",
         "send",
+        "shown",
+        "watching",
     )
 
     def __init__(
@@ -60,41 +60,28 @@ class Downstream:
         resumes: bool,
     ) -> None:
         self._scope = scope
-        self._receive = receive
+        self.receive = receive
         self._sockets = sockets
         self.send = send
         self.refuses_in_frames = refuses_in_frames
         self.resumes = resumes
         #: Set once the client has left.
         self.left = Latch()
-        #: Exceptions of `receive` and `send` other than those by which servers say that the client has left.
-        self.failures: list[Exception] = []
-        self._watching = anyio.CancelScope()
-        self._shown = Latch()  # set once the viewer's task has ended
+        #: Set once the viewer's task has ended.
+        self.shown = Latch()
+        #: Cancelled by then, since the news is no longer needed.
+        self.watching = anyio.CancelScope()
+        #: An exception of `receive` or `send` other than those by which servers say that the client has left.
+        self.failure: Exception | None = None
 
-    async def watch(self, viewer: Viewer) -> None:
-        """Reads `receive` until the client leaves, ends the viewer then, and returns once its task has ended.
-
-        This is the only reader of `receive`, which brings the request's body first. It runs in the request's own task,
-        which servers may cancel natively at any time: it has no cleaning up to do.
-        """
-        try:
-            with self._watching:
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-        except Exception as error:
-            self.failures.append(error)
-        finally:
-            if not self._shown.is_set:
-                self.left.set()
-                viewer.end(Gone.DISCONNECTED)
-                with anyio.CancelScope(shield=True):
-                    await self._shown.wait()
+    def fail(self, error: Exception) -> None:
+        """Notes an exception of `receive` or `send`. The first one counts."""
+        self.failure = self.failure or error
 
     def done(self) -> None:
-        """Notes that the viewer's task has ended. The news is no longer needed."""
-        self._shown.set()
-        self._watching.cancel()
+        """Notes that the viewer's task has ended."""
+        self.shown.set()
+        self.watching.cancel()
 
     def send_body(self, content: bytes, more: bool) -> Awaitable[None]:
         """Sends a piece of the response's body. See `messages.body`."""
@@ -102,15 +89,15 @@ class Downstream:
 
     def acknowledged(self) -> int | None:
         """See `Sockets.acknowledged`."""
-        return self._sockets.acknowledged(with_own_addresses(self._scope, self._receive))
+        return self._sockets.acknowledged(with_own_addresses(self._scope, self.receive))
 
     def unsent(self) -> int:
         """See `Sockets.unsent`."""
-        return self._sockets.unsent(with_own_addresses(self._scope, self._receive))
+        return self._sockets.unsent(with_own_addresses(self._scope, self.receive))
 
     def cut(self) -> bool:
         """See `Sockets.cut`."""
-        return self._sockets.cut(with_own_addresses(self._scope, self._receive))
+        return self._sockets.cut(with_own_addresses(self._scope, self.receive))
 
 
 def naming_identity(send: Send) -> Send:

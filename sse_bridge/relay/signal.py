@@ -68,21 +68,21 @@ class Signal:
         await self._event.wait()
 
 
-class Latch:
+class Latch(Signal):
     """Something that happens once. Tasks that wait for it afterwards continue at once."""
 
-    __slots__ = ("_signal", "is_set")
+    __slots__ = ("is_set",)
 
     def __init__(self) -> None:
+        super().__init__()
         self.is_set = False
-        self._signal = Signal()
 
     def set(self) -> None:
         """Says that it has happened. May be called again."""
         self.is_set = True
-        self._signal.notify()
+        self.notify()
 
     async def wait(self) -> None:
         """Returns once it has happened."""
         while not self.is_set:
-            await self._signal.wait()
+            await super().wait()

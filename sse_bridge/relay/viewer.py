@@ -142,6 +142,7 @@ class Viewer:
             OSError: whatever `send_body` raises.
         """
         await self.timed(send_body(first, True))
+        del first  # it may be silent from now on
         delivery, progress, now = self.delivery, self.progress, self.clock.now
         while True:
             time = now() if delivery.is_paced else 0.0

@@ -208,7 +208,9 @@ class _Connection(asyncio.Protocol):
     async def push(self, take: Take, room: Room) -> None:
         """See `bodies.Arriving.push`. While there is room, `take` runs in the callback that brings the chunk."""
         while chunk := await self.read():
-            if take(chunk) and not self.response.is_complete:
+            has_room = take(chunk)
+            del chunk  # the wait may be long
+            if has_room and not self.response.is_complete:
                 self._take = take
                 try:
                     await self._wait()
@@ -232,18 +234,17 @@ class _Connection(asyncio.Protocol):
         self.close()
         await asyncio.sleep(0)  # asyncio closes sockets in its next round
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """Completes with the next `_wake`. A coroutine around it would take 200 bytes of an idle stream."""
         if self._error is not None:
             raise self._error
         self._waiting = self.loop.create_future()
-        try:
-            await self._waiting
-        finally:
-            self._waiting = None
+        return self._waiting
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         if self._error is None and not self.response.is_complete:
