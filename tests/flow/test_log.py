@@ -38,7 +38,7 @@ class LogAgainstModel(RuleBasedStateMachine):
     def append(self, count: int, size: int) -> None:
         added = [frame(len(self.frames) + index + 1, size) for index in range(count)]
         batch = b"".join(added)
-        cut = max(LARGEST_BATCH, len(added[0]))
+        cut = max(LARGEST_BATCH, *map(len, added))
         self.largest_batch = max(self.largest_batch, min(self.small + len(batch), cut))
         self.small = min(len(batch), 4096) if len(batch) > 4096 else self.small + len(batch)
         self.frames += added
