@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .upstream import GROUPS, INTERVAL
+from .upstream import PACED, Rhythm
 
 __all__ = ["Followers", "Incorrect", "Paced", "connect", "read_burst", "run_of"]
 
@@ -89,7 +89,7 @@ def run_of(connection: socket.socket) -> str:
 
 @dataclass
 class Paced:
-    """Lines received on streams that get one every `INTERVAL`."""
+    """Lines received on paced streams."""
 
     #: Number of lines by connection.
     lines: Counter[socket.socket] = field(default_factory=Counter)
@@ -114,10 +114,12 @@ class Followers:
 
     Args:
         connections: sockets that receive the responses.
+        rhythm: of their lines.
     """
 
-    def __init__(self, connections: Sequence[socket.socket]) -> None:
+    def __init__(self, connections: Sequence[socket.socket], rhythm: Rhythm = PACED) -> None:
         self._connections = connections
+        self._rhythm = rhythm
         self._tails = dict.fromkeys(connections, b"")
         self._last: dict[socket.socket, int] = {}
 
@@ -142,13 +144,15 @@ class Followers:
         """
         paced = Paced()
         self._read(seconds, paced)
-        due = int(seconds / INTERVAL * _LEAST_SHARE)
+        due = int(seconds / self._rhythm.interval * _LEAST_SHARE)
         late = sum(paced.lines[one] < due for one in self._connections)
         if late:
             raise Incorrect(f"{late} of {len(self._connections)} streams got fewer than {due} lines in {seconds:.1f} s")
         return paced
 
     def _read(self, seconds: float, paced: Paced) -> None:
+        """Reads first and looks at what came afterwards, so that thousands of lines at once find the client waiting."""
+        arrived: list[tuple[socket.socket, bytes, int]] = []
         until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for connection in self._connections:
@@ -156,19 +160,21 @@ class Followers:
                 selector.register(connection, selectors.EVENT_READ)
             while (left := until - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    self._take(key.fileobj, paced)  # type: ignore[arg-type]
+                    stream: socket.socket = key.fileobj  # type: ignore[assignment]
+                    if not (data := stream.recv(1 << 16)):
+                        raise Incorrect("a stream ended")
+                    arrived.append((stream, data, time.monotonic_ns()))
+        for one in arrived:
+            self._take(*one, paced)
 
-    def _take(self, connection: socket.socket, paced: Paced) -> None:
-        data = connection.recv(1 << 18)
-        now = time.monotonic_ns()
-        if not data:
-            raise Incorrect("a stream ended")
+    def _take(self, connection: socket.socket, data: bytes, now: int, paced: Paced) -> None:
         whole, separator, self._tails[connection] = (
             (self._tails[connection] + data).replace(b"\r", b"").rpartition(b"\n\n")
         )
         for stamp, number in _STAMPED.findall(whole + separator):
             place = int(number)
-            if place - self._last.get(connection, place - GROUPS) != GROUPS:
+            step = self._rhythm.groups
+            if place - self._last.get(connection, place - step) != step:
                 raise Incorrect("lines are missing, or not in order")
             self._last[connection] = place
             paced.latencies.append(now - int(stamp))

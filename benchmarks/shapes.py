@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ from .idle import idle
 from .leaving import leaves, process_ends
 from .servers import Serving
 from .stalled import stalled
-from .upstream import lines_of
+from .upstream import PACED, SLOW, Rhythm, lines_of
 
 __all__ = ["GROWTH", "LINES", "SHAPES", "Shape"]
 
@@ -58,25 +57,24 @@ def _paced(streams: int, seconds: float) -> Measure:
         with ExitStack() as stack:
             targets = ["/?shape=paced"] * max(1, int(streams * share))
             connections = [stack.enter_context(connect(server.port, target)) for target in targets]
-            return _followed(server, connections, seconds * share)
+            return _followed(server, Followers(connections), seconds * share)
 
     return measure
 
 
-def _one_run(viewers: int, seconds: float) -> Measure:
+def _one_run(viewers: int, seconds: float, rhythm: Rhythm = PACED) -> Measure:
     def measure(server: Serving, share: float) -> Figures:
         with ExitStack() as stack:
-            first = stack.enter_context(connect(server.port, "/?shape=paced"))
+            first = stack.enter_context(connect(server.port, f"/?shape={rhythm.shape}"))
             run = run_of(first)
-            others = [f"/{run}?shape=paced"] * max(0, int(viewers * share) - 1)
+            others = [f"/{run}?shape={rhythm.shape}"] * max(0, int(viewers * share) - 1)
             connections = [first, *(stack.enter_context(connect(server.port, target)) for target in others)]
-            return _followed(server, connections, seconds * share)
+            return _followed(server, Followers(connections, rhythm), max(seconds * share, rhythm.interval))
 
     return measure
 
 
-def _followed(server: Serving, connections: Sequence[socket.socket], seconds: float) -> Figures:
-    followers = Followers(connections)
+def _followed(server: Serving, followers: Followers, seconds: float) -> Figures:
     followers.settle()
     before = server.cpu()
     paced = followers.follow(max(seconds, 0.5))
@@ -106,6 +104,7 @@ SHAPES: Final = {
     "S2": Shape("a burst, 64 KiB chunks", ("verbatim", *ALL), _burst("chunks")),
     "S3": Shape("300 streams of 20 lines a second", ALL, _paced(300, 5.0)),
     "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0)),
+    "S4x": Shape("5,000 viewers of one run, a line a second", ("bridge",), _one_run(5000, 10.0, SLOW)),
     "S5": Shape(
         "1 GB at a viewer that takes nothing for 3 s",
         ("bridge", "drop", "coalesce", "coalesce-drop", "nginx", "node", "passthrough"),

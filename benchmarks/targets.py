@@ -63,6 +63,7 @@ TARGETS: Final = [
     Target("S3", "CPU, ours / the tutorial's pattern", 0.3, _cpu("S3", "bridge", "tutorial")),
     Target("S3", "p99, ours / nginx", 3, lambda of: _p99(of, "S3", "bridge") / _p99(of, "S3", "nginx")),
     Target("S4", "CPU, a delivered line / one of S3", 0.5, _share),
+    Target("S4x", "p99 of 5,000 viewers, ms", 100, _ours("S4x", "p99_ms")),
     Target("S6", "upstream closed, median, ms", 5, _ours("S6", "closed_ms")),
     Target("S6x", "process gone, median, ms", 100, _ours("S6x", "gone_ms")),
     Target("S7", "p99, ours - nginx, ms", 1, lambda of: _p99(of, "S7", "bridge") - _p99(of, "S7", "nginx")),

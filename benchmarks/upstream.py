@@ -8,10 +8,11 @@ peers. It answers `exec`, with which the bridge ends a command, at once. Shapes:
 * `burst`: one HTTP chunk per frame; `chunks`: 64 KiB each; `crlf`: as `burst`, with CRLF line ends
 * `length-N`: as `burst`, but with lines of N characters, and fewer if they are long
 * `blocks-N`: the lines of `chunks` N times over
-* `paced`: a line every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share
+* `paced`: a line every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share; `slow`:
+  one every second
 * `idle`: one line, then silence
 
-`GET /closings` returns when the latest `paced` streams were closed, by the same clock.
+`GET /closings` returns when the latest paced streams were closed, by the same clock.
 """
 
 from __future__ import annotations
@@ -24,14 +25,10 @@ import socket
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["EXIT", "GROUPS", "INTERVAL", "line"]
+__all__ = ["EXIT", "PACED", "SLOW", "Rhythm", "line"]
 
-#: Seconds between two lines of a paced stream.
-INTERVAL: Final = 0.05
-#: Groups of paced streams. They take turns within the interval, and lines are numbered across them.
-GROUPS: Final = 10
 EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -41,6 +38,22 @@ _CHUNK: Final = 64 * 1024
 BLOCK: Final = 100_000
 #: Characters of a stream of `length-N`, roughly.
 _LENGTH_TOTAL: Final = 20_000_000
+
+
+class Rhythm(NamedTuple):
+    """How often the streams of a shape get a line."""
+
+    shape: str
+    #: Seconds between two lines of a stream.
+    interval: float
+    #: Groups of streams. They take turns within the interval, and lines are numbered across them.
+    groups: int
+
+
+PACED: Final = Rhythm("paced", 0.05, 10)
+SLOW: Final = Rhythm("slow", 1.0, 1)
+#: By shape.
+_RHYTHMS: Final = {rhythm.shape: rhythm for rhythm in (PACED, SLOW)}
 
 
 def line(number: int) -> str:
@@ -73,7 +86,9 @@ class Upstream:
         self._lines = lines
         self._bodies: dict[str, bytes] = {}
         self._closings: deque[int] = deque(maxlen=1000)
-        self._paced: list[set[asyncio.StreamWriter]] = [set() for _ in range(GROUPS)]
+        self._groups: dict[str, list[set[asyncio.StreamWriter]]] = {
+            shape: [set() for _ in range(rhythm.groups)] for shape, rhythm in _RHYTHMS.items()
+        }
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, EOFError):
@@ -88,8 +103,8 @@ class Upstream:
                 writer.write(_json({"data": {"id": shape, "name": shape, "state": "running"}}))
             elif shape == "closings":
                 writer.write(_json({"data": list(self._closings)}))
-            elif shape == "paced":
-                await self._pace(reader, writer)
+            elif shape in self._groups:
+                await self._pace(reader, writer, min(self._groups[shape], key=len))
             elif shape == "idle":
                 writer.write(_HEAD + chunked(frame(line(0))))
                 await reader.read()
@@ -131,9 +146,10 @@ class Upstream:
             await writer.drain()
         writer.write(_LAST)
 
-    async def _pace(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pace(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: set[asyncio.StreamWriter]
+    ) -> None:
         """Serves a paced stream until the client leaves. Streams are spread over the interval, as real scripts are."""
-        group = min(self._paced, key=len)
         writer.write(_HEAD)
         group.add(writer)
         try:
@@ -143,16 +159,16 @@ class Upstream:
             self._closings.append(time.monotonic_ns())
             group.discard(writer)
 
-    async def keep_pace(self) -> None:
+    async def keep_pace(self, rhythm: Rhythm) -> None:
         number, due = 0, time.monotonic()
+        groups = self._groups[rhythm.shape]
         while True:
-            group = self._paced[number % GROUPS]
-            for writer in group:
+            for writer in groups[number % rhythm.groups]:
                 writer.write(
                     chunked(frame(f"{time.monotonic_ns()} {number:07d} loss=0.482 lr=3e-4 throughput=812/s ok"))
                 )
             number += 1
-            due += INTERVAL / GROUPS
+            due += rhythm.interval / rhythm.groups
             await asyncio.sleep(due - time.monotonic())
 
 
@@ -165,7 +181,7 @@ async def serve(listener: socket.socket, lines: int) -> None:
     """Serves until the process ends."""
     upstream = Upstream(lines)
     async with await asyncio.start_server(upstream.answer, sock=listener):
-        await upstream.keep_pace()
+        await asyncio.gather(*map(upstream.keep_pace, _RHYTHMS.values()))
 
 
 def main() -> None:

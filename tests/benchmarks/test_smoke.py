@@ -19,7 +19,7 @@ from benchmarks.plots import draw
 from benchmarks.servers import PEERS, serving, upstream
 from benchmarks.shapes import SHAPES
 from benchmarks.targets import TARGETS
-from benchmarks.upstream import GROUPS, frame, lines_of
+from benchmarks.upstream import PACED, frame, lines_of
 from tests.support.skipping import skip
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_stream_that_falls_silent_is_noticed(line_by_line: LineByLine) -> None
     write_other(3)
     followers.settle(0)
     for number in range(1, 10):
-        write(GROUPS * number)
+        write(PACED.groups * number)
     with pytest.raises(Incorrect, match=r"1 of 2 streams got fewer than 1 lines in 0.2 s"):
         followers.follow(0.2)
 
@@ -110,7 +110,7 @@ def test_a_hole_is_noticed(line_by_line: LineByLine) -> None:
     write(0)
     write_other(3)
     followers.settle(0)
-    write(2 * GROUPS)
+    write(2 * PACED.groups)
     with pytest.raises(Incorrect, match="missing"):
         followers.follow(0.1)
 
