@@ -111,15 +111,16 @@ class Outbox:
         send: of the server, or of a middleware.
     """
 
-    __slots__ = ("__wrapped__", "has_begun")
+    __slots__ = ("_send", "has_begun")
 
     def __init__(self, send: Send) -> None:
-        self.__wrapped__ = send  # as `functools.wraps` calls it
+        self._send = send
         self.has_begun = False
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:  # `__call__` would take four times as long, for every line
+        """Sends a message, as the server's `send` does."""
         self.has_begun = True
-        return self.__wrapped__(message)
+        return self._send(message)
 
     async def close_unread(self) -> None:
         """Sends an empty response to a client that has left, unless a response has begun.
@@ -128,4 +129,4 @@ class Outbox:
         """
         if not self.has_begun:
             with anyio.move_on_after(_DROPPED_WITHIN):
-                await send_all(self, start(_CLIENT_LEFT, [(b"content-length", b"0")]), b"")
+                await send_all(self.send, start(_CLIENT_LEFT, [(b"content-length", b"0")]), b"")

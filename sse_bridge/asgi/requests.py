@@ -89,7 +89,7 @@ class Requests:
         here.request_began(scope)
         has_left = hypercorn.knows_of_leaving(scope)
         outbox = messages.Outbox(send)
-        send = hypercorn.sending(outbox, has_left)
+        send = hypercorn.sending(outbox.send, has_left)
         if self._identity_encoding:
             send = naming_identity(send)
         inbox = messages.Inbox(receive, has_left)

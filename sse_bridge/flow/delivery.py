@@ -149,6 +149,11 @@ class Delivery:
         self._pace = None
         self.is_paced = False
 
+    def is_idle(self) -> bool:  # a property would take twice as long before Python 3.12
+        """After a `take` that was not empty: whether there is nothing more to take before the log grows or ends."""
+        log = self._log
+        return self.cursor.offset == log.size and not log.closed and self._large is None
+
     def take(self, now: float) -> bytes:
         """What goes out next, `BATCH` bytes at most: a notice of frames that were given up, then frames.
 

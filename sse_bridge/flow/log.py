@@ -119,9 +119,9 @@ class RunLog:
             raise ValueError(f"expected frames from number {self.next} on, got frames up to {next_number - 1}")
         self.next = next_number
         self._newest, self._newest_at = frames, self.size
-        self.size += len(frames)
+        self.size += (size := len(frames))
         self._tail.append(frames)
-        if len(self._tail) == _APPENDS_PER_BATCH or len(frames) >= _BATCH_SIZE:
+        if size >= _BATCH_SIZE or len(self._tail) == _APPENDS_PER_BATCH:
             self._put_away()
         if self.size >= self._forget_at:
             self._forget()
@@ -377,8 +377,8 @@ class Cursor:
             return b""
         if self.offset == log._newest_at:
             self.offset, self._next = log.size, log.next
-            if self._allowed != self._mark:
-                self._forget_backlog()
+            if self._mark is not None:
+                self._allowed = self._mark
             return log._newest
         self.settle()
         batch, self.offset, self._next = log._read(self.offset, limit)

@@ -155,6 +155,8 @@ class Viewer:
                 await send_body(frames, True)
                 progress.sending_since = None
                 self._heartbeat_due = False
+                if delivery.is_idle() and not self._is_expired:  # what the branches below would find out, in one look
+                    await self.news.wait()
             elif delivery.finished:
                 await self._finish(send_body)
                 return
