@@ -487,6 +487,26 @@ async def test_the_time_of_a_viewer_ends_while_a_send_hangs(anyio_backend: str, 
 # -- a client that reads while a `send` hangs ----------------------------------------------------------------------
 
 
+async def test_a_viewer_that_is_sent_away_while_its_last_frame_is_sent_goes_behind_it(anyio_backend: str) -> None:
+    """Nothing is pending then, and the log may stay silent."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(viewer.write, sink, b"first")
+        await wait_all_tasks_blocked()
+        sink.hold = hold = anyio.Event()
+        log.append(b"data: 1\n\n", 2)
+        viewer.news.notify()
+        await wait_all_tasks_blocked()
+
+        viewer.send_away()
+        hold.set()
+        await wait_all_tasks_blocked()
+
+        assert sink.bodies == [b"first", b"data: 1\n\n", b""]
+        tasks.cancel_scope.cancel()
+
+
 class Buffers:
     """A server and a kernel that hold megabytes: no `send` returns before the client has read most of it.
 
