@@ -318,8 +318,9 @@ class Host:
         try:
             with viewer.scope:
                 if await begin(run, viewer, downstream, options.viewer.commit_after):
-                    first = first_frames(run, options.viewer, resumes=downstream.resumes)
-                    await viewer.write(downstream.send_body, first)
+                    await viewer.write(
+                        downstream.send_body, first_frames(run, options.viewer, resumes=downstream.resumes)
+                    )
             if viewer.scope.cancelled_caught:
                 viewer.end(Gone.STOPPED)
             await self._see_off(run, viewer, downstream)

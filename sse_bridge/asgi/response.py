@@ -117,8 +117,9 @@ async def begin(run: Followed, viewer: Viewer, downstream: Downstream, commit_af
     Returns:
         Whether frames follow.
     """
-    with viewer.clock.move_on_after(commit_after):
-        await run.answered.wait()
+    if not run.answered.is_set:  # a stopped timer stays in the clock until it would have been due
+        with viewer.clock.move_on_after(commit_after):
+            await run.answered.wait()
     if run.refused is not None:
         await viewer.until_done()
         dialect = run.audience.options.dialect if downstream.refuses_in_frames else None

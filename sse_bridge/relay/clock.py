@@ -32,8 +32,9 @@ ROUND_INTERVAL: Final = 0.05
 BEAT: Final = 0.25
 #: Seconds that it may be late. An event loop with thousands of streams may need some tenths for one of its rounds.
 LATENESS: Final = 0.25
-#: Entries of stopped timers that may stay in the heap, however few others there are.
+#: Entries of stopped timers that may stay in the heap, however few others there are; and their share of all entries.
 _DEAD_ENTRIES: Final = 64
+_DEAD_SHARE: Final = 0.25
 #: Seconds that the event loop's timer may fire early: uvloop counts whole milliseconds.
 _TIMER_RESOLUTION: Final = 0.001
 
@@ -148,7 +149,7 @@ class Clock:
             self._dead = 0
             self._late_at = inf
             self._bell.mute()
-        elif self._dead > max(_DEAD_ENTRIES, len(self._entries) // 2):
+        elif self._dead > max(_DEAD_ENTRIES, len(self._entries) * _DEAD_SHARE):
             self._entries = [entry for entry in self._entries if entry[2].subject is not None]
             heapq.heapify(self._entries)
             self._dead = 0

@@ -86,7 +86,7 @@ class Viewer:
         self.clock = clock
         self.progress = Progress()
         self._options = options
-        self._hurry = Signal()  # ends a wait for the pace, which news must not end
+        self._hurry: Signal | None = None  # ends a wait for the pace, which news must not end
         self._heartbeat_due = False
         self._expires = self.took_at + options.max_viewer_time
         self._is_expired = False  # its time is up, and it is to come back
@@ -169,13 +169,15 @@ class Viewer:
 
     async def _wait(self, seconds: float) -> None:
         """Waits until the pace lets frames go, or a heartbeat is due."""
+        self._hurry = self._hurry or Signal()
         with anyio.CancelScope(deadline=self.clock.deadline(seconds)):
             await self._hurry.wait()
 
     def _rouse(self) -> None:
         """Wakes the writing for something that is not in the log."""
         self.news.notify()
-        self._hurry.notify()
+        if self._hurry is not None:
+            self._hurry.notify()
 
     async def until_done(self) -> None:
         """Holds the end of a stopped viewer back until its run is done. Returns at once for all others."""
