@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-__all__ = ["RUN", "Broken", "Reply", "Server", "event", "gone", "refusal", "run_of", "state", "stream"]
+__all__ = ["RUN", "Broken", "Reply", "Server", "Step", "event", "gone", "refusal", "run_of", "state", "stream"]
 
 RUN: Final = "Zk3vQ0x9bTnWf2Rq"
 

@@ -27,7 +27,7 @@ from sse_bridge.client import (
     follow,
     run_lines,
 )
-from tests.client.scripted import RUN, Broken, Reply, Server, event, gone, refusal, run_of, state, stream
+from tests.client.scripted import RUN, Broken, Reply, Server, Step, event, gone, refusal, run_of, state, stream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -266,7 +266,9 @@ async def test_a_run_that_stays_away_is_given_up() -> None:
 
 async def test_news_start_the_time_again() -> None:
     events = run_of(*"abcdefgh")
-    steps = [step for each in events for step in (stream(each, breaks=True), *[Broken()] * 3)]
+    steps: list[Step] = []
+    for each in events:
+        steps += [stream(each, breaks=True), Broken(), Broken(), Broken()]
     assert (await read(Server(*steps, stream()), give_up_after=20)).exit_code == 0
 
 

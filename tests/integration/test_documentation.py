@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
+from starlette.routing import Mount, Router
 
 import sse_bridge
 from tests.support.sandboxes import KEY, LocalSandbox
@@ -30,7 +31,9 @@ from tests.support.servers import serve
 
 ROOT = Path(__file__).parents[2]
 #: Pages with programs that other tests run.
-ELSEWHERE = {"testing.md", "tutorial.md"}
+ELSEWHERE = {"following.md", "testing.md", "tutorial.md"}
+#: The server that a reader has running.
+RUNNING = "http://localhost:8000"
 #: What a block needs that is not installed for tests, by a word in it.
 NOT_HERE = {"OpenTelemetryMiddleware": "opentelemetry-instrumentation-asgi"}
 
@@ -89,12 +92,13 @@ async def test_the_programs_of_a_page_run(
     run = sse_bridge.RunInfo("Zk3vQ0x9bTnWf2Rq", "ann", None, 0.0, "running")
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"q=hi", "headers": []}
     request = Request({**scope, "session": {"user": "ann"}})
-    with names["listener"]:
+    mounted = Router([Mount("/run-sse", sse_bridge.SSEBridge(None, names["pipeline"]))])
+    with names["listener"], serve(mounted) as served:
         for block in PAGES[page]:
             if any(word in block for word in NOT_HERE):
                 continue
             known = dict(names)
-            await execute(block.replace("sbx_123", sandbox.id), page, names)
+            await execute(block.replace("sbx_123", sandbox.id).replace(RUNNING, served.url), page, names)
             for name, function in names.items():
                 if function is not known.get(name) and inspect.isroutine(function):
                     await call(function, {"request": request, "run": run})
