@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import Final
+
 import pytest
 from anyio import wait_all_tasks_blocked
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from sse_bridge import RunInfo
-from tests.support.asgi import lines
+from sse_bridge.asgi.messages import Message
+from tests.support.asgi import Page, lines
 from tests.support.site import site
 from tests.support.work import ScriptedWork, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
+
+_request_name: Final = ContextVar[str]("request_name")
 
 
 async def test_many_viewers_follow_one_run(anyio_backend: str) -> None:
@@ -36,6 +42,36 @@ async def test_many_viewers_follow_one_run(anyio_backend: str) -> None:
     assert [lines(other) for other in others] == [["a", "b"], *[["a", "b", "c", "exit"]] * 4, ["b", "c", "exit"]]
     assert it.starts == 1
     assert work.cancels == 0
+
+
+class Traced(Page):
+    """A page behind a middleware that names its request in a context variable."""
+
+    def __init__(self, name: str, path: str = "/") -> None:
+        super().__init__(path=path)
+        self.names: set[str] = set()
+        _request_name.set(name)
+
+    async def send(self, message: Message) -> None:
+        self.names.add(_request_name.get("none"))
+        await super().send(message)
+
+
+async def test_every_send_runs_in_the_context_of_its_own_request(anyio_backend: str) -> None:
+    """Middleware that wraps `send` may look there: tracing, logging."""
+    work = ScriptedWork()
+    async with site(work) as it:
+        first = it.visit(Traced("first"))
+        await first.until(lambda: first.content)
+        other = it.visit(Traced("other", "/" + first.headers["sse-bridge-run"]))
+        await other.until(lambda: other.content)
+        work.feed(stdout("a"), exit_frame())
+        work.finish()
+
+    assert lines(first) == lines(other) == ["a", "exit"]
+    assert isinstance(first, Traced)
+    assert isinstance(other, Traced)
+    assert (first.names, other.names) == ({"first"}, {"other"})
 
 
 @pytest.mark.parametrize("seen", ["xxxxxxxxxxxxxxxx.1", "garbage", "RUN.77"])
