@@ -68,8 +68,7 @@ class Open:
         self._apart: set[Run] = set()  # those that no request waits for
         self._viewers: dict[Viewer, Followed] = {}
         self._waits: set[anyio.CancelScope] = set()
-        self._tasks: dict[asyncio.Task[None], Callable[[], None]] = {}  # and what follows each
-        self._task_ended = self._end_task  # bound once: thousands of tasks share it
+        self._tasks = _Tasks()
         self._watch = Watch(self.stop, self.clock)
         self._listener = signals.Listener(self._call_soon, self.stop, self.let_go, self._hold)
 
@@ -104,9 +103,7 @@ class Open:
         native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
         finish = finally_call or _nothing
         if hasattr(native, "create_task"):
-            task = native.create_task(function(*arguments))
-            self._tasks[task] = finish  # asyncio itself keeps weak references
-            task.add_done_callback(self._task_ended)
+            self._tasks.keep(native.create_task(function(*arguments)), finish)
         else:
             import trio
 
@@ -117,9 +114,6 @@ class Open:
                     finish()
 
             trio.lowlevel.spawn_system_task(whole, context=copy_context())
-
-    def _end_task(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task)()
 
     def start_for(
         self,
@@ -277,6 +271,24 @@ class Open:
         self.stop()
         if not await self._until(lambda: not self._has_any()):
             self.let_go()
+
+
+class _Tasks:
+    """Tasks of asyncio's, which itself keeps weak references to them, and what to call at the end of each."""
+
+    __slots__ = ("_finishes", "_on_end")
+
+    def __init__(self) -> None:
+        self._finishes: dict[asyncio.Task[None], Callable[[], None]] = {}
+        self._on_end = self._end  # bound once: thousands of tasks share it
+
+    def keep(self, task: asyncio.Task[None], finish: Callable[[], None]) -> None:
+        """Keeps a task until its end, and calls `finish` then."""
+        self._finishes[task] = finish
+        task.add_done_callback(self._on_end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._finishes.pop(task)()
 
 
 def _nothing() -> None:
