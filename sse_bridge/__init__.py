@@ -20,6 +20,7 @@ from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
 from .relay.info import Outcome, RunInfo
 from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
+from .relay.watching import Watcher
 from .stores.redis.config import RedisStore
 from .upstream.base import (
     Cancelled,
@@ -80,6 +81,7 @@ __all__ = [
     "CancelStatistics",
     "RunStatistics",
     "ViewerStatistics",
+    "Watcher",
     # what a source of your own implements
     "Cancelled",
     "EndAware",

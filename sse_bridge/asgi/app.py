@@ -11,6 +11,7 @@ from ..flow.policy import Block, Policy
 from ..relay.ending import Cause
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.statistics import BridgeStatistics
+from ..relay.watching import Watcher
 from ..stores.memory import DEFAULT_KEEP, DEFAULT_KEEP_BYTES, Key
 from ..stores.redis.config import RedisStore
 from ..stores.redis.shared import SharedRuns
@@ -256,8 +257,21 @@ class SSEBridge:
         return StartedRun(run)
 
     def statistics(self) -> BridgeStatistics:
-        """What happens now, and what was counted since the bridge was made."""
+        """What happens now, and what was counted since the bridge was made.
+
+        Any thread may call it, and gets numbers that belong together: the event loop counts, between two of its steps.
+        That takes time for each run that is kept and each viewer that is there. If the event loop is too busy to count
+        within a second, another thread gets the snapshot that was taken last.
+        """
         return self._host.statistics()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tells a watcher of every run from now on, while it happens. Metrics and traces come by here.
+
+        Raises:
+            ConfigurationError: the argument is of the wrong kind.
+        """
+        self._host.watch(options.a_watcher(watcher))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves an ASGI scope: HTTP requests and lifespan events. A websocket is closed."""

@@ -23,6 +23,7 @@ from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
 from ..relay.statistics import BridgeStatistics, Totals
 from ..relay.viewer import Gone, Viewer
+from ..relay.watching import Watcher
 from ..stores.base import SharedStore, Stage
 from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
@@ -30,8 +31,9 @@ from ..wire.ids import new_token
 from .application import OnEnd, OnStart, Threads
 from .finding import Finder
 from .http2 import Windows
+from .looking import Look
 from .messages import Receive, Scope, Send
-from .refusals import RETRY_AFTER_STOP
+from .refusals import RETRY_AFTER_STOP, Refusal
 from .reporting import report
 from .response import Downstream, begin, farewell, first_frames
 from .sockets import Sockets
@@ -117,9 +119,21 @@ class Host:
         self._windows = Windows()
         self._open: Open | None = None
         self._shared = options.store  # with other workers
+        self._look = Look(self._count)
 
     def statistics(self) -> BridgeStatistics:
-        """What happens now, and what was counted since the bridge was made."""
+        """What happens now, and what was counted since the bridge was made. See `SSEBridge.statistics`."""
+        return self._look.take()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tells a watcher of every run from now on."""
+        self._totals.watchers.add(watcher)
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Counts a request that gets no stream."""
+        self._totals.add_refusal(refusal.status)
+
+    def _count(self) -> BridgeStatistics:
         shown = [run for run in self._store.runs if not run.is_over or run.audience.viewers]
         return self._totals.snapshot(tuple(run.statistics() for run in shown))
 
@@ -133,6 +147,7 @@ class Host:
         if self._open is None or not self._open.is_in(token) or self._open.is_over:
             times = StopTimes(STOP_OVERHEAD + self.options.run.cancel_timeout, self.options.drain)
             self._open = Open(token, lambda run: farewell(run.audience.options, self.options.viewer), times)
+            self._look.settle_in(token)
             if listen:
                 self._open.listen()
             if self._shared is not None:
@@ -321,6 +336,8 @@ class Host:
                     await viewer.write(
                         downstream.send_body, first_frames(run, options.viewer, resumes=downstream.resumes)
                     )
+                elif run.refused is not None:
+                    self.count_refusal(Refusal.of_run(run.refused))
             if viewer.scope.cancelled_caught:
                 viewer.end(Gone.STOPPED)
             await self._see_off(run, viewer, downstream)

@@ -16,6 +16,7 @@ from ..arguments import accepts, described, how_to_make_a_number, is_a, number, 
 from ..errors import ConfigurationError
 from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
+from ..relay.watching import Watcher
 from ..stores.redis.config import RedisStore
 from ..upstream.base import Source
 from ..wire.dialects import DIALECTS, TYPED, Dialect
@@ -114,6 +115,12 @@ def a_source(source: object, must: str = "resolve must return") -> Source:
             f"{must} a source, such as SandboxExec(...), not {described(source)}.{_call_of(source)}"
         )
     return cast(Source, source)
+
+
+def a_watcher(watcher: object) -> Watcher:
+    if not is_a(watcher, Watcher):
+        raise ConfigurationError(f"watch must get an instance of a subclass of Watcher, not {described(watcher)}.")
+    return watcher
 
 
 def a_text_or_none(**values: object) -> None:

@@ -18,6 +18,7 @@ from ..relay.mirror import Followed, Mirror
 from ..stores.base import StoreAway
 from ..stores.memory import Key
 from ..upstream.base import Cancelled, Source, Upstream
+from ..wire.dialects import Dialect
 from ..wire.ids import Place, is_token, new_token, read_place
 from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
@@ -140,7 +141,7 @@ class Requests:
             # A viewer that has seen a run never starts one, whatever has become of it.
             return await self._resume(request, place, send)
         if asked.is_speculative(request):
-            return send_refusal(send, _NOT_SHOWN, new_token(), None)
+            return self._send_refusal(send, _NOT_SHOWN, new_token(), None)
         if not self._allow_cross_site and asked.is_foreign(request):
             raise HTTPException(403, _FOREIGN)
         identity = await self._identity(request, Purpose.STARTING)
@@ -247,12 +248,12 @@ class Requests:
 
     async def _refuse(self, request: Request, send: Send, refusal: Refusal) -> None:
         dialect = self._host.options.run.dialect if self._refuses_in_frames(request) else None
-        await send_refusal(send, refusal, new_token(), dialect)
+        await self._send_refusal(send, refusal, new_token(), dialect)
 
     async def _refuse_for_now(self, request: Request, send: Send) -> None:
         """The store of other workers' runs is away. A browser is to ask again by itself: a status would stop it."""
         style = self._host.options.run.dialect if accepts(request, "text/event-stream") else None
-        await send_refusal(send, _STORE_AWAY, new_token(), style)
+        await self._send_refusal(send, _STORE_AWAY, new_token(), style)
 
     async def _refuse_unknown(self, request: Request, token: str, send: Send) -> None:
         """Says that there is no such run; of another identity's run it says the same.
@@ -260,7 +261,11 @@ class Requests:
         A client that reads event streams gets a frame, so that a page can tell its reader.
         """
         dialect = self._host.options.run.dialect if accepts(request, "text/event-stream") else None
-        await send_refusal(send, _UNKNOWN, token, dialect)
+        await self._send_refusal(send, _UNKNOWN, token, dialect)
+
+    async def _send_refusal(self, send: Send, refusal: Refusal, token: str, dialect: Dialect | None) -> None:
+        self._host.count_refusal(refusal)
+        await send_refusal(send, refusal, token, dialect)
 
     # -- what the application says
 

@@ -27,7 +27,7 @@ from . import hypercorn, signals
 from .accepting import Watch
 from .messages import Scope
 
-__all__ = ["PATIENCE", "Open", "StopTimes"]
+__all__ = ["PATIENCE", "Open", "StopTimes", "call_soon"]
 
 #: Seconds that viewers get to take what is pending and their end, and that an application's functions get to return.
 PATIENCE: Final = 1.0
@@ -82,9 +82,7 @@ class Open:
         hypercorn.watch(self.stop, lambda: self._until(lambda: not self._has_apart()))
 
     def _call_soon(self, function: Callable[[], None]) -> None:
-        native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
-        schedule = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
-        schedule(function)
+        call_soon(self._token, function)
 
     def start_soon(
         self,
@@ -289,6 +287,17 @@ class _Tasks:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._finishes.pop(task)()
+
+
+def call_soon(token: EventLoopToken, function: Callable[[], None]) -> None:
+    """Has an event loop call a function between two of its steps. Any thread may ask for it.
+
+    Raises:
+        RuntimeError: the event loop is over.
+    """
+    native = cast(Any, token.native_token)  # an asyncio event loop, or a `TrioToken`
+    schedule = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+    schedule(function)
 
 
 def _nothing() -> None:

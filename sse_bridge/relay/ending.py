@@ -57,11 +57,13 @@ class Ending:
         clock: of the event loop that reads the run.
     """
 
-    __slots__ = ("_clock", "_is_let_go", "_name", "_scope", "_timeout", "_totals", "_work", "outcome")
+    __slots__ = ("_clock", "_is_let_go", "_name", "_scope", "_timeout", "_totals", "_work", "duration", "outcome")
 
     def __init__(self, work: Work, timeout: float, name: str, totals: Totals, clock: Clock) -> None:
         #: How far ending the work got; `None` until it is tried.
         self.outcome: Cancelled | None = None
+        #: Seconds that it took; `None` until it is over.
+        self.duration: float | None = None
         self._work = work
         self._timeout = timeout
         self._name = name
@@ -78,13 +80,15 @@ class Ending:
         still ended. Both share the time.
         """
         self.outcome = Cancelled.REQUESTED
-        deadline = anyio.current_time() + self._timeout
+        began = anyio.current_time()
+        deadline = began + self._timeout
         try:
             await self._ask(deadline)
         except anyio.get_cancelled_exc_class():
             await self._ask(deadline)
             raise
         finally:
+            self.duration = anyio.current_time() - began
             self._totals.add_cancel(self.outcome)
             if self.outcome is not Cancelled.CONFIRMED:
                 self._warn(self.outcome)

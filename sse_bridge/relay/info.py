@@ -8,6 +8,7 @@ from math import inf
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..upstream.base import Cancelled, Source
+from .kinds import kind_of
 
 __all__ = ["Lifetime", "Outcome", "RunFacts", "RunInfo", "RunState"]
 
@@ -66,6 +67,17 @@ class Outcome:
     cancelled: Cancelled | None
     #: Whether the platform ended the command because its time was up.
     timed_out: bool = False
+    #: Seconds that ending the work took; `None` if the work ended by itself, or that is unknown here.
+    cancel_duration: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """How it ended, in one word of a bounded set, for metrics.
+
+        `exit_zero`, `exit_nonzero`, `timed_out`, `ended` (a stream without an exit code), or the `error` if the bridge
+        chose that word. A word that the upstream chose is `upstream_error`.
+        """
+        return kind_of(self.error, self.exit_code, timed_out=self.timed_out)
 
 
 class Lifetime:

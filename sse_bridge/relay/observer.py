@@ -14,7 +14,7 @@ from ..errors import UpstreamError
 from ..upstream.base import Source, Traceable, Work
 from .info import Outcome, RunFacts
 
-__all__ = ["broken_off", "discarded", "ended", "failed", "name_of", "resumed", "started"]
+__all__ = ["broken_off", "discarded", "ended", "failed", "name_of", "resumed", "source_of", "started"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -96,10 +96,10 @@ class _Whose:
 
     def __str__(self) -> str:
         owner = "" if self._facts.owner is None else f", owner {_shown(self._facts.owner)}"
-        return f"[{_source(self._facts.source)}{owner}]"
+        return f"[{source_of(self._facts.source)}{owner}]"
 
 
-def _source(source: Source) -> str:
+def source_of(source: Source) -> str:
     """`repr` of the package's own sources, which leaves secrets out. For other sources their class: `repr` of a
     dataclass shows every field, and one of them may be a command.
     """

@@ -144,6 +144,7 @@ class Run:
             bytes=log.size,
             cancelled=self.cancelled,
             timed_out=exited and body.get("timed_out") is True,
+            cancel_duration=self._ending.duration,
         )
 
     @property
@@ -183,7 +184,8 @@ class Run:
         The log ends however the run ends, so no viewer waits for more. An exception other than `UpstreamError` is a
         bug in the bridge; it leaves this method, but only after the work was ended.
         """
-        self._timer = self._clock.start(self)
+        self._timer, watchers = self._clock.start(self), self._totals.watchers
+        watchers.began(self.info)
         try:
             with self._reading:
                 await self._read()
@@ -195,10 +197,14 @@ class Run:
             self._fail(Cause.BRIDGE_FAILED)
             try:
                 if self._work.may_run and not self._pipeline.exited:
+                    watchers.ending(self.info)
                     await self._ending.end()
             finally:
                 self.done.set()
-                observer.ended(self.facts, self.outcome())
+                outcome = self.outcome()
+                observer.ended(self.facts, outcome)
+                self._totals.add_end(outcome)
+                watchers.ended(self.info, outcome)
 
     async def _read(self) -> None:
         try:
@@ -206,6 +212,7 @@ class Run:
                 self.answered.set()
                 self._totals.runs_started += 1
                 observer.started(self.facts, self._work)
+                self._totals.watchers.started(self.info)
                 interruption = await self._read_stream(stream)
             while resumed := self._resumed(interruption):
                 async with resumed as (stream, is_exact):
@@ -251,6 +258,7 @@ class Run:
     def _go_on(self, *, exactly: bool) -> None:
         """The next stream begins."""
         observer.resumed(self.facts)
+        self._totals.watchers.resumed(self.info, exactly=exactly)
         self._append(self._pipeline.go_on(exactly=exactly))
         if self._pipeline.unfinished:  # what the last stream has left waits for this one, which may stay silent
             self._flush_soon()
@@ -271,6 +279,7 @@ class Run:
         if pipeline.discards:
             for discard in pipeline.discards:
                 observer.discarded(self.facts, discard.size)
+                self._totals.watchers.discarded(self.info, discard.size)
         if pipeline.finished:
             self._finished()
         elif pipeline.unfinished:

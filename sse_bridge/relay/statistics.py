@@ -1,6 +1,7 @@
 """What is counted: immutable snapshots, and the totals they are taken from.
 
-A snapshot is a tree of frozen dataclasses, tuples, texts and numbers, so `dataclasses.asdict` and `json.dumps` take it.
+A snapshot is a tree of frozen dataclasses, tuples, dicts, texts and numbers, so `dataclasses.asdict` and `json.dumps`
+take it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Final
 
 from ..flow.delivery import ViewerStatistics
 from ..upstream.base import Cancelled
+from .info import Outcome
+from .kinds import KINDS
+from .watching import Watchers
 
 __all__ = ["BridgeStatistics", "CancelStatistics", "RunStatistics", "Totals"]
 
@@ -62,12 +66,16 @@ class BridgeStatistics:
     runs: tuple[RunStatistics, ...]
     #: Runs whose upstream has said yes.
     runs_started: int
+    #: Runs that have left no work running, or have stopped waiting for its end, by `Outcome.kind`. Refused ones count.
+    runs_ended: dict[str, int]
     #: Viewers so far. One that comes back counts again.
     viewers_seen: int
     #: Viewers disconnected because they stopped reading: `send_timeout`, or their policy's `stall_timeout`.
     viewers_stalled: int
     #: Requests that got 503 because of `max_runs` or `max_viewers`.
     requests_turned_away: int
+    #: Requests that got no stream, by HTTP status, whether the refusal went out as a status or as a frame.
+    requests_refused: dict[int, int]
     #: What came from upstreams, as the dialect spells it.
     frames_in: int
     bytes_in: int
@@ -105,6 +113,10 @@ class Totals:
         self.viewers_seen = 0
         self.viewers_stalled = 0
         self.requests_turned_away = 0
+        #: Told of every run.
+        self.watchers = Watchers()
+        self._runs_ended = dict.fromkeys(KINDS, 0)
+        self._requests_refused: Counter[int] = Counter()
         self._cancels: Counter[Cancelled] = Counter()
         self._sums = dict.fromkeys((*_FROM_VIEWERS, *_FROM_RUNS), 0)
 
@@ -115,6 +127,14 @@ class Totals:
     def add_run(self, run: RunStatistics) -> None:
         """Adds the count of a run that is over. Its viewers are counted on their own."""
         _add(self._sums, run, _FROM_RUNS)
+
+    def add_end(self, outcome: Outcome) -> None:
+        """Counts a run that has left no work running."""
+        self._runs_ended[outcome.kind] += 1
+
+    def add_refusal(self, status: int) -> None:
+        """Counts a request that gets no stream."""
+        self._requests_refused[status] += 1
 
     def add_cancel(self, outcome: Cancelled) -> None:
         """Counts an exec that the bridge had to end."""
@@ -131,9 +151,11 @@ class Totals:
         return BridgeStatistics(
             runs=runs,
             runs_started=self.runs_started,
+            runs_ended=dict(self._runs_ended),
             viewers_seen=self.viewers_seen,
             viewers_stalled=self.viewers_stalled,
             requests_turned_away=self.requests_turned_away,
+            requests_refused=dict(self._requests_refused),
             cancels=CancelStatistics(**{outcome.value: self._cancels[outcome] for outcome in Cancelled}),
             **sums,
         )
