@@ -325,6 +325,10 @@ class Audience:
 
     # -- counting
 
+    def count(self, statistics: RunStatistics) -> None:
+        """Adds the last count to what outlives the run."""
+        self._totals.add_run(statistics)
+
     def statistics(self, name: str, *, discarded_frames: int, discarded_bytes: int) -> RunStatistics:
         """The count so far, with what the feeder knows beside it."""
         return RunStatistics(

@@ -220,7 +220,9 @@ class Mirror:
 
     def _close(self) -> None:
         self._timer.stop()
-        self.audience.close()
+        if not self.is_over:
+            self.audience.close()
+            self.audience.count(self.statistics())
         self.done.set()
         self.grown.notify()
         self.over()
