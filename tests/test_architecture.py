@@ -52,6 +52,7 @@ MAY_IMPORT = {
     },
     "testing": {"arguments", "errors", "upstream.base", "upstream.lines", "wire.events", "wire.frames"},
     "client": {"arguments", "errors", "upstream.base", "upstream.checks", "wire"},
+    "metrics": {"arguments", "asgi.app", "errors", "relay"},
     "sandbox": set(),
     "console": {"asgi", "flow", "upstream", "sandbox"},
     "cli": {"console", "sandbox"},
