@@ -27,7 +27,7 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
-	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/client
+	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/client tests/metrics
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
@@ -59,8 +59,8 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
-# Installs Chromium, shells, nginx, Redis, Node and npm for tests and benchmarks, given root and apt; `system-matrix` adds the other
-# proxies, Firefox and curl. Without them, tests that need them are skipped.
+# Installs Chromium, shells, nginx, Redis, Prometheus, Node and npm for tests and benchmarks, given root and apt;
+# `system-matrix` adds the other proxies, Firefox and curl. Without them, tests that need them are skipped.
 system:
 	@scripts/system-packages
 

@@ -262,7 +262,7 @@ async def test_the_span_is_not_the_current_one_behind_its_end(anyio_backend: str
 
 
 async def test_a_run_whose_work_is_ended(anyio_backend: str, telemetry: Telemetry) -> None:
-    """No error: somebody wanted it. How far it got is an attribute."""
+    """A user asked for the end, so it is no error. How far it got is an attribute."""
     async with site(ScriptedWork(outcome=Cancelled.ACKNOWLEDGED)) as it:
         telemetry.instrument(it.bridge)
         page, token = await it.started()
