@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sse_bridge
 from sse_bridge import Miosa, SandboxExec, SSEBridge
@@ -45,10 +46,25 @@ def make_app(settings: dict[str, Any]) -> Starlette:
     return Starlette(routes=[Route("/health", lambda request: PlainTextResponse("ok")), Mount("/runs", bridge)])
 
 
+def from_environment() -> ASGIApp:
+    """For `uvicorn --workers`. Each response names the process that made it."""
+    app = make_app(json.loads(os.environ["BRIDGE"]))
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_name(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"process", b"%d" % os.getpid())]
+            await send(message)
+
+        await app(scope, receive, send_with_name)
+
+    return named
+
+
 def main(listener: int) -> None:
     logging.basicConfig(level=logging.INFO)
-    app = make_app(json.loads(os.environ["BRIDGE"]))
-    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=1)
+    settings = json.loads(os.environ["BRIDGE"])
+    config = uvicorn.Config(make_app(settings), log_level="info", timeout_graceful_shutdown=settings["graceful"])
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 
 

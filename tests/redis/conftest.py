@@ -32,11 +32,11 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture
 def make_crew(redis_server: Keeper, platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCrew]:
-    """Makes a crew that ends with the test."""
+    """Makes a crew that ends with the test. `redis` replaces the Redis of the file."""
     with ExitStack() as stack:
 
-        def make(**settings: Any) -> Crew:
-            return stack.enter_context(Crew(platform, redis_server, tmp_path_factory.mktemp("crew"), **settings))
+        def make(redis: Keeper = redis_server, **settings: Any) -> Crew:
+            return stack.enter_context(Crew(platform, redis, tmp_path_factory.mktemp("crew"), **settings))
 
         yield make
 

@@ -19,8 +19,9 @@ import psutil
 
 from tests.redis.keeper import SEAL, Keeper, run_name
 from tests.redis.metered import Platform
+from tests.redis.switch import Switch
 from tests.support.bridge_process import ROOT
-from tests.support.programs import end
+from tests.support.programs import end, free_port
 from tests.support.waiting import eventually
 
 __all__ = ["LEASE", "NOTICE", "UNKNOWN", "Crew", "Worker"]
@@ -44,6 +45,11 @@ class Worker:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def kill(self) -> None:
         """`kill -9`: it cannot say goodbye."""
@@ -77,7 +83,8 @@ class Crew:
 
     Args:
         redis: what they share; `None` for workers that share nothing.
-        settings: `options` of the bridge, `policies` by name.
+        settings: `options` of the bridge, `policies` by name, and the seconds that a server waits for its requests when
+            it stops, `graceful`.
     """
 
     def __init__(self, platform: Platform, redis: Keeper | None, folder: Path, **settings: Any) -> None:
@@ -88,7 +95,13 @@ class Crew:
         store = None if redis is None else {"url": redis.url, "lease": LEASE, "prefix": self._prefix}
         policies = {"default": ("Block", {}), **settings.get("policies", {})}
         options = {"grace": 20.0, "retry_ms": 50, **settings.get("options", {})}
-        self._settings = {**platform.settings, "store": store, "policies": policies, "options": options}
+        self._settings = {
+            **platform.settings,
+            "store": store,
+            "policies": policies,
+            "options": options,
+            "graceful": settings.get("graceful", 1),
+        }
         self._stack = ExitStack()
         self._count = 0
 
@@ -98,16 +111,44 @@ class Crew:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def hire(self, count: int) -> Sequence[Worker]:
-        """Starts so many workers; they end with the crew."""
-        workers = [self._stack.enter_context(self._start()) for _ in range(count)]
+    def hire(self, count: int, through: Switch | None = None) -> Sequence[Worker]:
+        """Starts so many workers; they end with the crew.
+
+        Args:
+            count: how many.
+            through: stands between them and Redis.
+        """
+        workers = [self._stack.enter_context(self._start(self._environment(through))) for _ in range(count)]
         for worker in workers:
-            eventually(lambda: worker.process.poll() is not None or _answers(worker.url), 30)  # noqa: B023
-            assert worker.process.poll() is None, worker.log.read_text()
+            _await(worker)
         return workers
 
+    def hire_together(self, count: int) -> Worker:
+        """Starts so many workers on one port, as `uvicorn --workers` does; they end with the crew."""
+        port, log = free_port(), self._folder / "workers.log"
+        command = ["uvicorn", "--workers", str(count), "--host", "127.0.0.1", "--port", str(port)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command, "--factory", "tests.redis.app:from_environment"],
+                cwd=ROOT,
+                env=self._environment(None),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._stack.callback(end, process, 15)
+        worker = Worker(f"http://127.0.0.1:{port}", process, log)
+        _await(worker)
+        return worker
+
+    def _environment(self, through: Switch | None) -> dict[str, str]:
+        settings = dict(self._settings)
+        if through is not None:
+            settings["store"] = {**settings["store"], "url": f"redis://127.0.0.1:{through.port}/0"}
+        return {**os.environ, "BRIDGE": json.dumps(settings), "PYTHONPATH": str(ROOT)}
+
     @contextmanager
-    def _start(self) -> Iterator[Worker]:
+    def _start(self, environment: dict[str, str]) -> Iterator[Worker]:
         self._count += 1
         log = self._folder / f"worker-{self._count}.log"
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, log.open("wb") as output:
@@ -115,7 +156,7 @@ class Crew:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.redis.app", str(listener.fileno())],
                 cwd=ROOT,
-                env={**os.environ, "BRIDGE": json.dumps(self._settings), "PYTHONPATH": str(ROOT)},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -140,6 +181,11 @@ class Crew:
         """The key of what is known of a run beside its frames."""
         return f"{self._prefix}{{{run_name(token)}}}:m"
 
+    def buries(self, token: str) -> bytes | None:
+        """The name of the worker that is about to end a dead worker's run."""
+        claimed: bytes | None = self._ask("GET", f"{self._prefix}{{{run_name(token)}}}:c")
+        return claimed
+
     def is_sealed(self, token: str) -> bool:
         """Whether a worker other than its owner has ended the run."""
         last = self._ask("XREVRANGE", self.stream(token), "+", "-", "COUNT", 1)
@@ -157,6 +203,11 @@ class Crew:
     def _ask(self, *command: Any) -> Any:
         assert self._redis is not None, "these workers share nothing"
         return self._redis.ask(*command)
+
+
+def _await(worker: Worker) -> None:
+    eventually(lambda: worker.process.poll() is not None or _answers(worker.url), 30)
+    assert worker.process.poll() is None, worker.log.read_text()
 
 
 def _answers(url: str) -> bool:

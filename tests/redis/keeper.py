@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import redis
 from tests.support.programs import end, find, free_port, is_listening
 from tests.support.waiting import eventually
 
-__all__ = ["SEAL", "Keeper", "keeper", "run_name"]
+__all__ = ["SEAL", "Keeper", "away", "keeper", "numbers_in", "run_name"]
 
 #: The last id that a stream can have. Redis takes no entry behind it.
 SEAL: Final = b"18446744073709551615-18446744073709551615"
@@ -28,18 +29,24 @@ def run_name(token: str) -> str:
 
 
 class Keeper:
-    """The server, which keeps nothing on disk, and one connection of the tests' own."""
+    """The server, and one connection of the tests' own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its files.
+        options: of `redis-server`. Without any it keeps nothing on disk.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Any = None
 
     def start(self) -> None:
-        """Starts it, empty."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        """Starts it, with what is on its disk."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find("redis-server"), *options],
@@ -62,15 +69,44 @@ class Keeper:
             end(self._process)
             self._process = None
 
+    def kill(self, lost: int | None = None) -> None:
+        """`kill -9`, as in a power cut: the last `lost` bytes of its file never reached the disk."""
+        assert self._process is not None
+        self._process.kill()
+        self.stop()
+        if lost is not None:
+            (file,) = (self._folder / "appendonlydir").glob("*.incr.aof")
+            os.truncate(file, file.stat().st_size - lost)
+
     def ask(self, *command: Any) -> Any:
         """The answer to one command, as redis-py shapes it."""
         return self._client.execute_command(*command)
 
 
+def numbers_in(redis: Keeper, key: str) -> list[int]:
+    """The numbers of the frames of a stream, as its entries say."""
+    numbers: list[int] = []
+    for id, fields in redis.ask("XRANGE", key, "-", "+"):
+        last = int(id.partition(b"-")[0])
+        assert fields[b"b"].count(b"\n\n") == last - int(fields[b"f"]) + 1
+        numbers += range(int(fields[b"f"]), last + 1)
+    return numbers
+
+
 @contextmanager
-def keeper(folder: Path) -> Iterator[Keeper]:
-    """A running Redis. Skips the test where `redis-server` is missing."""
-    made = Keeper(folder)
+def away(keeper: Keeper) -> Iterator[None]:
+    """No Redis; then an empty one."""
+    keeper.stop()
+    try:
+        yield
+    finally:
+        keeper.start()
+
+
+@contextmanager
+def keeper(folder: Path, *options: str) -> Iterator[Keeper]:
+    """A running Redis, as `Keeper` says. Skips the test where `redis-server` is missing."""
+    made = Keeper(folder, *options)
     try:
         made.start()
         yield made

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.redis.crew import LEASE, UNKNOWN, Crew, Worker
-from tests.redis.keeper import Keeper
+from tests.redis.crew import LEASE, UNKNOWN, Crew
+from tests.redis.keeper import Keeper, away, numbers_in
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Flood, Ticker
-from tests.redis.watching import PATIENCE, Viewer, all_more
+from tests.redis.watching import Viewer, all_more, come_back
 from tests.support.waiting import eventually
 
 MakeCrew = Callable[..., Crew]
@@ -21,36 +20,6 @@ NewViewer = Callable[..., Viewer]
 
 #: Lines of a ticker that take longer than a lease and a beat.
 LONGER = round(2 * LEASE / PACE)
-
-
-@contextmanager
-def away(keeper: Keeper) -> Iterator[None]:
-    """No Redis; then an empty one."""
-    keeper.stop()
-    try:
-        yield
-    finally:
-        keeper.start()
-
-
-def come_back(viewer: Viewer, worker: Worker) -> None:
-    """Comes back as a browser does, when it is told to. With each hole it is: its owner has forgotten those frames."""
-    deadline = time.monotonic() + PATIENCE
-    while viewer.end is None:
-        assert time.monotonic() < deadline
-        assert viewer.retry is not None, (viewer.status, viewer.last_id, viewer.seen[-1:])
-        time.sleep(viewer.retry / 1000)
-        viewer.resume(worker).until_over()
-
-
-def numbers_in(keeper: Keeper, key: str) -> list[int]:
-    """The numbers of the frames of a stream, as its entries say."""
-    numbers: list[int] = []
-    for id, fields in keeper.ask("XRANGE", key, "-", "+"):
-        last = int(id.partition(b"-")[0])
-        assert fields[b"b"].count(b"\n\n") == last - int(fields[b"f"]) + 1
-        numbers += range(int(fields[b"f"]), last + 1)
-    return numbers
 
 
 @pytest.mark.slow

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
+import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -16,9 +20,10 @@ from sse_bridge.wire import events
 from sse_bridge.wire.events import Event
 from sse_bridge.wire.frames import FrameSplitter
 from tests.redis.crew import Worker
+from tests.redis.scripts import counting
 from tests.support.waiting import eventually
 
-__all__ = ["PATIENCE", "Seen", "Viewer", "all_more"]
+__all__ = ["PATIENCE", "Seen", "Viewer", "all_more", "come_back", "in_step", "post_at_once"]
 
 #: Seconds for what takes tenths of a second where no other process is busy.
 PATIENCE: Final = 30.0
@@ -230,3 +235,45 @@ def all_more(viewers: Sequence[Viewer], lines: int) -> None:
     goals = [len(viewer.lines) + lines for viewer in viewers]
     for viewer, goal in zip(viewers, goals, strict=True):
         viewer.until(lambda it: len(it.lines) >= goal)  # noqa: B023
+
+
+def come_back(viewer: Viewer, worker: Worker, until: Callable[[], object] | None = None) -> None:
+    """Comes back as a browser does, when it is told to. With each hole it is: its owner has forgotten those frames.
+
+    Args:
+        viewer: its response is over.
+        worker: where it comes back.
+        until: it has come back far enough; by default when its run is over.
+    """
+    is_back = until or (lambda: viewer.end is not None)
+    deadline = time.monotonic() + PATIENCE
+    while not is_back():
+        assert time.monotonic() < deadline
+        assert viewer.retry is not None, (viewer.status, viewer.last_id, viewer.seen[-1:])
+        time.sleep(viewer.retry / 1000)
+        viewer.resume(worker).until(lambda it: it.is_over or is_back())
+
+
+def in_step(actions: Sequence[Callable[[], object]]) -> None:
+    """Begins all in the same moment, each in a thread of its own; returns when all are done. Raises what one raises."""
+    gate = threading.Barrier(len(actions))
+
+    def act(action: Callable[[], object]) -> None:
+        gate.wait()
+        action()
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        for done in [pool.submit(act, action) for action in actions]:
+            done.result()
+
+
+def post_at_once(viewers: Sequence[Viewer], workers: Sequence[Worker]) -> None:
+    """Each viewer sends the same key to its worker, in the same moment. All are to see one run, to its end."""
+    key = uuid.uuid4().hex
+    in_step([partial(viewer.start, worker, counting(20), key) for viewer, worker in zip(viewers, workers, strict=True)])
+    for viewer in viewers:
+        viewer.until_over()
+        assert viewer.status == 200
+        viewer.assert_complete()
+        assert viewer.token == viewers[0].token
+    assert viewers[0].lines == list(range(1, 21))

@@ -7,11 +7,13 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+__all__ = ["LOOK", "CuttingProxy", "accepting", "cutting_proxy", "reset"]
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and discards buffered data
-_LOOK = 0.02  # seconds after which a silent connection sees that it is to be cut
+LOOK = 0.02  # seconds after which a silent connection sees that it is to be cut
 
 
 class CuttingProxy:
@@ -34,7 +36,7 @@ class CuttingProxy:
             left = self._rng.randint(0, self._most) if self.cuts_left else None
             cuts_before = self._cuts_now
             while self._cuts_now == cuts_before:
-                readable, _, _ = select.select([client, server], [], [], _LOOK)
+                readable, _, _ = select.select([client, server], [], [], LOOK)
                 if client in readable:
                     asked = client.recv(65536)
                     if not asked:
@@ -50,8 +52,31 @@ class CuttingProxy:
                         if left <= 0:
                             self.cuts_left -= 1
                             break
-            for end in (client, server):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset(client, server)
+
+
+def reset(*ends: socket.socket) -> None:
+    """Has each connection end with a reset, without what is still under way, when it is closed."""
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+@contextmanager
+def accepting(handle: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Accepts connections, and handles each in a thread of its own; yields the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=handle, args=(client,), daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @contextmanager
@@ -64,16 +89,5 @@ def cutting_proxy(port: int, *, cuts: int, most: int, seed: int = 20261123) -> I
         most: bytes after which a connection is cut at the latest.
     """
     proxy = CuttingProxy(port, cuts, most, seed)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    client, _ = listener.accept()
-                    threading.Thread(target=proxy.handle, args=(client,), daemon=True).start()
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", proxy
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with accepting(proxy.handle) as own:
+        yield f"http://127.0.0.1:{own}", proxy

@@ -16,7 +16,7 @@ import anyio
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["TIMEOUT", "Connect", "Connection", "connector", "fields_of", "is_outage"]
+__all__ = ["TIMEOUT", "Connect", "Connection", "connector", "fields_of", "is_outage", "is_replaced"]
 
 #: Makes a client with one connection. The argument is the seconds for an answer.
 Connect: TypeAlias = Callable[[float], Any]
@@ -32,6 +32,7 @@ _LONGEST_PAUSE: Final = 1.0
 #: Seconds after which Redis knows all runs again, if it has lost them: their workers come back within a second or two,
 #: and register them.
 _SETTLING: Final = 4.0
+_REPLACED: Final = "the connection broke while it was idle"
 
 
 def connector(url: str) -> Connect:
@@ -78,17 +79,47 @@ def fields_of(entry: Any) -> dict[bytes, bytes]:
     return fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
 
 
+def is_replaced(error: BaseException) -> bool:
+    """Whether a connection that may be made only once broke while it was idle."""
+    return str(error) == _REPLACED
+
+
+def _connect_once(client: Any) -> None:
+    """Has a client fail instead of connecting again.
+
+    redis-py replaces an idle connection that is broken without a word. After a failover, the next entry would then
+    follow a tail that lacks entries, and they could not be put in front of it any more.
+    """
+    from redis.exceptions import ConnectionError
+
+    is_connected = False
+
+    async def connect(connection: Any) -> None:
+        nonlocal is_connected
+        if is_connected:
+            raise ConnectionError(_REPLACED)
+        is_connected = True
+        await connection.on_connect()
+
+    pool = getattr(client, "connection_pool", None)  # a test's client may have none
+    if pool is not None:
+        pool.connection_kwargs["redis_connect_func"] = connect
+
+
 class Connection:
     """A client of one task.
 
     Args:
         connect: makes it; see `connector`.
         timeout: seconds for an answer.
+        once: whether a command fails when its connection was replaced, rather than goes to a Redis that may lack what
+            the last one had.
     """
 
-    def __init__(self, connect: Connect, timeout: float = TIMEOUT) -> None:
+    def __init__(self, connect: Connect, timeout: float = TIMEOUT, *, once: bool = False) -> None:
         self._connect = connect
         self._timeout = timeout
+        self._once = once
         self._client: Redis | None = None
         self._pause = _FIRST_PAUSE
         #: Whether it was lost, and has not answered since.
@@ -104,6 +135,8 @@ class Connection:
         """The client, which connects with its first command."""
         if self._client is None:
             self._client = self._connect(self._timeout)
+            if self._once:
+                _connect_once(self._client)
         return self._client
 
     @property

@@ -22,7 +22,7 @@ from ...relay.run import Run
 from ...relay.signal import Latch, Signal
 from ...relay.viewer import Gone
 from ...wire.ids import FrameIds
-from .connection import Connection, fields_of, is_outage
+from .connection import Connection, fields_of, is_outage, is_replaced
 from .endings import written_outcome, written_refusal
 from .names import Names
 
@@ -242,7 +242,8 @@ class Publisher:
                     logger.exception("a bug in the bridge: publishing to Redis failed. Please report this traceback")
                 else:
                     self._commands = commands + self._commands
-                self._warn_once(error)
+                if not is_replaced(error):
+                    self._warn_once(error)
                 for outlet in self.outlets.values():
                     outlet.is_doubtful = True
                     self._dirty[outlet] = None

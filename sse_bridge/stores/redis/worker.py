@@ -69,10 +69,10 @@ class Worker:
         self._runs: dict[str, _Shared] = {}
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
         self._inbox = Connection(connect, _BLOCK + 2.0)
-        self.publisher = Publisher(Connection(connect), names, linger, fenced, self._register_again)
+        self.publisher = Publisher(Connection(connect, once=True), names, linger, fenced, self._register_again)
         self.fetcher = Fetcher(Connection(connect), names, linger, self._name, self._tell)
         self._beating = Beating(
-            Connection(connect),
+            Connection(connect, once=True),
             names,
             self._name,
             lease,
