@@ -19,6 +19,8 @@ from tests.support.waiting import eventually
 MakeCrew = Callable[..., Crew]
 NewViewer = Callable[..., Viewer]
 
+#: Seconds that a worker has for ending a dead worker's run.
+CLAIM = 15
 #: Lines of a ticker that take longer than a lease and a beat.
 LONGER = round(2 * LEASE / PACE)
 
@@ -167,6 +169,41 @@ def test_many_judges_end_a_run_once(make_crew: MakeCrew, platform: Platform, tmp
         ticker.until_gone()
     eventually(lambda: crew.runs() == [])
     assert platform.cancels == before + len(tickers)
+
+
+@pytest.mark.slow
+def test_a_burial_that_is_cut_short_is_finished_by_another_worker(
+    make_crew: MakeCrew, platform: Platform, ticker: Ticker, view: NewViewer
+) -> None:
+    """Row 6: the worker that buries dies behind its seal, while the platform does not answer it."""
+    crew = make_crew()
+    a, b, c = crew.hire(3)
+    names = {}
+    for each in (b, c):
+        before = crew.alive()
+        each.enlist()
+        (names[each],) = eventually(lambda before=before: crew.alive() - before)  # type: ignore[misc]
+    local = view().start(a, ticker.command).until_more()
+    remote = {each: view().follow(each, local.token).until_more() for each in (b, c)}
+    cancels = platform.cancels
+    with platform.hanging():
+        a.kill()
+        name = eventually(lambda: crew.buries(local.token), NOTICE)
+        (digger,) = [each for each in (b, c) if names[each] == name]
+        (heir,) = {b, c} - {digger}
+        assert_lost(remote[heir])
+        eventually(lambda: platform.cancels == cancels + 1)
+        digger.kill()
+    assert crew.is_sealed(local.token)
+    assert crew.runs() != []
+    assert ticker.is_running()
+
+    ticker.until_gone(CLAIM + NOTICE)
+    eventually(lambda: crew.runs() == [] and crew.alive() == {names[heir]}, NOTICE)
+    for lost in (local, remote[digger]):
+        lost.until_over()
+        if lost.end is None:  # else its worker has told it before it died
+            assert_lost(lost.resume(heir))
 
 
 @pytest.mark.slow
