@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.redis.crew import Crew, Worker
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker, counting
-from tests.redis.watching import Viewer
+from tests.redis.watching import Viewer, in_step, post_at_once
 
 NewViewer = Callable[..., Viewer]
 
@@ -118,31 +119,15 @@ def test_delete_reaches_the_run_from_any_worker(
     assert not crew.is_sealed(viewers[0].token)  # its owner has ended it
 
 
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_key_starts_one_command_wherever_it_is_sent(
-    workers: Sequence[Worker], crew: Crew, platform: Platform, view: NewViewer
+    workers: Sequence[Worker], platform: Platform, view: NewViewer, rounds: int
 ) -> None:
-    """Row 24: three workers get it in the same moment, twenty times."""
-    for _ in range(20):
-        key, before = uuid.uuid4().hex, platform.starts
-        viewers = [view() for _ in workers]
-        gate = threading.Barrier(len(workers))
-
-        def post(viewer: Viewer, worker: Worker, gate: threading.Barrier = gate, key: str = key) -> None:
-            gate.wait()
-            viewer.start(worker, counting(20), key)
-
-        threads = [threading.Thread(target=post, args=each) for each in zip(viewers, workers, strict=True)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for viewer in viewers:
-            viewer.until_over()
-            assert viewer.status == 200
-            viewer.assert_complete()
+    """Row 24: three workers get it in the same moment."""
+    for _ in range(rounds):
+        before = platform.starts
+        post_at_once([view() for _ in workers], workers)
         assert platform.starts == before + 1
-        assert len({viewer.token for viewer in viewers}) == 1
-        assert viewers[0].lines == list(range(1, 21))
 
 
 def test_a_key_of_another_command_is_a_conflict_everywhere(workers: Sequence[Worker], view: NewViewer) -> None:
@@ -225,7 +210,6 @@ def test_viewers_that_leave_at_any_moment_cost_no_connection(
     a, b, c = workers
     stays = view().start(a, ticker.command).until_more()
     elsewhere = view().follow(b, stays.token).until_more()
-    most = [0, 0, 0]
     dice = random.Random(3)
 
     def storm(worker: Worker, delays: list[float]) -> None:
@@ -235,16 +219,20 @@ def test_viewers_that_leave_at_any_moment_cost_no_connection(
             threading.Event().wait(delay)
             visitor.cut()
 
-    threads = [
-        threading.Thread(target=storm, args=(dice.choice((b, c)), [dice.random() * 0.02 for _ in range(30)]))
-        for _ in range(10)
-    ]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        most = [max(so_far, each.connections(redis_server.port)) for so_far, each in zip(most, workers, strict=True)]
-    for thread in threads:
-        thread.join()
+    most = [0, 0, 0]
+    is_over = threading.Event()
+
+    def count() -> None:
+        while not is_over.is_set():
+            now = [each.connections(redis_server.port) for each in workers]
+            most[:] = map(max, most, now)
+
+    storms = [partial(storm, dice.choice((b, c)), [dice.random() * 0.02 for _ in range(100)]) for _ in range(10)]
+    counter = threading.Thread(target=count)
+    counter.start()
+    in_step(storms)
+    is_over.set()
+    counter.join()
 
     assert max(most) <= 4
     assert min(most) > 0
