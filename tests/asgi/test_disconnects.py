@@ -1,7 +1,7 @@
 """Servers that say `http.disconnect` once, and applications that take it.
 
 The kind of fault: the one message that a client has left was consumed by a function of the application's, so the bridge
-waited for it without end, and a command ran for no one.
+waited for it without end, and a command ran with no viewer left.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ async def refuses_then(request: Request) -> None:
 async def test_a_client_that_leaves_in_its_body_causes_silence(
     name: str, read: Consume, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No traceback, no answer, no run. Its server may say by an `OSError` that there is no one to answer."""
+    """No traceback, no answer, no run. Its server may say by an `OSError` that the client is gone."""
     work = ScriptedWork()
     answer = {"resolve": work, "policy": Block()}.get(name)
     page = HalfABody("POST", pieces=[b"half"], headers={"Consume": "1"})

@@ -1,7 +1,7 @@
 """Inside the middleware that applications commonly stack: lines still arrive at once, and leaving is noticed.
 
 hypercorn says `http.disconnect` once. Its kind of fault: a middleware, or a function of the application's, took the
-message, and the command ran for no one.
+message, and the command ran with no viewer left.
 """
 
 from __future__ import annotations

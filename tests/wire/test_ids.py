@@ -67,7 +67,7 @@ def test_an_id_that_was_written_is_read_back(number: int) -> None:
     ],
 )
 def test_an_id_of_another_form_is_no_place(odd: str) -> None:
-    """It may come from anywhere: other streams, other software, or somebody's keyboard."""
+    """It may come from anywhere: other streams, other software, or a keyboard."""
     assert read_place(odd) is None
 
 
