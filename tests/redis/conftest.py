@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.redis.crew import Crew
+from tests.redis.crew import Crew, MakeCrew
 from tests.redis.keeper import Keeper, keeper
 from tests.redis.metered import Platform, a_platform
 from tests.redis.scripts import Ticker
-from tests.redis.watching import Viewer
-
-MakeCrew = Callable[..., Crew]
+from tests.redis.watching import NewViewer, Viewer
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ def ticker(tmp_path: Path) -> Iterator[Ticker]:
 
 
 @pytest.fixture
-def view() -> Iterator[Callable[..., Viewer]]:
+def view() -> Iterator[NewViewer]:
     """Makes viewers, whose connections end with the test."""
     made: list[Viewer] = []
 

@@ -8,11 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import httpx
 import psutil
@@ -24,7 +24,7 @@ from tests.support.bridge_process import ROOT
 from tests.support.programs import end, free_port
 from tests.support.waiting import eventually
 
-__all__ = ["LEASE", "NOTICE", "UNKNOWN", "Crew", "Worker"]
+__all__ = ["LEASE", "NOTICE", "UNKNOWN", "Crew", "MakeCrew", "Worker"]
 
 #: Seconds after which a silent worker counts as dead: two beats.
 LEASE: Final = 2.0
@@ -203,6 +203,10 @@ class Crew:
     def _ask(self, *command: Any) -> Any:
         assert self._redis is not None, "these workers share nothing"
         return self._redis.ask(*command)
+
+
+#: What the fixture `make_crew` is.
+MakeCrew: TypeAlias = Callable[..., Crew]
 
 
 def _await(worker: Worker) -> None:

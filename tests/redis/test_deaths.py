@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.redis.crew import LEASE, NOTICE, Crew
+from tests.redis.crew import LEASE, NOTICE, MakeCrew
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Ticker
-from tests.redis.watching import Viewer, all_more
+from tests.redis.watching import NewViewer, Viewer, all_more, finish, watch_on
 from tests.support.waiting import eventually
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
 
 #: Seconds that a worker has for ending a dead worker's run.
 CLAIM = 15
@@ -55,10 +51,7 @@ def test_viewers_of_a_dead_worker_go_on_elsewhere(make_crew: MakeCrew, ticker: T
         each.resume(c)
     all_more((first, *others), LONGER)
     eventually(lambda: len(crew.alive()) == 2)
-    ticker.stop()
-    for each in (first, *others):
-        each.until_over().assert_complete()
-        assert each.lines == first.lines
+    finish(ticker, first, *others)
 
 
 def test_the_death_of_the_owner_ends_the_run_and_its_command(
@@ -98,8 +91,7 @@ def test_an_owner_that_wakes_up_changes_nothing(
     """Row 3: it stood still for longer than a lease, so it was buried. Its own viewers are told when it wakes."""
     crew = make_crew()
     a, b, _ = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, ticker, a, b)
     a.freeze()
     assert_lost(remote)
     ticker.until_gone()
@@ -211,8 +203,7 @@ def test_workers_that_start_later_end_what_all_have_left(make_crew: MakeCrew, ti
     """Row 7: a fleet that lost its power ends its orphans when it is back."""
     crew = make_crew()
     a, b, c = crew.hire(3)
-    viewer = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, viewer.token).until_more()
+    viewer, remote = watch_on(view, ticker, a, b)
     for each in (a, b, c):
         each.kill()
     assert ticker.is_running()

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.redis.crew import Crew
+from tests.redis.crew import MakeCrew
 from tests.redis.keeper import Keeper, keeper, numbers_in
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker
 from tests.redis.switch import Switch, switch
-from tests.redis.watching import Viewer, all_more
+from tests.redis.watching import NewViewer, all_more, finish, watch_on
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
 
 
 def test_a_redis_that_lost_the_end_of_its_file_gets_it_again(
@@ -43,10 +40,7 @@ def test_a_redis_that_lost_the_end_of_its_file_gets_it_again(
         all_more((local, remote), 50)
         late = view().follow(c, local.token).until_more(10)
         assert not crew.is_sealed(local.token)
-        ticker.stop()
-        for each in (local, remote, late):
-            each.until_over().assert_complete()
-            assert each.seen == local.seen
+        finish(ticker, local, remote, late)
         assert numbers_in(redis, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
         # The entries of single lines are still those from before: it was not filled again from its beginning.
         assert redis.ask("XRANGE", crew.stream(local.token), "-", "+", "COUNT", 10) == first
@@ -103,8 +97,7 @@ def test_a_replica_that_was_behind_is_filled_from_its_tail_on(
     crew = make_crew(redis=pair.replica)
     a, b, c = crew.hire(3, pair.port)
     before = platform.cancels
-    local = view().start(a, ticker.command).until_more(10)
-    remote = view().follow(b, local.token).until_more(10)
+    local, remote = watch_on(view, ticker, a, b, lines=10)
     stream = crew.stream(local.token)
     eventually(lambda: pair.replicated(stream) > 5)
     pair.part()
@@ -116,10 +109,7 @@ def test_a_replica_that_was_behind_is_filled_from_its_tail_on(
     all_more((local, remote), 50)
     late = view().follow(c, local.token).until_more(10)
     assert not crew.is_sealed(local.token)
-    ticker.stop()
-    for each in (local, remote, late):
-        each.until_over().assert_complete()
-        assert each.seen == local.seen
+    finish(ticker, local, remote, late)
     assert numbers_in(pair.replica, stream) == list(range(1, local.seen[-1].number + 1))
     assert platform.cancels == before
 
@@ -131,8 +121,7 @@ def test_what_neither_the_replica_nor_the_owner_has_is_counted(
     crew = make_crew(redis=pair.replica, options={"replay": 500})
     a, b, c = crew.hire(3, pair.port)
     before = platform.cancels
-    local = view().start(a, ticker.command).until_more(10)
-    remote = view().follow(b, local.token).until_more(10)
+    local, remote = watch_on(view, ticker, a, b, lines=10)
     moves = view().follow(b, local.token).until_more(20)
     stream = crew.stream(local.token)
     eventually(lambda: pair.replicated(stream) > 5)
@@ -145,10 +134,7 @@ def test_what_neither_the_replica_nor_the_owner_has_is_counted(
     all_more((local, remote), 50)
     moves.resume(c).until_more(10)
     late = view().follow(c, local.token).until_more(10)
-    ticker.stop()
-    for each in (local, remote):
-        each.until_over().assert_complete()
-        assert each.seen == local.seen
+    finish(ticker, local, remote)
     for each in (moves, late):
         each.until_over()
         assert each.end == {"type": "exit", "code": 0}

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.redis.crew import LEASE, NOTICE, Crew
+from tests.redis.crew import LEASE, NOTICE, MakeCrew
 from tests.redis.scripts import PACE, Flood, Ticker
-from tests.redis.watching import Viewer
+from tests.redis.watching import NewViewer, watch_on
 from tests.support.waiting import eventually
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
 
 GRACE = 3.0
 #: Lines of a ticker that take longer than the grace period.
@@ -28,8 +24,7 @@ def test_the_last_viewer_that_leaves_ends_the_command_wherever_it_was(
     """Row 22: the viewer of another worker keeps it running; once that has gone, too, the owner ends it."""
     crew = make_crew(options={"grace": GRACE})
     a, b, c = crew.hire(3)
-    first = view().start(a, ticker.command).until_more()
-    other = view().follow(c, first.token).until_more()
+    first, other = watch_on(view, ticker, a, c)
     first.cut()
     other.until_more(LONGER)
     assert ticker.is_running()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.redis.crew import Crew
+from tests.redis.crew import MakeCrew
 from tests.redis.keeper import Keeper, numbers_in
 from tests.redis.scripts import Ticker
 from tests.redis.switch import Switch, switch
-from tests.redis.watching import Viewer, come_back
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
+from tests.redis.watching import NewViewer, come_back, finish, watch_on
 
 
 @pytest.fixture
@@ -28,16 +25,12 @@ def test_an_entry_whose_acknowledgement_is_lost_is_there_once(
     """Row 18: Redis has it, and the worker does not know. No viewer sees a line twice, or another one in its place."""
     crew = make_crew()
     (a,), (b,) = crew.hire(1, way), crew.hire(1)
-    local = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, ticker, a, b)
     key = crew.stream(local.token).encode()
     for _ in range(10):
         way.lose_answer(b"XADD\r\n$%d\r\n%s\r\n" % (len(key), key))
         remote.until_more()
-    ticker.stop()
-    for each in (local, remote):
-        each.until_over().assert_complete()
-        assert each.seen == local.seen
+    finish(ticker, local, remote)
     assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
 
 

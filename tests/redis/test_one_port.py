@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,9 +10,7 @@ from tests.redis.crew import Crew, Worker
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker
-from tests.redis.watching import Viewer, in_step, post_at_once
-
-NewViewer = Callable[..., Viewer]
+from tests.redis.watching import NewViewer, Viewer, finish, in_step, post_at_once
 
 WORKERS = 4
 
@@ -42,10 +40,7 @@ def test_no_resume_loses_a_line_whichever_worker_gets_it(
             processes.add(viewer.headers["process"])
 
     in_step([lambda viewer=viewer: move(viewer) for viewer in viewers])  # type: ignore[misc]
-    ticker.stop()
-    for each in (first, *viewers):
-        each.until_over().assert_complete()
-        assert each.seen == first.seen
+    finish(ticker, first, *viewers)
     assert platform.starts == before + 1
     assert resumes < 1000 or len(processes) == WORKERS
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.redis.crew import LEASE, UNKNOWN, Crew
+from tests.redis.crew import LEASE, UNKNOWN, MakeCrew
 from tests.redis.keeper import Keeper, away, numbers_in
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Flood, Ticker
-from tests.redis.watching import Viewer, all_more, come_back
+from tests.redis.watching import NewViewer, all_more, come_back, finish, watch_on
 from tests.support.waiting import eventually
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
 
 #: Lines of a ticker that take longer than a lease and a beat.
 LONGER = round(2 * LEASE / PACE)
@@ -30,8 +26,7 @@ def test_a_redis_that_restarts_empty_is_filled_again(
     crew = make_crew()
     a, b, c = crew.hire(3)
     before = platform.cancels
-    local = view().start(a, ticker.command).until_more(10)
-    remote = view().follow(b, local.token).until_more(10)
+    local, remote = watch_on(view, ticker, a, b, lines=10)
     with away(redis_server):
         local.until_more(LONGER)
     remote.until(lambda it: len(it.lines) >= len(local.lines))
@@ -39,10 +34,7 @@ def test_a_redis_that_restarts_empty_is_filled_again(
     late = view().follow(c, local.token).until_more(10)
     assert not crew.is_sealed(local.token)
 
-    ticker.stop()
-    for each in (local, remote, late):
-        each.until_over().assert_complete()
-        assert each.seen == local.seen
+    finish(ticker, local, remote, late)
     numbers = numbers_in(redis_server, crew.stream(local.token))
     assert numbers == list(range(1, local.seen[-1].number + 1))
     assert platform.cancels == before
@@ -54,16 +46,12 @@ def test_a_stream_that_is_deleted_is_filled_again(
     """Row 12: a mirror has it in memory, and a new one waits for the owner to send it again."""
     crew = make_crew()
     a, b, c = crew.hire(3)
-    local = view().start(a, ticker.command).until_more(10)
-    remote = view().follow(b, local.token).until_more(10)
+    local, remote = watch_on(view, ticker, a, b, lines=10)
     for _ in range(3):
         redis_server.ask("DEL", crew.stream(local.token))
         remote.until_more(10)
     late = view().follow(c, local.token).until(lambda it: len(it.lines) >= len(remote.lines))
-    ticker.stop()
-    for each in (local, remote, late):
-        each.until_over().assert_complete()
-        assert each.seen == local.seen
+    finish(ticker, local, remote, late)
     assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
 
 
@@ -88,9 +76,7 @@ def test_a_run_that_redis_has_forgotten_while_it_was_idle_is_found_again(
     while not late.lines:  # until then it is told to come back
         late.follow(b, local.token).until(lambda it: it.lines or it.is_over)
         assert late.end is None
-    ticker.stop()
-    for each in (local, late):
-        each.until_over().assert_complete()
+    finish(ticker, local, late)
 
 
 @pytest.mark.slow
@@ -100,8 +86,7 @@ def test_a_redis_that_hangs_holds_no_local_viewer_up(
     """Row 14: those of other workers wait, and get everything afterwards. No worker counts as dead."""
     crew = make_crew()
     a, b, _ = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, ticker, a, b)
     hang = 3 * LEASE
     redis_server.ask("CLIENT", "PAUSE", round(1000 * hang), "ALL")
     until = time.monotonic() + hang
@@ -111,9 +96,7 @@ def test_a_redis_that_hangs_holds_no_local_viewer_up(
     remote.until(lambda it: len(it.lines) >= len(local.lines)).until_more(LONGER)
     local.until_more()
     assert not crew.is_sealed(local.token)
-    ticker.stop()
-    for each in (local, remote):
-        each.until_over().assert_complete()
+    finish(ticker, local, remote)
 
 
 @pytest.mark.slow
@@ -131,9 +114,7 @@ def test_a_key_stands_for_its_run_although_redis_has_lost_it(
     while not again.lines:  # until then it is told to come back
         again.start(b, ticker.command, "k").until(lambda it: it.lines or it.is_over)
         assert again.end is None
-    ticker.stop()
-    for each in (local, again):
-        each.until_over().assert_complete()
+    finish(ticker, local, again)
     assert again.token == local.token
     assert platform.starts == before
 
@@ -164,8 +145,7 @@ def test_viewers_elsewhere_have_not_left_because_redis_is_away(
     """Row 8, with viewers elsewhere only: an outage for longer than lease and grace together costs no run."""
     crew = make_crew(options={"grace": grace})
     a, b, _ = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, ticker, a, b)
     remote.until_more(100)  # its worker has reported it with two beats
     local.cut()
     remote.until_more(10)
@@ -183,8 +163,7 @@ def test_what_is_asked_while_redis_is_away(
 ) -> None:
     """Rows 15 and 16: programs get 503; a page, which would give up on that, gets a stream that ends, and a time."""
     a, b, _ = make_crew(options={"commit_after": 1.0}).hire(3)
-    local = view().start(a, ticker.command).until_more()
-    mirrored = view().follow(b, local.token).until_more()
+    local, mirrored = watch_on(view, ticker, a, b)
     moves = view().follow(b, local.token).until_more()
     moves.cut()
     b_alone = make_crew()  # a crew of its own: its worker has never seen this run
@@ -203,9 +182,7 @@ def test_what_is_asked_while_redis_is_away(
         assert mirrored.end is None
     eventually(lambda: stranger.ask("GET", f"/{UNKNOWN}").status_code == 404)
     mirrored.until(lambda it: len(it.lines) >= len(local.lines))
-    ticker.stop()
-    for each in (local, mirrored, moves):
-        each.until_over().assert_complete()
+    finish(ticker, local, mirrored, moves)
 
 
 @pytest.mark.slow
@@ -238,8 +215,7 @@ def test_a_viewer_that_is_ahead_of_redis_waits(
     """Row 19: it has seen what Redis lacks, and comes back elsewhere. 204 would end it for good."""
     crew = make_crew(options={"commit_after": 0.5})
     a, b, _ = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    mirrored = view().follow(b, local.token).until_more()
+    local, mirrored = watch_on(view, ticker, a, b)
     redis_server.ask("CLIENT", "PAUSE", 1500, "ALL")
     local.until_more(30).cut()
     local.resume(b).until_begun()
@@ -247,9 +223,7 @@ def test_a_viewer_that_is_ahead_of_redis_waits(
     ahead = len(local.lines)
     local.until_more(30)
     assert len(local.lines) > ahead
-    ticker.stop()
-    for each in (local, mirrored):
-        each.until_over().assert_complete()
+    finish(ticker, local, mirrored)
 
 
 @pytest.mark.slow
@@ -260,8 +234,7 @@ def test_a_redis_that_is_full_holds_no_local_viewer_up(
     crew = make_crew()
     a, b, _ = crew.hire(3)
     flood = Flood(tmp_path / "place", 20_000)
-    local = view().start(a, flood.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, flood, a, b)
     used = redis_server.ask("INFO", "memory")["used_memory"]
     redis_server.ask("CONFIG", "SET", "maxmemory", used + 2 * 2**20)
     try:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.redis.crew import LEASE, Crew
+from tests.redis.crew import LEASE, MakeCrew
 from tests.redis.keeper import Keeper, away
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Ticker
 from tests.redis.switch import switch
-from tests.redis.watching import Viewer
+from tests.redis.watching import NewViewer
 from tests.support.browser import chromium
 
 pytestmark = pytest.mark.slow
 
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
 
 PAGE = """
 <!doctype html><title>run</title>

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
@@ -16,9 +16,7 @@ from tests.redis.crew import Crew, Worker
 from tests.redis.keeper import Keeper
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker, counting
-from tests.redis.watching import Viewer, in_step, post_at_once
-
-NewViewer = Callable[..., Viewer]
+from tests.redis.watching import NewViewer, Viewer, finish, in_step, post_at_once, watch_on
 
 #: Frames are held for a moment of seconds if Redis is away; then the response has to begin.
 COMMIT_AFTER = 1.0
@@ -50,9 +48,7 @@ def test_a_viewer_comes_back_to_another_worker(workers: Sequence[Worker], ticker
     stays, moves = view().start(a, ticker.command).until_more(3), view()
     moves.follow(b, stays.token).until_more(3).cut()
     moves.resume(c).until_more(3)
-    ticker.stop()
-    for each in (stays, moves):
-        each.until_over().assert_complete()
+    finish(ticker, stays, moves)
     assert stays.lines == moves.lines
 
 
@@ -61,11 +57,8 @@ def test_a_viewer_of_a_whole_run_elsewhere_begins_at_its_beginning(
 ) -> None:
     """It gets the same frames as a viewer of the owner's, the `start` included."""
     a, b, _ = workers
-    first = view().start(a, ticker.command).until_more(20)
-    late = view().follow(b, first.token).until_more(20)
-    ticker.stop()
-    for each in (first, late):
-        each.until_over().assert_complete()
+    first, late = watch_on(view, ticker, a, b, lines=20)
+    finish(ticker, first, late)
     assert first.seen == late.seen
 
 
@@ -144,8 +137,7 @@ def test_a_run_that_is_over_is_read_to_its_end_elsewhere(
 ) -> None:
     """Row 26: the rest and the exit code; after its end 204, also from a worker that never had a viewer of it."""
     a, b, c = workers
-    stays = view().start(a, ticker.command).until_more()
-    moves = view().follow(b, stays.token).until_more()
+    stays, moves = watch_on(view, ticker, a, b)
     moves.cut()
     ticker.stop()
     stays.until_over().assert_complete()
@@ -175,9 +167,7 @@ def test_a_run_is_its_owners_on_every_worker(workers: Sequence[Worker], ticker: 
     assert state.json()["state"] == "running"
     again = view(user="ann").follow(b, hers.token).until_more()
     hers.until_more()
-    ticker.stop()
-    for each in (hers, again):
-        each.until_over().assert_complete()
+    finish(ticker, hers, again)
 
 
 def test_a_run_of_another_version_is_left_alone(
@@ -197,9 +187,7 @@ def test_a_run_of_another_version_is_left_alone(
 
     redis_server.ask("HSET", crew.meta(stays.token), "v", "1")
     page.follow(b, stays.token).until_more()
-    ticker.stop()
-    for each in (stays, page):
-        each.until_over().assert_complete()
+    finish(ticker, stays, page)
 
 
 @pytest.mark.slow
@@ -208,8 +196,7 @@ def test_viewers_that_leave_at_any_moment_cost_no_connection(
 ) -> None:
     """Row 29: a worker has four, however many viewers come and go, and all that stay see nothing of it."""
     a, b, c = workers
-    stays = view().start(a, ticker.command).until_more()
-    elsewhere = view().follow(b, stays.token).until_more()
+    stays, elsewhere = watch_on(view, ticker, a, b)
     dice = random.Random(3)
 
     def storm(worker: Worker, delays: list[float]) -> None:
@@ -236,6 +223,4 @@ def test_viewers_that_leave_at_any_moment_cost_no_connection(
 
     assert max(most) <= 4
     assert min(most) > 0
-    ticker.stop()
-    for each in (stays, elsewhere):
-        each.until_over().assert_complete()
+    finish(ticker, stays, elsewhere)

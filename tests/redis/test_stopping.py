@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 
-from tests.redis.crew import LEASE, Crew
+from tests.redis.crew import LEASE, MakeCrew
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker
-from tests.redis.watching import Viewer
-
-MakeCrew = Callable[..., Crew]
-NewViewer = Callable[..., Viewer]
+from tests.redis.watching import NewViewer, finish, watch_on
 
 
 def test_an_owner_that_stops_ends_its_runs_at_once(
@@ -21,8 +17,7 @@ def test_an_owner_that_stops_ends_its_runs_at_once(
     """Viewers elsewhere wait for no lease, and hear the same as its own."""
     crew = make_crew()
     a, b, _ = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    remote = view().follow(b, local.token).until_more()
+    local, remote = watch_on(view, ticker, a, b)
     before = platform.cancels
     stopped_at = time.monotonic()
     a.process.send_signal(signal.SIGTERM)
@@ -43,16 +38,13 @@ def test_viewers_of_a_worker_that_stops_go_on_elsewhere(make_crew: MakeCrew, tic
     """It is not their run's owner, so the run goes on: they are told to come back, and are not told of an end."""
     crew = make_crew()
     a, b, c = crew.hire(3)
-    local = view().start(a, ticker.command).until_more()
-    moves = view().follow(b, local.token).until_more()
+    local, moves = watch_on(view, ticker, a, b)
     b.process.send_signal(signal.SIGTERM)
     moves.until_over()
     assert moves.end is None
     moves.resume(c).until_more()
     local.until_more()
-    ticker.stop()
-    for each in (local, moves):
-        each.until_over().assert_complete()
+    finish(ticker, local, moves)
 
 
 def test_a_deploy_moves_viewers_and_leaves_the_run_alone(

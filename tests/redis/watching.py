@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import httpx
 
@@ -20,10 +20,21 @@ from sse_bridge.wire import events
 from sse_bridge.wire.events import Event
 from sse_bridge.wire.frames import FrameSplitter
 from tests.redis.crew import Worker
-from tests.redis.scripts import counting
+from tests.redis.scripts import Flood, Ticker, counting
 from tests.support.waiting import eventually
 
-__all__ = ["PATIENCE", "Seen", "Viewer", "all_more", "come_back", "in_step", "post_at_once"]
+__all__ = [
+    "PATIENCE",
+    "NewViewer",
+    "Seen",
+    "Viewer",
+    "all_more",
+    "come_back",
+    "finish",
+    "in_step",
+    "post_at_once",
+    "watch_on",
+]
 
 #: Seconds for what takes tenths of a second where no other process is busy.
 PATIENCE: Final = 30.0
@@ -228,6 +239,26 @@ class Viewer:
         expected = before + (said["dropped"] if said["type"] == "gap" else 1)
         assert int(number) == expected, f"after frame {before}: {event}"
         self.seen.append(Seen(int(number), said))
+
+
+#: What the fixture `view` is.
+NewViewer: TypeAlias = Callable[..., Viewer]
+
+
+def watch_on(
+    view: NewViewer, script: Ticker | Flood, owner: Worker, other: Worker, lines: int = 1
+) -> tuple[Viewer, Viewer]:
+    """Starts a command on its owner, and follows it there and on another worker. Both have so many lines."""
+    local = view().start(owner, script.command).until_more(lines)
+    return local, view().follow(other, local.token).until_more(lines)
+
+
+def finish(ticker: Ticker, *viewers: Viewer) -> None:
+    """Ends a command. Each of its viewers has got every line once, and the exit code."""
+    ticker.stop()
+    for each in viewers:
+        each.until_over().assert_complete()
+        assert each.seen == viewers[0].seen
 
 
 def all_more(viewers: Sequence[Viewer], lines: int) -> None:
