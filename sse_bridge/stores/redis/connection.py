@@ -70,6 +70,8 @@ def is_outage(error: BaseException) -> bool:
         return True  # a failover, or a start
     if isinstance(error, exceptions.OutOfMemoryError):
         return True  # of `noeviction`, until keys have expired
+    if isinstance(error, RuntimeError) and "handler is closed" in str(error):
+        return True  # uvloop's, for a write to a connection that has just been reset; redis-py lets it through
     return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError)
 
 
