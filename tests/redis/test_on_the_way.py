@@ -19,6 +19,7 @@ def way(redis_server: Keeper) -> Iterator[Switch]:
         yield made
 
 
+@pytest.mark.slow
 def test_an_entry_whose_acknowledgement_is_lost_is_there_once(
     make_crew: MakeCrew, redis_server: Keeper, way: Switch, ticker: Ticker, view: NewViewer
 ) -> None:
@@ -34,7 +35,9 @@ def test_an_entry_whose_acknowledgement_is_lost_is_there_once(
     assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
 
 
-@pytest.mark.parametrize("is_mirrored", [False, True], ids=["found", "mirrored"])
+@pytest.mark.parametrize(
+    "is_mirrored", [pytest.param(False, id="found"), pytest.param(True, id="mirrored", marks=pytest.mark.slow)]
+)
 def test_what_is_trimmed_before_it_is_fetched_is_counted(
     make_crew: MakeCrew, redis_server: Keeper, way: Switch, ticker: Ticker, view: NewViewer, is_mirrored: bool
 ) -> None:
