@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import httpx
@@ -121,6 +121,16 @@ class Box:
         """Waits for the process id that a command writes to a file."""
         eventually(lambda: (self.read(path) or b"").endswith(b"\n"))
         return int(self.read(path) or b"0")
+
+    def data(self, path: str, **query: int) -> Any:
+        """What a route of the sandbox answers."""
+        return self.http.get(f"{self.path}/{path}", params=query).raise_for_status().json()["data"]
+
+    def assert_refused(self, *routes: tuple[str, str]) -> None:
+        """Each method and path is refused, because the sandbox does not run."""
+        for method, path in routes:
+            refusal = self.http.request(method, f"{self.path}/{path}", json={"command": "true"})
+            assert (refusal.status_code, refusal.json()["error"]["code"]) == (409, "SANDBOX_NOT_RUNNING")
 
     def destroy(self) -> None:
         """Destroys the sandbox, which may be gone already."""

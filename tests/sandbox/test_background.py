@@ -25,12 +25,12 @@ def start(box: Box, command: str, **options: object) -> dict[str, object]:
 
 
 def look(box: Box, pid: object) -> dict[str, object]:
-    data: dict[str, object] = box.http.get(f"{box.path}/processes/{pid}").raise_for_status().json()["data"]
+    data: dict[str, object] = box.data(f"processes/{pid}")
     return data
 
 
 def logs(box: Box, pid: object, **query: int) -> str:
-    text: str = box.http.get(f"{box.path}/processes/{pid}/logs", params=query).raise_for_status().json()["data"]
+    text: str = box.data(f"processes/{pid}/logs", **query)
     return text
 
 
@@ -164,9 +164,14 @@ def test_it_ends_with_its_sandbox(http: httpx.Client) -> None:
         next(lines)
         box.destroy()
         assert list(lines) == ['data: {"exit_code":137}']
-    for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{pid}"), ("DELETE", f"/{pid}"), ("GET", f"/{pid}/logs")):
-        refusal = http.request(method, f"{box.path}/processes{path}")
-        assert (refusal.status_code, refusal.json()["error"]["code"]) == (409, "SANDBOX_NOT_RUNNING")
+    own = f"processes/{pid}"
+    box.assert_refused(
+        ("GET", "processes"),
+        ("POST", "processes"),
+        ("GET", own),
+        ("GET", f"{own}/logs"),
+        ("DELETE", own),
+    )
 
 
 def test_it_ends_with_the_server() -> None:

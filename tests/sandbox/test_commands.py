@@ -32,12 +32,12 @@ def start(box: Box, command: str, **options: object) -> dict[str, Any]:
 
 
 def look(box: Box, command: str) -> dict[str, Any]:
-    data: dict[str, Any] = box.http.get(f"{box.path}/commands/{command}").raise_for_status().json()["data"]
+    data: dict[str, Any] = box.data(f"commands/{command}")
     return data
 
 
 def logs(box: Box, command: str, **query: int) -> str:
-    text: str = box.http.get(f"{box.path}/commands/{command}/logs", params=query).raise_for_status().json()["data"]
+    text: str = box.data(f"commands/{command}/logs", **query)
     return text
 
 
@@ -221,6 +221,7 @@ def test_it_ends_with_its_sandbox(http: httpx.Client) -> None:
     box.destroy()
 
     assert not is_running(pid)
-    for method, path in (("GET", ""), ("POST", ""), ("GET", f"/{id}"), ("GET", f"/{id}/logs"), ("POST", f"/{id}/kill")):
-        refusal = http.request(method, f"{box.path}/commands{path}", json={"command": "true"})
-        assert (refusal.status_code, refusal.json()["error"]["code"]) == (409, "SANDBOX_NOT_RUNNING")
+    own = f"commands/{id}"
+    box.assert_refused(
+        ("GET", "commands"), ("POST", "commands"), ("GET", own), ("GET", f"{own}/logs"), ("POST", f"{own}/kill")
+    )
