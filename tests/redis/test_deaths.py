@@ -199,6 +199,24 @@ def test_a_burial_that_is_cut_short_is_finished_by_another_worker(
 
 
 @pytest.mark.slow
+def test_work_that_could_not_be_ended_is_ended_later(
+    make_crew: MakeCrew, platform: Platform, ticker: Ticker, view: NewViewer
+) -> None:
+    """The platform answers neither the first call nor the second."""
+    crew = make_crew()
+    a, b = crew.hire(2)
+    watch_on(view, ticker, a, b)
+    cancels = platform.cancels
+    with platform.hanging():
+        a.kill()
+        eventually(lambda: platform.cancels == cancels + 2, NOTICE + CLAIM + 10)
+        assert crew.runs() != []
+
+    ticker.until_gone(2 * CLAIM)
+    eventually(lambda: crew.runs() == [])
+
+
+@pytest.mark.slow
 def test_workers_that_start_later_end_what_all_have_left(make_crew: MakeCrew, ticker: Ticker, view: NewViewer) -> None:
     """Row 7: a fleet that lost its power ends its orphans when it is back."""
     crew = make_crew()

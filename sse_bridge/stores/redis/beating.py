@@ -7,6 +7,7 @@ TTLs are no evidence: after a restart of Redis, all of them are over at once.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
@@ -25,8 +26,10 @@ logger: Final = logging.getLogger("sse_bridge")
 INTERVAL: Final = 1.0
 #: Seconds that a beat may be late. Beyond that this worker stood still, and has seen nothing of the others.
 _LATENESS: Final = 1.0
-#: Seconds that a worker has for ending the work of one dead run, before another one may try.
+#: Seconds that a worker has for ending the work of one dead run, before it or another one may try again.
 _CLAIM: Final = 15
+#: Attempts of one worker to end it: five minutes, in which a platform may restart, or a rate limit pass.
+_MOST_ATTEMPTS: Final = 20
 #: Seconds that a sealed stream is kept, and that the runs of a worker are remembered.
 _SEALED: Final = 600
 _REMEMBERED: Final = 24 * 3600
@@ -101,6 +104,7 @@ class Beating:
         self._count = 0
         self._burying: set[str] = set()
         self._told: set[str] = set()
+        self._attempts: Counter[str] = Counter()  # by run: those that failed
 
     async def run(self) -> None:
         """Beats until it is cancelled."""
@@ -218,8 +222,10 @@ class Beating:
                 if not claimed:
                     is_left = True
                     return
-                if ticket:
-                    await self._end_one(ticket, bool(entries) and entries[0][0].decode() != SEAL)
+                has_output = bool(entries) and entries[0][0].decode() != SEAL
+                if ticket and not await self._end_one(run, ticket, has_output):
+                    is_left = True  # until the claim is over
+                    return
                 async with turn:
                     await client.execute_command("HDEL", names.runs(worker), run)
                     await client.execute_command("DEL", names.claim(run))
@@ -229,11 +235,19 @@ class Beating:
                 tasks.start_soon(end, run, ticket.decode())
         return is_left
 
-    async def _end_one(self, ticket: str, has_output: bool) -> None:
+    async def _end_one(self, run: str, ticket: str, has_output: bool) -> bool:
+        """Ends the work of one run. Says whether that is settled: otherwise the platform did not do as it was asked."""
         outcome = await self._end_work(ticket, has_output)
+        if outcome is Cancelled.REQUESTED:
+            self._attempts[run] += 1
+            if self._attempts[run] < _MOST_ATTEMPTS:
+                logger.info("the work of a server process that is gone could not be ended yet; it is tried again")
+                return False
+        self._attempts.pop(run, None)
         self.orphans[outcome] += 1
         level = logging.INFO if outcome is Cancelled.CONFIRMED else logging.WARNING
         logger.log(level, "the work of a server process that is gone was ended (%s): %s", outcome.value, ticket)
+        return True
 
 
 def _decoded(answer: Any) -> dict[str, bytes]:
