@@ -27,7 +27,7 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 test-slow: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
-	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/client tests/metrics
+	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.

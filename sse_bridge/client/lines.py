@@ -11,7 +11,7 @@ from httpx_sse import ServerSentEvent
 from .errors import FollowError
 from .reading import Item
 
-__all__ = ["Events", "Gap", "Line", "Lines", "View"]
+__all__ = ["Events", "Gap", "Items", "Line", "Lines", "View"]
 
 T_co = TypeVar("T_co", covariant=True)
 _STREAMS: Final = ("stdout", "stderr")
@@ -55,6 +55,18 @@ class Events:
         yield item.event
 
     def end(self) -> Iterator[ServerSentEvent]:
+        """See `View.end`."""
+        return iter(())
+
+
+class Items:
+    """The events with what they mean."""
+
+    def show(self, item: Item) -> Iterator[Item]:
+        """See `View.show`."""
+        yield item
+
+    def end(self) -> Iterator[Item]:
         """See `View.end`."""
         return iter(())
 

@@ -1,0 +1,59 @@
+"""`sse-bridge doctor`: what is wrong with a deployment, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import anyio
+import typer
+
+from .examining import Finding, look_at_deployment, look_at_install, look_at_platform, look_at_redis
+from .follow import Headers, headers_of
+from .saying import missing
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="Of a bridge. One run is started there, and ended.")
+    ] = None,
+    header: Headers = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="The store that the workers share.")] = None,
+) -> int:
+    """Check the platform, the key and this installation; with a URL, a bridge and the proxies in front of it.
+
+    Exit code 1: something is wrong.
+    """
+    try:
+        from ..client import follow  # noqa: F401 (looks whether it is there)
+    except ModuleNotFoundError as error:
+        return missing(error, "httpx_sse", "cli")
+    findings = anyio.run(_look, url, headers_of(header), redis)
+    _print(findings)
+    return int(any(finding.is_good is False for finding in findings))
+
+
+async def _look(url: str | None, headers: dict[str, str], redis: str | None) -> list[Finding]:
+    findings = look_at_install()
+    if url is None:
+        findings += await look_at_platform()
+    else:
+        findings += await look_at_deployment(url, headers)
+    if redis is not None:
+        findings += await look_at_redis(redis)
+    return findings
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark = {True: Text("ok", "green"), False: Text("wrong", "red"), None: Text("")}[finding.is_good]
+        table.add_row(mark, Text(finding.what), Text(finding.found))
+        if finding.remedy:
+            table.add_row("", "", Text(finding.remedy, "bold"))
+    Console(width=None).print(table)

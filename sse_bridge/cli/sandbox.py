@@ -1,0 +1,88 @@
+"""`sse-bridge sandbox`: MIOSA's sandbox API over processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from .listening import LOOPBACK, listen, port_of, url_of
+from .saying import fail, missing
+
+__all__ = ["sandbox"]
+
+
+def _name(text: str) -> str:
+    if not (text and text.isprintable()):
+        raise typer.BadParameter(f"not a name: {text!a}")
+    return text
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(parser=port_of, metavar="PORT", help="0 picks a free one.")] = 8080,
+    key: Annotated[
+        str | None, typer.Option(help="API key that clients send. Default: $MIOSA_API_KEY, else a random one.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--sandbox", parser=_name, metavar="NAME", help="Create a sandbox with this name, and say its id."
+        ),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="How sandboxes behave.")] = "standard",
+) -> int:
+    """Serve MIOSA's sandbox API over processes of this machine, without any isolation."""
+    from ..sandbox import PROFILES, create_app
+
+    try:
+        from ..sandbox.server import serve
+    except ModuleNotFoundError as error:
+        return missing(error, "uvicorn", "serve")
+    if profile not in PROFILES:
+        return fail(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
+    known = key or os.environ.get("MIOSA_API_KEY")
+    used = known or f"msk_local_{secrets.token_urlsafe(24)}"
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        return fail(f"cannot listen on {host}, port {port}: {error}")
+    with listener:
+        app = create_app(key=used, profile=PROFILES[profile])
+        sandbox_id = app.state.sandboxes.create({"name": name}).id if name else None
+        _print_banner(url_of(listener), None if known else used, sandbox_id)
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
+            serve(app, listener)
+    return 0
+
+
+def _print_banner(url: str, new_key: str | None, sandbox_id: str | None) -> None:
+    """Says what runs here and how to use it. Shows the key only if we made it up, and only once."""
+    key = "MIOSA_API_KEY=<the key this server was given>" if new_key is None else f"MIOSA_API_KEY={new_key}"
+    print(
+        f"MIOSA's sandbox API over processes of this machine: {url}",
+        "WARNING: there is no isolation. Anyone with the key can run commands on this machine, as you.",
+        "",
+        "To point a client at it (the SDK adds /api/v1 itself):",
+        f"  export MIOSA_BASE_URL={url}",
+        f"  export {key}",
+        "",
+        *([] if sandbox_id is None else _usage(url, sandbox_id)),
+        "Ctrl-C ends the server and every command that runs in it.",
+        sep="\n",
+        flush=True,
+    )
+
+
+def _usage(url: str, sandbox_id: str) -> list[str]:
+    """How to run a command in the sandbox, in a shell that has the key from the lines above."""
+    body = '{"command":"for i in 1 2 3; do echo $i; sleep 1; done"}'
+    return [
+        f"To run a command in the sandbox {sandbox_id}:",
+        f"  curl -N {url}/api/v1/sandboxes/{sandbox_id}/exec/stream"
+        f""" -H "Authorization: Bearer $MIOSA_API_KEY" -H "Content-Type: application/json" -d '{body}'""",
+        "",
+    ]

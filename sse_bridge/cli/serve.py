@@ -1,0 +1,144 @@
+"""`sse-bridge serve`: a bridge for one command, without writing code."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import parse_qs
+
+import typer
+
+from ..errors import BridgeError
+from .listening import LOOPBACK, listen, notice_frozen_clients, port_of, url_of
+from .run import CommandLine, Cwd, Env, Timeout, exec_of
+from .saying import fail, missing, words_of
+
+if TYPE_CHECKING:
+    from ..upstream.base import Source
+    from ..upstream.miosa.client import Miosa
+
+__all__ = ["serve"]
+
+#: Seconds that open responses get at the end: as long as the bridge takes to end its streams and their commands.
+_SHUTDOWN_TIMEOUT: Final = 8
+_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def serve(
+    sandbox: Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id.")],
+    command: CommandLine,
+    host: Annotated[str, typer.Option(help="Address to listen on. Other than loopback needs a token.")] = LOOPBACK,
+    port: Annotated[int, typer.Option(parser=port_of, metavar="PORT", help="0 picks a free one.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SSE_BRIDGE_TOKEN",
+            help="What each request has to show. Default: none on loopback, else a random one.",
+        ),
+    ] = None,
+    env: Env = None,
+    cwd: Cwd = None,
+    timeout: Timeout = None,
+    max_runs: Annotated[int, typer.Option(min=1, help="Commands that run at once.")] = 8,
+) -> int:
+    """Serve a bridge at /run-sse/ that runs this one command, for each client that asks.
+
+    Clients choose nothing about the command. The platform and the key are MIOSA_BASE_URL and MIOSA_API_KEY.
+    """
+    try:
+        import uvicorn
+
+        from ..sandbox.server import server_config
+    except ModuleNotFoundError as error:
+        return missing(error, "uvicorn", "serve")
+    from ..upstream.miosa.client import Miosa
+
+    is_local = _is_loopback(host)
+    shown = token or (None if is_local else secrets.token_urlsafe(24))
+    try:
+        source, miosa = exec_of(sandbox, command, env, cwd, timeout), Miosa()
+        miosa.check_key()
+    except BridgeError as error:
+        return fail(words_of(error))
+    app = _Door(_application(miosa, source, max_runs), shown, is_local=is_local)
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        return fail(f"cannot listen on {host}, port {port}: {error}")
+    with listener:
+        notice_frozen_clients(listener)
+        _print_banner(url_of(listener), None if token else shown, has_token=shown is not None)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(server_config(app, _SHUTDOWN_TIMEOUT)).run(sockets=[listener])
+    return 0
+
+
+def _application(miosa: Miosa, source: Source, max_runs: int) -> Any:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.routing import Mount
+
+    from ..asgi.app import SSEBridge
+
+    async def resolve(request: Request) -> Source:
+        return source
+
+    return Starlette(routes=[Mount("/run-sse", SSEBridge(miosa, resolve, max_runs=max_runs, refusals="frame"))])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Door:
+    """Lets in requests that show the token, and on loopback those that name it in `Host`.
+
+    A page of another site can have its own name point to 127.0.0.1 (DNS rebinding), and is of the same origin then.
+    """
+
+    def __init__(self, app: Any, token: str | None, *, is_local: bool) -> None:
+        self._app = app
+        self._token = token
+        self._is_local = is_local
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+            status, words = refusal
+            head = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
+            await send(head)
+            await send({"type": "http.response.body", "body": words})
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Any) -> tuple[int, bytes] | None:
+        headers = dict(scope["headers"])
+        name = headers.get(b"host", b"").decode("latin-1").lower()
+        name = name.partition("]")[0].lstrip("[") if name.startswith("[") else name.partition(":")[0]
+        if self._is_local and name not in _LOCAL_NAMES:
+            return 421, b"This server answers for localhost only.\n"
+        if self._token is None:
+            return None
+        query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        bearer = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
+        if any(hmac.compare_digest(shown.encode(), self._token.encode()) for shown in (query, bearer)):
+            return None
+        return 401, b"Show the token: Authorization: Bearer ..., or ?token=... for an EventSource.\n"
+
+
+def _print_banner(url: str, new_token: str | None, *, has_token: bool) -> None:
+    header = ' -H "Authorization: Bearer $SSE_BRIDGE_TOKEN"' if has_token else ""
+    lines = [f"Each request to {url}/run-sse/ runs the command and streams its output."]
+    if new_token is not None:
+        lines += ["Clients need the token:", f"  export SSE_BRIDGE_TOKEN={new_token}"]
+    lines += [
+        f"  sse-bridge follow {url}/run-sse/{header}",
+        f"  curl -N {url}/run-sse/{header}",
+        "Ctrl-C ends the server and its commands.",
+    ]
+    print(*lines, sep="\n", flush=True)
