@@ -101,6 +101,8 @@ async def look_at_redis(url: str) -> list[Finding]:
 
 async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Finding]:
     """Whether a run can be started, seen at once, and resumed on every worker. Starts one, and ends it."""
+    import httpx
+
     from ..client import FollowError, follow
 
     findings = []
@@ -121,6 +123,8 @@ async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Findi
                 findings.append(Finding("end", True, "it was ended" if how_far is None else f"ended: {how_far.value}"))
     except FollowError as error:
         findings.append(Finding("run", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG)))
+    except httpx.HTTPError as error:
+        findings.append(Finding("run", False, type(error).__name__, _REMEDIES["gave_up"]))
     return findings
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import anyio
+import anyio.lowlevel
 import httpx
 
 __all__ = ["RUN", "Broken", "Reply", "Server", "Step", "event", "gone", "refusal", "run_of", "state", "stream"]
@@ -27,12 +29,14 @@ class Reply:
 
     Args:
         breaks: whether the connection breaks behind the content.
+        silence: seconds between the head and the content.
     """
 
     status: int = 200
     content: bytes | Sequence[bytes] = b""
     headers: dict[str, str] = field(default_factory=dict)
     breaks: bool = False
+    silence: float = 0.0
 
 
 Step = Reply | Broken | Callable[[httpx.Request], "Reply | Broken"]
@@ -42,6 +46,7 @@ class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
     def __init__(self, reply: Reply, server: Server) -> None:
         self._chunks = [reply.content] if isinstance(reply.content, bytes) else reply.content
         self._breaks = reply.breaks
+        self._silence = reply.silence
         self._server = server
         self._is_closed = False
         server.open += 1
@@ -52,6 +57,7 @@ class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
             raise httpx.ReadError("cut")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        await anyio.sleep(self._silence)
         for chunk in self:
             yield chunk
 
@@ -81,6 +87,7 @@ class Server(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return httpx.Response(reply.status, headers=reply.headers, stream=_Body(reply, self))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await anyio.lowlevel.checkpoint()  # as a network would, it lets a cancellation in
         return self.handle_request(request)
 
     @property

@@ -268,8 +268,25 @@ async def test_news_start_the_time_again() -> None:
     events = run_of(*"abcdefgh")
     steps: list[Step] = []
     for each in events:
-        steps += [stream(each, breaks=True), Broken(), Broken(), Broken()]
+        steps += [stream(b"retry: 3000\n" + each, breaks=True), Broken(), Broken(), Broken()]
     assert (await read(Server(*steps, stream()), give_up_after=20)).exit_code == 0
+    assert anyio.current_time() > 60
+
+
+async def test_a_connection_that_lived_is_news() -> None:
+    """A script may be silent for hours, and proxies cut what is silent."""
+    silent = Reply(200, b": heartbeat\n", {"Content-Type": "text/event-stream"}, breaks=True, silence=15)
+    events = run_of("a")
+    server = Server(stream(*events[:2], breaks=True), *[silent] * 9, stream(*events[2:]))
+    assert (await read(server, give_up_after=20)).exit_code == 0
+
+
+async def test_a_proxy_that_loses_a_line_on_each_connection() -> None:
+    """The run comes further each time."""
+    events = run_of(*"abcdefghij")
+    steps = [stream(events[number], *events[number + 2 :]) for number in range(len(events) - 2)]
+    followed = await read(Server(*steps, stream(*events[-2:])))
+    assert (followed.lines, followed.exit_code) == (list("abcdefghij"), 0)
 
 
 async def test_a_connection_without_news_does_not_keep_a_run_alive() -> None:
@@ -287,7 +304,9 @@ async def test_the_last_refusal_is_what_is_raised() -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 410, 502, 504])
 async def test_a_refusal_says_why(status: int) -> None:
-    error = (await read(Server(refusal(status, "some_code")))).raised(RunRefused)
+    server = Server(refusal(status, "some_code"))
+    error = (await read(server)).raised(RunRefused)
+    assert len(server.requests) == 1
     assert (error.code, error.message, error.status, error.request_id) == ("some_code", "No.", status, "req_1")
 
 
