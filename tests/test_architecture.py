@@ -25,9 +25,10 @@ MAY_IMPORT = {
     "arguments": set(),
     "causes": set(),
     "errors": set(),
-    "wire": set(),
+    "speedups": set(),
+    "wire": {"speedups"},
     "flow": {"arguments", "wire"},
-    "upstream": {"arguments", "causes", "errors", "wire.exits", "wire.objects", "wire.shapes"},
+    "upstream": {"arguments", "causes", "errors", "speedups", "wire.exits", "wire.objects", "wire.shapes"},
     "relay": {"wire", "flow", "upstream.base", "causes", "errors"},
     "stores": {
         "arguments",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from .. import speedups
 from .digest import Digest
 
 __all__ = ["DEFAULT_MAX_FRAME_SIZE", "Discard", "FrameSplitter", "canonical", "count_alike", "split"]
@@ -240,8 +241,10 @@ def count_alike(frames: bytes) -> int:
 
     They are canonical then: each beginning and each blank line before it account for some line feeds, and if these are
     all there are, every line is accounted for. Measured, ns a frame: 90, where looking for blank lines takes 120 and
-    for more than one of them another 100, since CPython looks for a long needle in strides.
+    for more than one of them another 100, since CPython looks for a long needle in strides. In C, it is 16.
     """
+    if speedups.count_alike is not None:
+        return speedups.count_alike(frames)
     first = frames[: frames.find(b"\n\n")]
     head = first[: first.find(b":", first.rfind(b"\n") + 1) + 1]
     count = frames.count(b"\n\n" + head) + 1

@@ -95,19 +95,20 @@ class FrameIds:
         token: the run's token, which every id contains. `None` leaves frames without `id` lines.
     """
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("prefix",)
 
     def __init__(self, token: str | None) -> None:
-        self._prefix = None if token is None else f"id: {token}.".encode()
+        #: Of each `id` line, up to the number; `None` if frames have none.
+        self.prefix = None if token is None else f"id: {token}.".encode()
 
     @property
     def visible(self) -> bool:
         """Whether frames get an `id` line."""
-        return self._prefix is not None
+        return self.prefix is not None
 
     def line(self, number: int) -> bytes:
         """The `id` line of a frame; empty if `visible` is false."""
-        return b"" if self._prefix is None else b"%b%d\n" % (self._prefix, number)
+        return b"" if self.prefix is None else b"%b%d\n" % (self.prefix, number)
 
     def at(self, number: int, frame: bytes) -> bytes:
         """A frame under a number that the run has used already.
@@ -120,7 +121,7 @@ class FrameIds:
     def number(self, parts: Parts, first: int) -> bytes:
         """Makes frames of `parts` and numbers them from `first` on."""
         texts, _, head, tail = parts
-        prefix = self._prefix
+        prefix = self.prefix
         if len(texts) == 1:
             text = texts[0]
             return head + text + tail if prefix is None else b"%b%d\n%b%b%b" % (prefix, first, head, text, tail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
+from .. import speedups
 from .continuity import Continuity
 from .dialects import Dialect
 from .frames import Discard, FrameSplitter
@@ -115,12 +116,36 @@ class Pipeline:
             self._note_unfinished()
         if not frames:
             return b""
+        heads = self._mapper.heads
+        if heads and (twin := speedups.map_frames) is not None:
+            numbered, count, end = twin(frames, 0, heads, self._ids.prefix, self.next)
+            self.next += count
+            return numbered if end == len(frames) else numbered + self._map_rest(twin, frames, end)
+        parts = map_plain(frames, heads) if heads else None
+        if parts is None:
+            return self._map(frames)
+        first = self.next
+        self.next = first + parts[1]
+        return self._ids.number(parts, first)
+
+    def _map_rest(self, twin: speedups.MapFrames, frames: bytes, start: int) -> bytes:
+        """Maps frames of which the first is not plain: that one alone, but from a second in a row on all of them."""
+        numbered, count = [], 1
+        while count and start < len(frames):
+            end = frames.index(b"\n\n", start) + 2
+            numbered.append(self._map(frames[start:end]))
+            plain, count, start = twin(frames, end, self._mapper.heads, self._ids.prefix, self.next)
+            numbered.append(plain)
+            self.next += count
+        numbered.append(self._map(frames[start:]))
+        return b"".join(numbered)
+
+    def _map(self, frames: bytes) -> bytes:
+        """Maps any frames. Plain ones would leave the mapper as it is."""
         mapper, first = self._mapper, self.next
-        parts = map_plain(frames, mapper.heads) if mapper.heads else None
-        if parts is None:  # plain frames leave the mapper as it is
-            parts = mapper.map(frames)
-            self.unfinished = mapper.unfinished
-            self.finished = mapper.finished
+        parts = mapper.map(frames)
+        self.unfinished = mapper.unfinished
+        self.finished = mapper.finished
         self.next = first + parts[1]
         return self._ids.number(parts, first)
 

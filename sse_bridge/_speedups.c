@@ -1,0 +1,569 @@
+/*
+ * The C twin of the fast paths. Python has all of this, too, and decides whatever is not plain:
+ *
+ *   map_frames   wire/plain.py and wire/ids.py: a page's numbered frames are made of plain ones
+ *   count_alike  wire/frames.py
+ *   join_chunks  upstream/receiving.py: the bodies of HTTP chunks, without a callback for each
+ *
+ * Each function reads one bytes object from front to back and writes a new one. There is no state between calls.
+ *
+ * Reading is bounded by `end`, which is one past the last byte. Writing is bounded by an invariant, stated at
+ * `struct writer`. Sizes of objects are below PY_SSIZE_T_MAX, and sums are checked where they are allocated.
+ */
+
+#ifndef Py_GIL_DISABLED /* those builds have no stable ABI before Python 3.15 */
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#if (defined(__SSE2__) || defined(_M_X64)) && !defined(SSE_BRIDGE_SCALAR)
+#include <emmintrin.h>
+#define HAVE_SSE2 1
+#endif
+
+typedef const unsigned char *reader;
+
+/* Bytes that `copy_ordinary` handles at once. It may write as many behind the end of a text. */
+#define STRIDE 16
+
+/* ---- texts ---- */
+
+/*
+ * Whether a byte may stand in a text without a closer look: printable ASCII but quotes and backslashes.
+ */
+static inline int
+is_ordinary(unsigned char byte)
+{
+    return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+}
+
+/*
+ * Copies ordinary bytes, and returns where the first other one stands, or `end`. It may write STRIDE bytes more than
+ * it copies.
+ */
+static inline reader
+copy_ordinary(reader at, reader end, unsigned char **to)
+{
+    unsigned char *out = *to;
+#ifdef HAVE_SSE2
+    const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+
+    while (end - at >= STRIDE) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+        /* Compared as signed numbers, bytes from 0x80 on are below 0x20, too. */
+        __m128i other = _mm_or_si128(_mm_cmplt_epi8(bytes, space),
+                                     _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)));
+        unsigned int mask = (unsigned int)_mm_movemask_epi8(other);
+
+        _mm_storeu_si128((__m128i *)(void *)out, bytes);
+        if (mask != 0) {
+            int ordinary = 0;
+#if defined(__GNUC__)
+            ordinary = __builtin_ctz(mask);
+#else
+            while ((mask >> ordinary & 1) == 0)
+                ordinary++;
+#endif
+            *to = out + ordinary;
+            return at + ordinary;
+        }
+        at += STRIDE;
+        out += STRIDE;
+    }
+#endif
+    while (at < end && is_ordinary(*at))
+        *out++ = *at++;
+    *to = out;
+    return at;
+}
+
+static inline int
+is_hex(unsigned char byte)
+{
+    return (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'f') || (byte >= 'A' && byte <= 'F');
+}
+
+/*
+ * The length of an escape that may stay as it is; 0 for one that may not, or is none. Line ends may not: \n, \u000a
+ * and \u000d. A carriage return may only be written \r.
+ */
+static inline int
+escape_length(reader at, reader end)
+{
+    if (end - at < 2)
+        return 0;
+    switch (at[1]) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'r': case 't':
+        return 2;
+    case 'u':
+        break;
+    default:
+        return 0;
+    }
+    if (end - at < 6 || !is_hex(at[2]) || !is_hex(at[3]) || !is_hex(at[4]) || !is_hex(at[5]))
+        return 0;
+    if (at[2] == '0' && at[3] == '0' && at[4] == '0') {
+        unsigned char last = at[5] | 0x20;
+        if (last == 'a' || last == 'd')
+            return 0;
+    }
+    return 6;
+}
+
+/*
+ * The length of a character of two to four bytes; 0 if it is no UTF-8, as bytes.decode() sees it: overlong forms,
+ * surrogates and all above U+10FFFF are none.
+ */
+static inline int
+character_length(reader at, reader end)
+{
+    unsigned char low = 0x80, high = 0xBF; /* of the second byte */
+    int length, i;
+
+    if (*at < 0xC2 || *at > 0xF4)
+        return 0;
+    length = *at < 0xE0 ? 2 : *at < 0xF0 ? 3 : 4;
+    if (end - at < length)
+        return 0;
+    if (*at == 0xE0)
+        low = 0xA0;
+    else if (*at == 0xED)
+        high = 0x9F;
+    else if (*at == 0xF0)
+        low = 0x90;
+    else if (*at == 0xF4)
+        high = 0x8F;
+    if (at[1] < low || at[1] > high)
+        return 0;
+    for (i = 2; i < length; i++)
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    return length;
+}
+
+/*
+ * Copies a text up to its quote, and returns where that stands; NULL if the text is not plain or has no end.
+ */
+static inline reader
+copy_text(reader at, reader end, unsigned char **to)
+{
+    for (;;) {
+        int length;
+
+        at = copy_ordinary(at, end, to);
+        if (at == end)
+            return NULL;
+        if (*at == '"')
+            return at;
+        length = *at == '\\' ? escape_length(at, end) : *at >= 0x80 ? character_length(at, end) : 0;
+        if (length == 0)
+            return NULL;
+        while (length-- > 0)
+            *(*to)++ = *at++;
+    }
+}
+
+/* ---- numbers ---- */
+
+/* Digits of the largest number: 10^18, and as many as there are frames in memory. */
+#define MAX_DIGITS 20
+#define MAX_FIRST 1000000000000000000ULL
+
+/* A decimal number that is counted up as text. It stands at the end of `digits`. */
+struct number {
+    char digits[MAX_DIGITS];
+    int start;
+};
+
+static void
+number_set(struct number *number, unsigned long long value)
+{
+    number->start = MAX_DIGITS;
+    do {
+        number->digits[--number->start] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+}
+
+static inline void
+number_increment(struct number *number)
+{
+    int i = MAX_DIGITS - 1;
+
+    while (i >= number->start && number->digits[i] == '9')
+        number->digits[i--] = '0';
+    if (i >= number->start)
+        number->digits[i]++;
+    else
+        number->digits[--number->start] = '1';
+}
+
+/* ---- frames ---- */
+
+/* How the upstream begins a plain frame, and how the page's frame is to begin. */
+struct head {
+    char *from, *to;
+    Py_ssize_t from_size, to_size;
+};
+
+/* One for each stream. */
+#define MAX_HEADS 4
+/* Bytes of a head, or of an id before its number. */
+#define MAX_PART 4096
+/* Bytes that a result may grow by without looking for more memory. */
+#define SPARE 1024
+
+/*
+ * The result while it grows, in memory of its own: the stable ABI has no bytes that change their size. Before each
+ * frame, there is room for all of the input that is left, and for `overhead` bytes: whatever else a frame may need.
+ */
+struct writer {
+    unsigned char *begin, *at, *end;
+    Py_ssize_t overhead;
+};
+
+/* Keeps the invariant, with `left` bytes of input to come. Returns -1 with an exception. */
+static int
+writer_reserve(struct writer *writer, Py_ssize_t left)
+{
+    Py_ssize_t used = writer->at - writer->begin;
+    unsigned char *begin;
+
+    if (writer->end - writer->at >= left + writer->overhead)
+        return 0;
+    /* Most frames grow by a third. Where they grow by more, this happens a few times. */
+    if (left > (PY_SSIZE_T_MAX - used) / 2 - writer->overhead - SPARE) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    begin = PyMem_Realloc(writer->begin, (size_t)(used + left + left / 2 + writer->overhead + SPARE));
+    if (begin == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    writer->begin = begin;
+    writer->at = begin + used;
+    writer->end = writer->at + left + left / 2 + writer->overhead + SPARE;
+    return 0;
+}
+
+static inline void
+write_bytes(unsigned char **to, const void *from, size_t size)
+{
+    memcpy(*to, from, size);
+    *to += size;
+}
+
+/* Reads the mapping of heads. Returns how many there are, or -1 with an exception. */
+static int
+read_heads(PyObject *mapping, struct head heads[MAX_HEADS])
+{
+    PyObject *from, *to;
+    Py_ssize_t position = 0;
+    int count = 0;
+
+    if (!PyDict_Check(mapping)) {
+        PyErr_SetString(PyExc_TypeError, "heads must be a dict");
+        return -1;
+    }
+    while (PyDict_Next(mapping, &position, &from, &to)) {
+        if (count == MAX_HEADS) {
+            PyErr_SetString(PyExc_ValueError, "too many heads");
+            return -1;
+        }
+        if (PyBytes_AsStringAndSize(from, &heads[count].from, &heads[count].from_size) < 0 ||
+            PyBytes_AsStringAndSize(to, &heads[count].to, &heads[count].to_size) < 0)
+            return -1;
+        count++;
+    }
+    return count;
+}
+
+/* The head of the frame at `at`, NULL if it has none of them. It is looked for behind `last`, the one before. */
+static inline const struct head *
+find_head(reader at, reader end, const struct head *heads, int count, const struct head *last)
+{
+    int i;
+
+    if (count > 0 && end - at >= last->from_size && memcmp(at, last->from, (size_t)last->from_size) == 0)
+        return last;
+    for (i = 0; i < count; i++)
+        if (end - at >= heads[i].from_size && memcmp(at, heads[i].from, (size_t)heads[i].from_size) == 0)
+            return &heads[i];
+    return NULL;
+}
+
+static const char TAIL[4] = {'"', '}', '\n', '\n'};
+
+/*
+ * Maps one frame from `at` on. Returns where the next one begins, or NULL if this one is something else; then
+ * `to` is of no use.
+ */
+static inline reader
+map_frame(reader at, reader end, const struct head *head, const char *prefix, Py_ssize_t prefix_size,
+          const struct number *number, unsigned char **to)
+{
+    if (prefix != NULL) {
+        write_bytes(to, prefix, (size_t)prefix_size);
+        write_bytes(to, number->digits + number->start, (size_t)(MAX_DIGITS - number->start));
+        *(*to)++ = '\n';
+    }
+    write_bytes(to, head->to, (size_t)head->to_size);
+    at = copy_text(at + head->from_size, end, to);
+    if (at == NULL || end - at < (Py_ssize_t)sizeof(TAIL) || memcmp(at, TAIL, sizeof(TAIL)) != 0)
+        return NULL;
+    write_bytes(to, TAIL, sizeof(TAIL));
+    return at + sizeof(TAIL);
+}
+
+/* What one frame needs beside its own bytes. Returns -1 with an exception. */
+static Py_ssize_t
+overhead_of(const struct head *heads, int count, Py_ssize_t prefix_size)
+{
+    Py_ssize_t longest = 0;
+    int i;
+
+    for (i = 0; i < count; i++)
+        if (heads[i].to_size > longest)
+            longest = heads[i].to_size;
+    if (longest > MAX_PART || prefix_size > MAX_PART) {
+        PyErr_SetString(PyExc_ValueError, "a head or the prefix is too long");
+        return -1;
+    }
+    return prefix_size + MAX_DIGITS + 1 + longest + STRIDE;
+}
+
+PyDoc_STRVAR(map_frames_doc, "map_frames(frames, start, heads, prefix, first)\n--\n\n"
+                             "Maps and numbers plain frames, up to the first that is something else.");
+
+static PyObject *
+map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    char *data, *prefix = NULL;
+    Py_ssize_t size, start, prefix_size = 0, count = 0;
+    unsigned long long first;
+    struct head heads[MAX_HEADS];
+    const struct head *head = heads;
+    struct number number;
+    struct writer writer = {NULL, NULL, NULL, 0};
+    PyObject *mapped = NULL;
+    reader at, end;
+    int head_count;
+
+    (void)module;
+    if (nargs != 5) {
+        PyErr_SetString(PyExc_TypeError, "map_frames takes 5 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
+        return NULL;
+    start = PyLong_AsSsize_t(args[1]);
+    if (start == -1 && PyErr_Occurred())
+        return NULL;
+    head_count = read_heads(args[2], heads);
+    if (head_count < 0)
+        return NULL;
+    if (args[3] != Py_None && PyBytes_AsStringAndSize(args[3], &prefix, &prefix_size) < 0)
+        return NULL;
+    first = PyLong_AsUnsignedLongLong(args[4]);
+    if (first == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    if (start < 0 || start > size || first > MAX_FIRST) {
+        PyErr_SetString(PyExc_ValueError, "start or first is out of range");
+        return NULL;
+    }
+    writer.overhead = overhead_of(heads, head_count, prefix_size);
+    if (writer.overhead < 0)
+        return NULL;
+
+    number_set(&number, first);
+    at = (reader)data + start;
+    end = (reader)data + size;
+    for (;;) {
+        unsigned char *to;
+        reader next;
+
+        while (at < end && *at == '\n') /* blank lines between frames */
+            at++;
+        head = find_head(at, end, heads, head_count, head);
+        if (head == NULL)
+            break;
+        if (writer_reserve(&writer, end - at) < 0)
+            goto done;
+        to = writer.at;
+        next = map_frame(at, end, head, prefix, prefix_size, &number, &to);
+        if (next == NULL)
+            break;
+        writer.at = to;
+        at = next;
+        number_increment(&number);
+        count++;
+    }
+    mapped = Py_BuildValue("(y#nn)", count > 0 ? (char *)writer.begin : "", writer.at - writer.begin, count,
+                           (Py_ssize_t)(at - (reader)data));
+done:
+    PyMem_Free(writer.begin);
+    return mapped;
+}
+
+/* ---- counting ---- */
+
+PyDoc_STRVAR(count_alike_doc, "count_alike(frames)\n--\n\n"
+                              "How many frames there are, if all begin as the first one does; otherwise 0.");
+
+static PyObject *
+count_alike(PyObject *module, PyObject *frames)
+{
+    char *data;
+    Py_ssize_t size, head_size = 0, head_lines = 0, lines = 0, count = 1;
+    reader begin, at, end, line;
+
+    (void)module;
+    if (PyBytes_AsStringAndSize(frames, &data, &size) < 0)
+        return NULL;
+    begin = (reader)data;
+    end = begin + size;
+
+    /* The head: the first frame, up to the colon of its last line. */
+    line = begin;
+    for (at = begin; at < end && !(*at == '\n' && (at + 1 == end || at[1] == '\n')); at++) {
+        if (*at == '\n') {
+            line = at + 1;
+            head_lines++;
+        }
+    }
+    line = memchr(line, ':', (size_t)(at - line));
+    if (line == NULL)
+        return PyLong_FromSsize_t(0);
+    head_size = line + 1 - begin;
+
+    /* Every line feed, and after two of them the head. */
+    for (at = begin; at < end && (at = memchr(at, '\n', (size_t)(end - at))) != NULL; at++) {
+        lines++;
+        if (end - at >= 2 + head_size && at[1] == '\n' && memcmp(at + 2, begin, (size_t)head_size) == 0)
+            count++;
+    }
+    return PyLong_FromSsize_t(lines == count * (head_lines + 2) ? count : 0);
+}
+
+/* ---- chunks ---- */
+
+/* Hexadecimal digits of a chunk's size. Larger ones are for the parser. */
+#define MAX_SIZE_DIGITS 7
+
+/* Reads `<hexadecimal digits>CRLF`. Returns what follows; NULL for anything else, also for the size 0. */
+static reader
+read_size(reader at, reader end, Py_ssize_t *size)
+{
+    int digits = 0;
+
+    *size = 0;
+    for (; at < end && digits < MAX_SIZE_DIGITS && is_hex(*at); at++, digits++)
+        *size = *size * 16 + (*at <= '9' ? *at - '0' : (*at | 0x20) - 'a' + 10);
+    return *size > 0 && end - at >= 2 && at[0] == '\r' && at[1] == '\n' ? at + 2 : NULL;
+}
+
+/* A run of whole chunks. */
+struct chunks {
+    /* Bytes of their bodies. */
+    Py_ssize_t size;
+    /* Where they end. */
+    reader stop;
+    /* Bytes that the chunk behind them lacks; 0 if it is whole, or something else stands there. */
+    Py_ssize_t missing;
+};
+
+/* Measures chunks, and copies their bodies unless `to` is NULL. */
+static struct chunks
+read_chunks(reader at, reader end, unsigned char *to)
+{
+    struct chunks chunks = {0, at, 0};
+    Py_ssize_t size;
+    reader body;
+
+    while ((body = read_size(chunks.stop, end, &size)) != NULL) {
+        if (end - body < size + 2) {
+            chunks.missing = size + 2 - (end - body);
+            break;
+        }
+        if (body[size] != '\r' || body[size + 1] != '\n')
+            break;
+        if (to != NULL)
+            write_bytes(&to, body, (size_t)size);
+        chunks.size += size;
+        chunks.stop = body + size + 2;
+    }
+    return chunks;
+}
+
+PyDoc_STRVAR(join_chunks_doc, "join_chunks(data, start)\n--\n\n"
+                              "The bodies of whole HTTP chunks, and where the first begins that is something else.");
+
+static PyObject *
+join_chunks(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    char *data;
+    Py_ssize_t size, start;
+    struct chunks chunks;
+    PyObject *body;
+
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "join_chunks takes 2 arguments");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
+        return NULL;
+    start = PyLong_AsSsize_t(args[1]);
+    if (start == -1 && PyErr_Occurred())
+        return NULL;
+    if (start < 0 || start > size) {
+        PyErr_SetString(PyExc_ValueError, "start is out of range");
+        return NULL;
+    }
+    chunks = read_chunks((reader)data + start, (reader)data + size, NULL);
+    body = PyBytes_FromStringAndSize(NULL, chunks.size);
+    if (body == NULL)
+        return NULL;
+    if (chunks.size > 0) /* the empty bytes are shared */
+        (void)read_chunks((reader)data + start, chunks.stop, (unsigned char *)PyBytes_AsString(body));
+    return Py_BuildValue("(Nnn)", body, (Py_ssize_t)(chunks.stop - (reader)data), chunks.missing);
+}
+
+/* ---- the module ---- */
+
+static PyMethodDef methods[] = {
+    {"map_frames", (PyCFunction)(void (*)(void))map_frames, METH_FASTCALL, map_frames_doc},
+    {"count_alike", count_alike, METH_O, count_alike_doc},
+    {"join_chunks", (PyCFunction)(void (*)(void))join_chunks, METH_FASTCALL, join_chunks_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_speedups",
+    .m_doc = "The C twin of the fast paths: see speedups.",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
+}
