@@ -10,6 +10,8 @@ from typing import Final
 
 import httpx
 
+from .. import speedups
+from .chunks import JoinedChunks
 from .parsing import ERRORS, MAX_HEAD, Parser, response_parser
 
 __all__ = ["Incoming"]
@@ -113,6 +115,8 @@ class Incoming:
         self._has_framing = bool(codings) or any(name.lower() == b"content-length" for name, _ in self.headers)
         self.has_head = True
         self.is_complete = self.is_complete or self._is_head
+        if codings and speedups.join_chunks is not None and self._parser is not None:
+            self._parser = JoinedChunks(self._parser, speedups.join_chunks, self.on_body)
 
     def _skip_informational(self) -> None:
         if self.status == 101:
