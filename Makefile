@@ -1,5 +1,5 @@
-# `make demo` and `make test`; `make test-slow` and `make test-matrix` for what takes longer. All install what they need
-# into $(VENV).
+# `make demo` and `make test`; `make test-pure`, `make test-slow` and `make test-matrix` for what takes longer. All install
+# what they need into $(VENV). Where there is a C compiler, that includes the C twin.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-slow test-matrix lint types docs dist format bench clean system system-matrix
+.PHONY: demo test test-pure test-slow test-matrix sanitize lint types docs dist format bench clean system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -22,12 +22,20 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks --ignore=tests/redis
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
 
-# A million inputs beside ten minutes of random viewers; then overload, a thousand cuts and viewers, and every shape of the
-# benchmarks once.
-test-slow: $(VENV)/installed-lint system $(CLIENTS)
+# The same without the C twin, which is compiled all the same: its own tests need it.
+test-pure: $(VENV)/installed-lint
+	SSE_BRIDGE_PURE=1 $(MAKE) test
+
+# The C twin under sanitizers; a million inputs beside ten minutes of random viewers; then overload, a thousand cuts and
+# viewers, and every shape of the benchmarks once.
+test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
 	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
+
+# A strict compiler, sanitizers, and ten million inputs. Needs gcc; `make sanitize INPUTS=100000` is a short form.
+sanitize: $(VENV)/installed-lint
+	scripts/sanitize $(BIN)/python $(INPUTS)
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
@@ -74,7 +82,7 @@ $(MATRIX_CLIENTS): | system-matrix
 	@{ npm ci --prefix $* --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
 	    || echo "npm could not install the clients of $*; the tests that need them will be skipped"
 
-$(VENV)/installed-%: pyproject.toml
+$(VENV)/installed-%: pyproject.toml hatch_build.py sse_bridge/_speedups.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
@@ -83,4 +91,5 @@ $(VENV)/installed-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site dist tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) site dist sse_bridge/_speedups*.so
+	rm -rf tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache

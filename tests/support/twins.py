@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sse_bridge import speedups
+from sse_bridge.wire.frames import split
 from sse_bridge.wire.ids import FrameIds
 from sse_bridge.wire.plain import map_plain
 from tests.support.skipping import skip
@@ -55,8 +56,18 @@ def join_chunks(data: bytes, start: int, /) -> tuple[bytes, int, int]:
     return b"".join(bodies), start, 0
 
 
+def count_alike(frames: bytes) -> int:
+    """See `frames.count_alike`."""
+    parts = split(frames)
+    before, line_end, last = parts[0].rpartition(b"\n")
+    name, colon, _ = last.partition(b":")
+    start = before + line_end + name + colon
+    is_alike = all(part.startswith(start) and part.count(b"\n") == start.count(b"\n") for part in parts)
+    return len(parts) if colon and is_alike and b"\n\n\n" not in frames else 0
+
+
 #: As `speedups` has them.
-MODELS: dict[str, Any] = {"map_frames": map_frames, "join_chunks": join_chunks, "count_alike": None}
+MODELS: dict[str, Any] = {"map_frames": map_frames, "join_chunks": join_chunks, "count_alike": count_alike}
 
 
 def use(twin: str, monkeypatch: Any) -> None:
