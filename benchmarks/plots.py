@@ -13,7 +13,7 @@ from .shapes import SHAPES
 
 __all__ = ["draw"]
 
-_OURS: Final = ("bridge", "verbatim", "h11", "httpx", "drop", "coalesce", "coalesce-drop")
+_OURS: Final = ("bridge", "pure", "verbatim", "h11", "httpx", "drop", "coalesce", "coalesce-drop")
 _COLOURS: Final = {True: "#d9480f", False: "#8f99a3"}
 _CURVES: Final = {"bridge": "#d9480f", "node": "#4a7a3f", "nginx": "#495057"}
 #: Bar charts by name: the shape and the figure that each panel shows.

@@ -25,12 +25,13 @@ def show(name: str, figures: Medians) -> None:
 
 def show_targets(figures: Mapping[str, Medians]) -> None:
     """Prints the targets of the measured shapes, and whether they were reached."""
-    print(f"\n{'':3} {'':50} {'target':>14} {'figure':>8}")
+    print(f"\n{'':3} {'':50} {'least':>14} {'goal':>6} {'figure':>8}")
     for target in TARGETS:
         if target.shape not in figures:
             continue
         figure = target.figure(figures)
-        bound = f"{'at most' if target.at_most else 'at least'} {target.bound:5.1f}"
-        verdict = "" if figure is None else "reached" if target.is_reached(figure) else "NOT reached"
+        bound = f"{'at most' if target.at_most else 'at least'} {target.bound:6.2f}"
+        goal = "" if target.goal is None else f"{target.goal:6.2f}"
         shown = "no figure" if figure is None else f"{figure:8.2f}"
-        print(f"{target.shape:3} {target.title:50} {bound:>14} {shown:>8}  {verdict}")
+        verdict = "" if figure is None else target.verdict(figure)
+        print(f"{target.shape:3} {target.title:50} {bound:>14} {goal:>6} {shown:>8}  {verdict}")

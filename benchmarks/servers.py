@@ -33,11 +33,14 @@ class Peer:
     application: str = ""
     program: str = ""
     variant: str = ""
+    #: Whether `SSE_BRIDGE_PURE` keeps the C twin out.
+    is_pure: bool = False
 
 
 PEERS: Final = {
     "bridge": Peer("sse_bridge", "benchmarks.peers.bridge:app", variant="typed"),
     "verbatim": Peer("sse_bridge, verbatim", "benchmarks.peers.bridge:app", variant="verbatim"),
+    "pure": Peer("sse_bridge without C twin", "benchmarks.peers.bridge:app", variant="typed", is_pure=True),
     "h11": Peer("sse_bridge without [fast]", "benchmarks.peers.bridge:app", variant="h11"),
     "httpx": Peer("sse_bridge, httpx's transport", "benchmarks.peers.bridge:app", variant="httpx"),
     "drop": Peer("sse_bridge, Drop", "benchmarks.peers.bridge:app", variant="drop"),
@@ -108,6 +111,7 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
     """
     peer, port = PEERS[name], free_port()
     own = {"UPSTREAM": upstream_url, "PORT": str(port), "VARIANT": peer.variant}
+    own["SSE_BRIDGE_PURE"] = "1" if peer.is_pure else "0"
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w+b") as log:
         command = _command(peer, port, upstream_url, Path(directory))
         process = subprocess.Popen(

@@ -95,13 +95,16 @@ def warm_up() -> None:
 
 
 FRAMEWORKS: Final = ("sse-starlette", "fastapi", "litestar", "tutorial")
-ALL: Final = ("bridge", "h11", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
+ALL: Final = ("bridge", "pure", "h11", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SOME: Final = ("bridge", "nginx", "node", "passthrough", "tutorial")
+MIXED: Final = ("bridge", "pure", "nginx", "node", "tutorial")
 #: Without the tutorial's pattern, which needs a client of 900 KB for each stream.
 MANY: Final = ("bridge", "nginx", "node", "passthrough", "sse-starlette", "fastapi", "litestar")
 SHAPES: Final = {
     "S1": Shape("a burst, one HTTP chunk per line", ALL, _burst("burst")),
     "S2": Shape("a burst, 64 KiB chunks", ("verbatim", *ALL), _burst("chunks")),
+    "S1m": Shape("S1 with every tenth line on stderr", MIXED, _burst("burst-mixed")),
+    "S2m": Shape("S2 with every tenth line on stderr", MIXED, _burst("chunks-mixed")),
     "S3": Shape("300 streams of 20 lines a second", ALL, _paced(300, 5.0)),
     "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0)),
     "S4x": Shape("5,000 viewers of one run, a line a second", ("bridge",), _one_run(5000, 10.0, SLOW)),

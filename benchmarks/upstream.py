@@ -6,6 +6,7 @@ It answers `POST /api/v1/sandboxes/{shape}/exec/stream`, for the SDK and `Sandbo
 peers. It answers `exec`, with which the bridge ends a command, at once. Shapes:
 
 * `burst`: one HTTP chunk per frame; `chunks`: 64 KiB each; `crlf`: as `burst`, with CRLF line ends
+* `burst-mixed`, `chunks-mixed`: the same with every tenth line on stderr
 * `length-N`: as `burst`, but with lines of N characters, and fewer if they are long
 * `blocks-N`: the lines of `chunks` N times over
 * `paced`: a line every 50 ms that says when it was sent, in nanoseconds of the clock that all processes share; `slow`:
@@ -69,9 +70,9 @@ def lines_of(shape: str, lines: int) -> list[str]:
     return [f"{number:07d} ".ljust(length, "x") for number in range(min(lines, max(20, _LENGTH_TOTAL // length)))]
 
 
-def frame(text: str) -> bytes:
+def frame(text: str, stream: bytes = b"stdout") -> bytes:
     """One line as the platform sends it (`docs/miosa.md`, section 3)."""
-    return b'event: stdout\ndata: {"line":"%b"}\n\n' % text.encode()
+    return b'event: %b\ndata: {"line":"%b"}\n\n' % (stream, text.encode())
 
 
 def chunked(data: bytes) -> bytes:
@@ -119,12 +120,16 @@ class Upstream:
         """A whole response's body, prepared once."""
         if shape not in self._bodies:
             lines = BLOCK if shape == "block" else self._lines
-            frames = [frame(text) for text in lines_of(shape, lines)]
+            every = 10 if shape.endswith("-mixed") else lines + 1
+            frames = [
+                frame(text, b"stderr" if number % every == 0 else b"stdout")
+                for number, text in enumerate(lines_of(shape, lines), start=1)
+            ]
             if shape != "block":
                 frames.append(EXIT)
             if shape == "crlf":
                 frames = [one.replace(b"\n", b"\r\n") for one in frames]
-            if shape in ("chunks", "block"):
+            if shape in ("chunks", "chunks-mixed", "block"):
                 stream = b"".join(frames)
                 frames = [stream[start : start + _CHUNK] for start in range(0, len(stream), _CHUNK)]
             self._bodies[shape] = b"".join(map(chunked, frames))

@@ -40,7 +40,7 @@ def test_every_peer_delivers_everything(peer: str, url: str) -> None:
     if program and shutil.which(program) is None:
         skip(f"there is no {program}; `make system` as root installs it")
     with serving(peer, url) as server, ExitStack() as stack:
-        for shape in ("burst", "chunks", "crlf", "length-10000"):
+        for shape in ("burst", "chunks", "burst-mixed", "chunks-mixed", "crlf", "length-10000"):
             assert read_burst(server.port, f"/?shape={shape}", lines_of(shape, LINES)) > 0
         with pytest.raises(Incorrect, match="instead of"):
             read_burst(server.port, "/?shape=burst", lines_of("burst", LINES + 1))
@@ -149,8 +149,12 @@ def test_targets_are_worked_out_of_medians() -> None:
     for target in TARGETS:
         assert target.figure(results) in (0.0, 1.0, 2.0, 2.048)
         assert target.figure({**results, target.shape: {}}) is None
-        assert target.is_reached(target.bound)
-        assert not target.is_reached(target.bound + (0.1 if target.at_most else -0.1))
+        further = 0.01 if target.at_most else -0.01
+        assert target.verdict(target.bound) == "reached"
+        assert target.verdict(target.bound + further) == "NOT reached"
+        if target.goal is not None:
+            assert target.verdict(target.goal) == "goal reached"
+            assert target.verdict(target.goal + further) == "reached"
 
 
 def test_pictures_are_drawn_of_partial_results(tmp_path: Path) -> None:
