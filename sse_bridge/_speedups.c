@@ -41,6 +41,12 @@ is_ordinary(unsigned char byte)
     return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
 }
 
+#ifndef HAVE_SSE2
+/* Eight bytes as a number: the same byte in each place, and whether one of them is below n (128 at most). */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+#define HAS_BELOW(bytes, n) ((((bytes) - EACH(n)) & ~(bytes) & EACH(0x80)) != 0)
+#endif
+
 /*
  * Copies ordinary bytes, and returns where the first other one stands, or `end`. It may write STRIDE bytes more than
  * it copies.
@@ -73,6 +79,18 @@ copy_ordinary(reader at, reader end, unsigned char **to)
         }
         at += STRIDE;
         out += STRIDE;
+    }
+#else
+    uint64_t bytes;
+
+    while (end - at >= (Py_ssize_t)sizeof(bytes)) {
+        memcpy(&bytes, at, sizeof(bytes));
+        if (HAS_BELOW(bytes, 0x20) || HAS_BELOW(bytes ^ EACH('"'), 1) || HAS_BELOW(bytes ^ EACH('\\'), 1) ||
+            (bytes & EACH(0x80)) != 0)
+            break;
+        memcpy(out, &bytes, sizeof(bytes));
+        at += sizeof(bytes);
+        out += sizeof(bytes);
     }
 #endif
     while (at < end && is_ordinary(*at))
