@@ -53,10 +53,11 @@ types: $(VENV)/installed-lint
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# Source distribution and wheel, in dist/.
+# Source distribution and a wheel of pure Python, in dist/. Wheels with the C twin are the workflow's: they have to run on
+# systems older than this one.
 dist: $(VENV)/installed-dist
 	rm -rf dist
-	$(BIN)/python -m build --quiet
+	SSE_BRIDGE_PURE=1 $(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
 
 format: $(VENV)/installed-lint
