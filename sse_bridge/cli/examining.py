@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from .. import speedups
 from ..errors import BridgeError, UpstreamError
 from .saying import words_of
 
@@ -38,17 +39,15 @@ class Finding:
 def look_at_install() -> list[Finding]:
     """The faster parts of this installation."""
     has_parser = importlib.util.find_spec("httptools") is not None
-    findings = [
+    return [
         Finding(
             "fast HTTP parser",
             has_parser,
             "httptools is in use" if has_parser else "h11 is in use",
             "" if has_parser else 'pip install "sse_bridge[fast]"',
-        )
+        ),
+        Finding("C twin of the fast path", True if speedups.IN_USE else None, f"runs in {speedups.REASON}"),
     ]
-    if importlib.util.find_spec("sse_bridge.speedups") is not None:
-        findings.append(Finding("compiled parts", True, "sse_bridge.speedups is installed"))
-    return findings
 
 
 async def look_at_platform() -> list[Finding]:

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sse_bridge import Miosa, SandboxExec, SSEBridge
+from sse_bridge import Miosa, SandboxExec, SSEBridge, speedups
 from sse_bridge.testing import Script
 from tests.cli.conftest import Piped
 from tests.redis.keeper import keeper
@@ -34,6 +34,7 @@ def test_a_platform_and_a_key_that_are_right(piped: Piped) -> None:
     assert b"wrong" not in done.stdout
     assert b"accepted" in done.stdout
     assert b"httptools" in done.stdout
+    assert f"runs in {speedups.REASON}".encode() in done.stdout
 
 
 @pytest.mark.parametrize(
