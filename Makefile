@@ -8,7 +8,8 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-pure test-slow test-matrix sanitize lint types docs dist format bench clean system system-matrix
+.PHONY: demo test test-pure test-slow test-lowest test-matrix sanitize lint types docs dist format bench clean system \
+    system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -36,6 +37,18 @@ test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
 # A strict compiler, sanitizers, and ten million inputs. Needs gcc; `make sanitize INPUTS=100000` is a short form.
 sanitize: $(VENV)/installed-lint
 	scripts/sanitize $(BIN)/python $(INPUTS)
+
+# With the lowest versions of its dependencies that pyproject.toml allows, in an environment of its own.
+LOWEST = $(VENV)-lowest
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -q -n 4 -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream \
+	    tests/stores tests/sandbox tests/client tests/metrics
+
+$(LOWEST)/installed: pyproject.toml scripts/lowest-versions
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) scripts/lowest-versions > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt --editable '.[test]'
+	@touch $@
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
@@ -92,5 +105,5 @@ $(VENV)/installed-%: pyproject.toml hatch_build.py sse_bridge/_speedups.c
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site dist sse_bridge/_speedups*.so
+	rm -rf $(VENV) $(LOWEST) site dist sse_bridge/_speedups*.so
 	rm -rf tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
