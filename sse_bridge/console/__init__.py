@@ -1,1 +1,5 @@
-"""The demo: a page, scripts to watch, and the application that serves both."""
+"""What pages are made of: modules for the browser, and the demo that uses them."""
+
+from .files import STATIC, static_files
+
+__all__ = ["STATIC", "static_files"]

@@ -1,0 +1,83 @@
+/**
+ * What an answer of the bridge's means for its client.
+ *
+ * @module
+ */
+
+import { retryAfter } from "./waiting.js";
+
+/** @typedef {import("./messages.js").Message} Message */
+
+/**
+ * @typedef {object} Answer
+ * @property {"stream" | "accepted" | "over" | "wait" | "lost" | "refused"} kind `wait`: the server asks to be asked
+ *   again, and has started nothing. `lost`: something in between has answered; what the bridge did is unknown.
+ * @property {number | null} [after] Of `wait`: milliseconds.
+ * @property {string | null} [token] Of `stream` and `accepted`: the run.
+ * @property {string | null} [href] Of `accepted`: the run's address, relative to the request's.
+ * @property {Message} [message] Of `refused`.
+ */
+
+/**
+ * @param {Response} response
+ * @returns {Promise<Answer>}
+ */
+export async function answerOf(response) {
+  const type = response.headers.get("content-type") ?? "";
+  const token = response.headers.get("sse-bridge-run");
+  if (response.status === 200 && type.startsWith("text/event-stream")) return { kind: "stream", token };
+  if (response.status === 204) return { kind: "over" };
+  const body = type.startsWith("application/json") ? await jsonOf(response) : (await discard(response), null);
+  if (response.status === 201) {
+    const href = body?.href ?? response.headers.get("location");
+    return { kind: "accepted", token: body?.run ?? token, href };
+  }
+  if (response.status === 503 || response.status === 429) {
+    if (body?.error?.code !== "not_shown") return { kind: "wait", after: retryAfter(response.headers.get("retry-after")) };
+  }
+  if (response.status >= 500 && !body?.error) return { kind: "lost" };
+  return { kind: "refused", message: refusal(response, body) };
+}
+
+/** @param {Response} response */
+async function jsonOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    return null;
+  }
+}
+
+/** A body that is left unread would hold its connection. @param {Response} response */
+async function discard(response) {
+  await response.body?.cancel().catch(() => {});
+}
+
+/**
+ * The bridge's own words, those of the application's (`{"detail": ...}`), or the status.
+ *
+ * @param {Response} response
+ * @param {any} body
+ * @returns {Message}
+ */
+function refusal(response, body) {
+  const { code, message, request_id } = body?.error ?? {};
+  const isStream = response.status === 200;
+  return {
+    type: "error",
+    code: code ?? (isStream ? "no_event_stream" : "refused"),
+    message: asText(message ?? body?.detail) || (isStream ? "The server sent no event stream." : asStatus(response)),
+    status: response.status,
+    ...(request_id && { request_id }),
+  };
+}
+
+/** What an application raises may be any JSON. @param {unknown} words */
+function asText(words) {
+  return words === undefined || words === null ? "" : typeof words === "string" ? words : JSON.stringify(words);
+}
+
+/** @param {Response} response */
+function asStatus(response) {
+  return `The server answered ${response.status}${response.statusText && ` ${response.statusText}`}.`;
+}

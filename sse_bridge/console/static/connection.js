@@ -1,0 +1,62 @@
+/**
+ * What a connection brings, and whether it still lives.
+ *
+ * @module
+ */
+
+import { gapOf, messageOf } from "./messages.js";
+import { EventParser } from "./parser.js";
+
+/** @typedef {import("./messages.js").Message} Message */
+
+/** Collects the messages of a connection. */
+export class Inbox {
+  #messages = /** @type {Message[]} */ ([]);
+  #ids = /** @type {string[]} */ ([]);
+
+  /** @param {string} place */
+  constructor(place) {
+    this.parser = new EventParser(this, place);
+  }
+
+  /** @param {string} type @param {string} data @param {string} id */
+  event(type, data, id) {
+    this.#messages.push(messageOf(type, data));
+    this.#ids.push(id);
+  }
+
+  /** @param {string} text */
+  comment(text) {
+    const gap = gapOf(text);
+    if (!gap) return;
+    this.#messages.push(gap);
+    this.#ids.push(this.parser.lastEventId);
+  }
+
+  take() {
+    if (this.#messages.length === 0) return null;
+    const batch = { messages: this.#messages, ids: this.#ids };
+    this.#messages = [];
+    this.#ids = [];
+    return batch;
+  }
+}
+
+/** Notices a connection that died without a word, as when a computer was moved to another network. */
+export class Silence {
+  #timer = /** @type {any} */ (null);
+
+  /** @param {number} milliseconds @param {() => void} callback */
+  constructor(milliseconds, callback) {
+    this.milliseconds = milliseconds;
+    this.callback = callback;
+  }
+
+  restart() {
+    if (Number.isFinite(this.milliseconds)) this.#timer = setTimeout(this.callback, this.milliseconds);
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
+}

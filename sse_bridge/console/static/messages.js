@@ -1,0 +1,56 @@
+/**
+ * What an event of the bridge means, in each of its dialects.
+ *
+ * @module
+ */
+
+/**
+ * @typedef {object} Message One event, as `onmessage` would parse it.
+ * @property {string} type `start`, `stdout`, `stderr`, `exit`, `error`, `gap`, or the upstream's own.
+ * @property {string} [line] Of `stdout` and `stderr`; several lines, joined by newlines, under `Coalesce`.
+ * @property {boolean} [partial] The script has yet to finish this line.
+ * @property {number | string | null} [code] Of `exit` and `error`.
+ * @property {string} [message] Of `error`.
+ * @property {number} [status] Of an `error` that says why there is no run: the HTTP status.
+ * @property {number | null} [dropped] Of `gap`: how many events are missing; `null` if that is unknown.
+ * @property {string} [run] Of `start`: the run's token.
+ * @property {string} [data] Of an event whose data is no JSON object.
+ */
+
+const GAP = /^ gap dropped=(\d+) bytes=(\d+)$/; // how a stream that is passed on as it is tells of missing events
+
+/**
+ * The event's JSON object. Its `type` is the event's name, if the stream gave it one (dialects `named` and `verbatim`).
+ *
+ * @param {string} type
+ * @param {string} data
+ * @returns {Message}
+ */
+export function messageOf(type, data) {
+  let body;
+  try {
+    body = JSON.parse(data);
+  } catch {
+    return { type, data };
+  }
+  if (body === null || typeof body !== "object" || Array.isArray(body)) return { type, data };
+  if (type !== "message") body.type = type;
+  else if (typeof body.type !== "string") body.type = "message";
+  return body;
+}
+
+/**
+ * The gap that a comment tells of, if it does.
+ *
+ * @param {string} comment
+ * @returns {Message | null}
+ */
+export function gapOf(comment) {
+  const found = GAP.exec(comment);
+  return found && { type: "gap", dropped: Number(found[1]), bytes: Number(found[2]) };
+}
+
+/** Whether nothing comes after this message. @param {Message} message */
+export function isTerminal(message) {
+  return message.type === "exit" || message.type === "error";
+}

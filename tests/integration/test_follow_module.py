@@ -1,0 +1,548 @@
+"""`sse-bridge.js` in Chromium: starting, following, coming back, and what it says of every end."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from sse_bridge import UpstreamRefused
+from sse_bridge.testing import Script
+from tests.support.cutting_proxy import cutting_proxy
+from tests.support.modules import Scripts, scripts_site, watching_problems
+from tests.support.servers import Served
+from tests.support.waiting import eventually
+
+VECTORS = json.loads((Path(__file__).parents[1] / "wire" / "sse-vectors.json").read_text())
+RUN = "A" * 16
+
+#: Follows a run; `window.seen` are its messages, `window.states` its states.
+FOLLOW = """
+async ([url, options, memory]) => {
+  const { follow, inHash, inSession } = await import("/modules/sse-bridge.js");
+  if (memory) options.memory = { inHash, inSession }[memory]();
+  const run = (window.run = follow(url, options));
+  window.seen = [];
+  window.ids = [];
+  window.states = [];
+  window.finished = false;
+  run.addEventListener("statechange", () => window.states.push(run.state));
+  (async () => {
+    for await (const message of run) {
+      window.seen.push(message);
+      window.ids.push(run.lastEventId);
+    }
+    window.finished = true;
+  })();
+}
+"""
+
+Site = tuple[Served, Scripts]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with scripts_site(max_runs=50, keep=30, retry_ms=20) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Page]:
+    """One for all tests of this file: a context for each would take most of the time."""
+    with browser.new_context() as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def page(tab: Page, site: Site, problems: list[str]) -> Iterator[Page]:
+    """An empty page of the site, under its policy."""
+    with watching_problems(tab, problems):
+        tab.goto("about:blank")
+        tab.goto(site[0].url)
+        tab.evaluate("sessionStorage.clear()")
+        yield tab
+        tab.unroute_all()
+
+
+def follow(page: Page, url: str, memory: str | None = None, **options: Any) -> None:
+    page.evaluate(FOLLOW, [url, options, memory])
+
+
+def finished(page: Page) -> list[dict[str, Any]]:
+    """All messages, once the loop has ended."""
+    page.wait_for_function("() => window.finished")
+    seen: list[dict[str, Any]] = page.evaluate("window.seen")
+    return seen
+
+
+def script(site: Site, name: str, played: Script) -> Script:
+    site[1].by_name[name] = played
+    return played
+
+
+def frames(*events: dict[str, Any], first: int = 0) -> str:
+    return "".join(f"id: {RUN}.{first + n}\ndata: {json.dumps(event)}\n\n" for n, event in enumerate(events))
+
+
+def stream(body: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(content_type="text/event-stream", body=body)
+
+
+def answers(*each: Callable[[Route], None]) -> Callable[[Route], None]:
+    """One answer after the other; the last one goes on."""
+    left = list(each)
+    return lambda route: (left.pop(0) if len(left) > 1 else left[0])(route)
+
+
+# -- the parser
+
+
+def test_the_parser_dispatches_what_the_public_vectors_say(page: Page) -> None:
+    """Each of the 165 cases, whole, byte by byte, and cut in two at each place: the same vectors as in Python."""
+    cases = [[vector["id"], vector["input_b64"]] for vector in VECTORS]
+    seen = page.evaluate(
+        """async (cases) => {
+            const { EventParser } = await import("/modules/sse-bridge.js");
+            function parse(chunks) {
+              const events = [];
+              const parser = new EventParser({ event: (event, data, id) => events.push({ event, data, id }) });
+              for (const chunk of chunks) parser.push(chunk);
+              return JSON.stringify([events, parser.retry, parser.lastEventId]);
+            }
+            return cases.map(([name, encoded]) => {
+              const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+              const whole = parse([bytes]);
+              const cuts = [[...bytes].map((_, at) => bytes.subarray(at, at + 1))];
+              if (bytes.length < 500) bytes.forEach((_, at) => cuts.push([bytes.subarray(0, at), bytes.subarray(at)]));
+              return [name, whole, cuts.every((chunks) => parse(chunks) === whole)];
+            });
+        }""",
+        cases,
+    )
+
+    for vector, (name, whole, is_the_same) in zip(VECTORS, seen, strict=True):
+        events, retry, last_event_id = json.loads(whole)
+        expected = [{key: event[key] for key in ("event", "data", "id")} for event in vector["expected"]]
+        assert (name, events) == (vector["id"], expected)
+        assert (name, retry, last_event_id) == (name, vector["final_retry"], vector["final_last_event_id"])
+        assert (name, is_the_same) == (name, True)
+    assert base64.b64decode(cases[0][1])  # there are cases
+
+
+# -- starting
+
+
+def test_a_post_starts_a_run_and_its_messages_come_in_order(page: Page, site: Site) -> None:
+    """201 with the run's address, then its stream. The loop ends behind the exit."""
+    played = script(site, "three", Script(["one", ("stderr", "two"), "three"], exit=3))
+    follow(page, "/run-sse/?script=three")
+    seen = finished(page)
+
+    assert seen[0] == {"type": "start", "run": page.evaluate("run.token")}
+    assert seen[1:] == [
+        {"type": "stdout", "line": "one"},
+        {"type": "stderr", "line": "two"},
+        {"type": "stdout", "line": "three"},
+        {"type": "exit", "code": 3},
+    ]
+    assert played.starts == 1
+    assert page.evaluate("run.outcome") == {"type": "exit", "code": 3}
+    assert page.evaluate("states.at(-1)") == "over"
+    assert page.evaluate("new Set(ids).size") == 5
+
+
+def test_a_get_starts_a_run_as_well(page: Page, site: Site) -> None:
+    """Such as for a bridge behind a route that knows GET only."""
+    script(site, "one", Script(["one"]))
+    follow(page, "/run-sse/?script=one", method="GET")
+
+    assert [message["type"] for message in finished(page)] == ["start", "stdout", "exit"]
+    assert page.evaluate("run.token")
+
+
+def test_body_headers_and_key_go_with_the_start(page: Page, site: Site) -> None:
+    """A plain object is JSON. Two pages with one key share a run."""
+    played = script(site, "keyed", Script(["one"], delay=0.05))
+    options: Any = {"body": {"a": 1}, "headers": {"X-Page": "7"}, "key": "build-42"}
+    follow(page, "/run-sse/?script=keyed", **options)
+    finished(page)
+    asked = site[1].asked[-1]
+    assert (asked["content-type"], asked["x-page"], asked["idempotency-key"]) == ("application/json", "7", "build-42")
+    follow(page, "/run-sse/?script=keyed", **options)
+
+    assert finished(page)[-1]["type"] == "exit"
+    assert played.starts == 1
+
+
+def test_a_start_whose_answer_was_lost_is_repeated_with_its_key(page: Page, site: Site) -> None:
+    """The command is started once: the second `POST` joins the run of the first."""
+    played = script(site, "lost", Script(["one"], delay=0.2))
+
+    def lose(route: Route) -> None:
+        if route.request.method == "POST":
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/run-sse/?script=lost", answers(lose, lambda route: route.continue_()))
+    follow(page, "/run-sse/?script=lost")
+
+    assert [message["type"] for message in finished(page)] == ["start", "stdout", "exit"]
+    assert played.starts == 1
+
+
+@pytest.mark.parametrize("options", [{"method": "GET"}, {"key": ""}], ids=["get", "post without a key"])
+def test_a_start_without_an_answer_is_given_up_if_it_cannot_be_repeated(page: Page, options: dict[str, Any]) -> None:
+    """Asking again might start the command twice."""
+    asked: list[str] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route("**/run-sse/**", refuse)
+    follow(page, "/run-sse/", **options)
+    (message,) = finished(page)
+
+    assert "Whether a run was started is unknown" in message["message"]
+    assert len(asked) == 1
+
+
+def test_a_busy_server_is_asked_again_when_it_says(page: Page, site: Site) -> None:
+    """503 has started nothing, and names a time."""
+    script(site, "busy", Script(["one"]))
+    busy = lambda route: route.fulfill(status=503, headers={"Retry-After": "0"}, body="busy")  # noqa: E731
+    page.route("**/run-sse/?script=busy", answers(busy, busy, lambda route: route.continue_()))
+    follow(page, "/run-sse/?script=busy")
+
+    assert finished(page)[-1] == {"type": "exit", "code": 0}
+    assert page.evaluate("states")[0] == "waiting"
+
+
+def test_a_busy_server_that_answers_with_a_frame_is_asked_again(page: Page, site: Site) -> None:
+    """`refusals="frame"` says it with `retry:`, and the end of the response."""
+    script(site, "busy-frame", Script(["one"]))
+    page.route("**/run-sse/?script=busy-frame", answers(stream("retry: 20\n\n"), lambda route: route.continue_()))
+    follow(page, "/run-sse/?script=busy-frame", method="GET")
+
+    assert finished(page)[-1] == {"type": "exit", "code": 0}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_refusal_is_a_message_with_its_status(page: Page, site: Site, method: str) -> None:
+    """In the bridge's words."""
+    refusal = UpstreamRefused("The sandbox or stream does not exist.", code="not_found", status=404)
+    script(site, "refused", Script(refusal=refusal))
+    follow(page, "/run-sse/?script=refused", method=method)
+    (message,) = finished(page)
+
+    assert (message["type"], message["code"], message["status"]) == ("error", "not_found", 404)
+    assert message["message"]
+
+
+def test_what_is_no_event_stream_is_refused(page: Page) -> None:
+    """A login page, for instance."""
+    page.route("**/run-sse/", lambda route: route.fulfill(content_type="text/html", body="<p>Log in"))
+    follow(page, "/run-sse/")
+
+    assert finished(page)[0]["code"] == "no_event_stream"
+
+
+# -- coming back
+
+
+def test_every_line_arrives_once_through_cuts(page: Page, site: Site) -> None:
+    """Connections that are cut in the middle of a frame, and one start."""
+    played = script(site, "many", Script([f"line {number}" for number in range(3000)]))
+    with cutting_proxy(site[0].port, cuts=0, most=60_000) as (url, proxy):
+        page.goto(url)
+        page.evaluate("import('/modules/sse-bridge.js').then(() => {})")
+        proxy.cuts_left = 6
+        follow(page, "/run-sse/?script=many")
+        page.wait_for_function("() => window.finished", timeout=60_000)
+        assert proxy.cuts_left == 0
+
+    lines = page.evaluate("seen.filter(({ type }) => type === 'stdout').map(({ line }) => line)")
+    assert lines == [f"line {number}" for number in range(3000)]
+    assert page.evaluate("seen.at(-1).type") == "exit"
+    assert played.starts == 1
+
+
+def test_it_goes_on_behind_the_last_message(page: Page) -> None:
+    """With `Last-Event-ID`, at the run's address, with the query of the start."""
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(route: Route) -> None:
+        request = route.request
+        asked.append((request.url.partition("/run-sse/")[2], request.headers.get("last-event-id")))
+        if request.method == "POST":
+            route.fulfill(status=201, json={"run": RUN, "href": f"/run-sse/{RUN}"})
+        elif len(asked) == 2:
+            stream("retry: 10\n" + frames({"type": "start", "run": RUN}, {"type": "stdout", "line": "one"}))(route)
+        elif len(asked) == 3:
+            route.abort()
+        else:
+            stream(frames({"type": "exit", "code": 0}, first=2))(route)
+
+    page.route("**/run-sse/**", answer)
+    follow(page, "/run-sse/?policy=drop")
+
+    assert [message["type"] for message in finished(page)] == ["start", "stdout", "exit"]
+    run = f"{RUN}?policy=drop"
+    assert asked == [("?policy=drop", None), (run, None), (run, f"{RUN}.1"), (run, f"{RUN}.1")]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_an_answer_of_something_in_between_is_no_end(page: Page, status: int) -> None:
+    """While a server restarts, its proxy answers in its own words."""
+    page.route(
+        f"**/run-sse/{RUN}",
+        answers(
+            stream("retry: 10\n" + frames({"type": "start", "run": RUN})),
+            lambda route: route.fulfill(status=status, body="<h1>Bad Gateway</h1>", content_type="text/html"),
+            stream(frames({"type": "exit", "code": 0}, first=1)),
+        ),
+    )
+    follow(page, "/run-sse/", run=RUN)
+
+    assert [message["type"] for message in finished(page)] == ["start", "exit"]
+
+
+def test_204_is_the_end(page: Page) -> None:
+    """An event stream without a terminal frame has ended, and was seen to its end."""
+    page.route(
+        f"**/run-sse/{RUN}",
+        answers(
+            stream("retry: 10\n" + frames({"type": "start", "run": RUN}, {"type": "tick"})),
+            lambda route: route.fulfill(status=204),
+        ),
+    )
+    follow(page, "/run-sse/", run=RUN)
+
+    assert [message["type"] for message in finished(page)] == ["start", "tick"]
+    assert page.evaluate("[run.state, run.outcome]") == ["over", None]
+
+
+def test_a_stream_without_ids_is_never_asked_for_again(page: Page) -> None:
+    """Its end would start the command once more."""
+    asked: list[str] = []
+    body = 'event: stdout\ndata: {"line":"one"}\n\n: gap dropped=17 bytes=2048\ndata: [DONE]\n\n'
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        stream(body)(route)
+
+    page.route("**/run-sse/", answer)
+    follow(page, "/run-sse/", method="GET")
+
+    assert finished(page) == [
+        {"type": "stdout", "line": "one"},
+        {"type": "gap", "dropped": 17, "bytes": 2048},
+        {"type": "message", "data": "[DONE]"},
+    ]
+    assert len(asked) == 1
+
+
+def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
+    """After `patience`."""
+    page.route(
+        f"**/run-sse/{RUN}",
+        answers(stream("retry: 10\n" + frames({"type": "start", "run": RUN})), lambda route: route.abort()),
+    )
+    follow(page, "/run-sse/", run=RUN, patience=60)
+
+    assert finished(page)[-1] == {"type": "error", "code": "unreachable", "message": "The server cannot be reached."}
+
+
+def test_a_silent_connection_is_taken_for_lost(page: Page, site: Site) -> None:
+    """Without heartbeats for `silence`, as after a change of networks. The place is kept."""
+    script(site, "silent", Script(["one"], waits=True))
+    follow(page, "/run-sse/?script=silent", silence=150)
+    page.wait_for_function("() => run.reconnects > 0")
+    page.evaluate("run.stop()")
+
+    assert [message.get("code") for message in finished(page)] == [None, None, "cancelled"]
+
+
+def test_a_page_that_the_browser_keeps_goes_on_where_it_was(page: Page, site: Site) -> None:
+    """Leaving closes the connection; Back opens it again, behind the last message."""
+    script(site, "kept", Script([f"line {n}" for n in range(40)], delay=0.02))
+    follow(page, "/run-sse/?script=kept")
+    page.wait_for_function("() => seen.length > 3")
+    page.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    page.wait_for_function("() => states.at(-1) === 'reconnecting'")
+    page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+
+    assert [message["line"] for message in finished(page)[1:-1]] == [f"line {n}" for n in range(40)]
+
+
+# -- reload and link
+
+
+@pytest.mark.parametrize("memory", ["inHash", "inSession"])
+def test_a_reload_follows_the_run_and_starts_none(page: Page, site: Site, memory: str) -> None:
+    """The page keeps the run's name where it wants to."""
+    played = script(site, memory, Script(["one"], waits=True))
+    follow(page, f"/run-sse/?script={memory}", memory=memory)
+    page.wait_for_function("() => seen.length === 2")
+    token = page.evaluate("run.token")
+    assert (f"run={token}" in page.url) is (memory == "inHash")
+    page.reload()
+    follow(page, f"/run-sse/?script={memory}", memory=memory)
+    page.wait_for_function("() => seen.length === 2")
+
+    assert page.evaluate("run.token") == token
+    assert played.starts == 1
+    page.evaluate("run.stop()")
+    finished(page)
+
+
+def test_a_link_is_all_that_another_page_needs(page: Page, site: Site) -> None:
+    """Other values behind the `#` are kept."""
+    played = script(site, "shared", Script(["one"], waits=True))
+    page.evaluate("location.hash = 'tab=2'")
+    follow(page, "/run-sse/?script=shared", memory="inHash")
+    page.wait_for_function("() => seen.length === 2")
+    assert page.url.partition("#")[2].startswith("tab=2&run=")
+    with page.context.new_page() as other:
+        other.goto(page.url)
+        follow(other, "/run-sse/?script=shared", memory="inHash")
+        other.wait_for_function("() => seen.length === 2")
+        assert other.evaluate("run.stop()") == "ended"
+        finished(other)
+
+    assert finished(page)[-1]["code"] == "cancelled"
+    assert played.starts == 1
+
+
+def test_a_run_that_is_unknown_is_told_and_forgotten(page: Page, site: Site) -> None:
+    """The next page starts one."""
+    page.evaluate(f"location.hash = 'run={RUN}'")
+    follow(page, "/run-sse/?script=unknown", memory="inHash")
+
+    assert finished(page)[-1]["code"] == "run_unknown"
+    assert "#" not in page.url
+
+
+# -- ending
+
+
+def test_stop_ends_the_command(page: Page, site: Site) -> None:
+    """`ended` once it is gone; the loop goes on to the run's last message."""
+    played = script(site, "stopped", Script(["one"], waits=True))
+    follow(page, "/run-sse/?script=stopped")
+    page.wait_for_function("() => seen.length === 2")
+
+    assert page.evaluate("run.stop()") == "ended"
+    assert finished(page)[-1]["code"] == "cancelled"
+    assert played.cancels == 1
+
+
+def test_stop_waits_for_the_name_of_a_run_that_is_about_to_start(page: Page, site: Site) -> None:
+    """It may be pressed before the server has answered."""
+    played = script(site, "early", Script(["one"], waits=True))
+    page.evaluate(
+        """async () => {
+            const { follow } = await import("/modules/sse-bridge.js");
+            const run = follow("/run-sse/?script=early");
+            window.codes = [];
+            (async () => { for await (const { code } of run) codes.push(code); window.finished = true; })();
+            window.stopped = run.stop();
+        }"""
+    )
+
+    assert page.evaluate("stopped") == "ended"
+    eventually(lambda: played.stops == played.starts == 1)
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(202, "requested"), (204, "ended"), (404, "unknown")])
+def test_stop_says_how_far_it_got(page: Page, site: Site, status: int, outcome: str) -> None:
+    """In a word."""
+    script(site, "said", Script(["one"], waits=True))
+    follow(page, "/run-sse/?script=said")
+    page.wait_for_function("() => seen.length === 2")
+    page.route("**/run-sse/*", lambda route: route.fulfill(status=status))
+    assert page.evaluate("run.stop()") == outcome
+    page.unroute("**/run-sse/*")
+    page.evaluate("run.stop()")
+
+
+def test_stop_throws_where_nothing_is_known(page: Page, site: Site) -> None:
+    """The server refuses, or is gone."""
+    script(site, "thrown", Script(["one"], waits=True))
+    follow(page, "/run-sse/?script=thrown")
+    page.wait_for_function("() => seen.length === 2")
+    page.route("**/run-sse/*", answers(lambda route: route.fulfill(status=500), lambda route: route.abort()))
+    thrown = "run.stop().then(() => null, (error) => [error.name, error.status ?? null])"
+    assert page.evaluate(thrown) == ["StopFailed", 500]
+    assert page.evaluate(thrown) == ["TypeError", None]
+    page.unroute("**/run-sse/*")
+    page.evaluate("run.stop()")
+
+
+def test_leaving_the_loop_closes_the_connection(page: Page, site: Site) -> None:
+    """And so does the signal. The run ends after the grace period, if no other page watches it."""
+    script(site, "left", Script(["one", "two"], waits=True))
+    for way in ("break", "abort"):
+        with page.expect_event("requestfailed", predicate=lambda request: "/run-sse/" in request.url):
+            state = page.evaluate(
+                """async (way) => {
+                    const { follow } = await import("/modules/sse-bridge.js");
+                    const leaving = new AbortController();
+                    const run = follow("/run-sse/?script=left", { signal: leaving.signal });
+                    for await (const { type } of run) {
+                      if (type !== "stdout") continue;
+                      if (way === "break") break;
+                      leaving.abort();
+                    }
+                    return run.state;
+                }""",
+                way,
+            )
+        assert state == "over"
+
+
+def test_batches_bring_the_same_messages(page: Page, site: Site) -> None:
+    """In groups, for pages that show thousands of lines a second."""
+    script(site, "batches", Script([f"line {n}" for n in range(500)]))
+    batches = page.evaluate(
+        """async () => {
+            const { follow } = await import("/modules/sse-bridge.js");
+            const batches = [];
+            for await (const batch of follow("/run-sse/?script=batches").batches()) batches.push(batch);
+            return batches;
+        }"""
+    )
+
+    messages = [message for batch in batches for message in batch]
+    assert [message["line"] for message in messages if message["type"] == "stdout"] == [f"line {n}" for n in range(500)]
+    assert len(batches) < 250
+
+
+def test_a_burst_leaves_the_page_its_turns(page: Page, site: Site) -> None:
+    """A timer gets its turn many times while 20,000 messages are handled."""
+    script(site, "burst", Script([f"line {n}" for n in range(20_000)]))
+    turns, lines = page.evaluate(
+        """async () => {
+            const { follow } = await import("/modules/sse-bridge.js");
+            let turns = 0;
+            let lines = 0;
+            const timer = setInterval(() => { turns += 1; }, 0);
+            for await (const { type } of follow("/run-sse/?script=burst")) {
+              if (type !== "stdout") continue;
+              lines += 1;
+              for (const until = performance.now() + 0.02; performance.now() < until;);
+            }
+            clearInterval(timer);
+            return [turns, lines];
+        }"""
+    )
+
+    assert lines == 20_000
+    assert turns > 10
