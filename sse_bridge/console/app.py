@@ -1,4 +1,4 @@
-"""The demo's application: `GET /` is the page, `GET /run-sse` is the bridge, mounted as in any application.
+"""The demo's application: `/` is the page, `/run-sse` is the bridge, and `/sse-bridge` serves the modules.
 
 The page chooses a script, a policy and a rate by name, in the query. The commands themselves stay on the server.
 """
@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from ..asgi.app import SSEBridge
 from ..asgi.middleware import SSEBridgeMiddleware
@@ -26,6 +26,7 @@ from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..upstream.miosa.client import Miosa
 from ..upstream.miosa.sandbox_exec import SandboxExec
+from .files import static_files
 
 __all__ = ["create_app"]
 
@@ -94,19 +95,20 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
         return _choice(request, "rate", _RATES)
 
     bridge = SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE, max_runs=_MAX_RUNS, refusals="frame")
-    app = Starlette(routes=[Route("/", page)], lifespan=lifespan)
+    routes = [Route("/", page), Mount("/sse-bridge", static_files())]
+    app = Starlette(routes=routes, lifespan=lifespan)
     return SSEBridgeMiddleware(app, "/run-sse", bridge)
 
 
 def _security_policy(html: str) -> str:
-    """Lets the page run its own script and style sheet, and talk to this server: what a script prints stays text."""
+    """Lets the page run its own script, the modules and its style sheet, and talk to this server alone."""
     hashes = {
         kind: f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
         for kind, content in re.findall(r"<(script|style)\b[^>]*>(.*?)</\1>", html, re.DOTALL)
     }
     return (
-        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self' {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
+        "img-src data:; require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 

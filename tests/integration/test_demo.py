@@ -117,7 +117,10 @@ def test_stop_reaches_a_run_whose_name_is_still_to_come(page: Page) -> None:
     """Stop may be pressed before the platform has answered. The page ends the run once `start` has named it."""
     with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
         page.goto(served.url)
-        page.evaluate("document.getElementById('run').click(); document.getElementById('stop').click()")
+        page.locator("#run").wait_for()
+        page.locator("sse-console").evaluate(
+            "({ shadowRoot }) => { for (const id of ['run', 'stop']) shadowRoot.getElementById(id).click(); }"
+        )
         page.get_by_text("The script has ended.").wait_for()
 
         assert not [process for process in running("pipeline.py") if os.getpid() in _ancestors(process)]
@@ -127,7 +130,7 @@ def test_stop_reaches_a_run_whose_name_is_still_to_come(page: Page) -> None:
 # -- refusals
 
 
-def test_a_refusal_is_shown_with_its_status(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_shown_with_its_status(page: Page, problems: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is gone: the page says so, and lets the reader try again."""
     monkeypatch.setattr("sse_bridge.sandbox.state._MAX_DESTROYED", 0)  # the sandbox's server knows it no longer
     with local_sandbox() as sandbox, serve(create_app(sandbox.miosa())) as served:
@@ -141,16 +144,17 @@ def test_a_refusal_is_shown_with_its_status(page: Page, monkeypatch: pytest.Monk
         assert page.inner_text("#state .badge") == "refused"
         assert figures(page) == {"Lines": 0}
         assert page.inner_text("#message") == "The sandbox or stream does not exist. (404)"
+        assert "404" in problems.pop()  # the browser's own words
         assert page.is_enabled("#run")
 
 
-def test_a_busy_server_is_asked_again(demo: Demo, page: Page) -> None:
-    """The page says that it waits. The browser asks by itself, and the run begins."""
+def test_a_busy_server_is_asked_again(demo: Demo, page: Page, problems: list[str]) -> None:
+    """The page says that it waits. It asks by itself, and the run begins."""
     busy = iter([True])
 
     def answer(route: Route) -> None:
         if next(busy, False):
-            route.fulfill(content_type="text/event-stream", body="retry: 700\n")
+            route.fulfill(status=503, headers={"Retry-After": "1"})
         else:
             route.continue_()
 
@@ -161,6 +165,7 @@ def test_a_busy_server_is_asked_again(demo: Demo, page: Page) -> None:
     assert page.inner_text("#state .badge") == "waiting"
     page.get_by_text("Batch 1/10").wait_for()
     assert page.inner_text("#state .badge") == "running"
+    assert "503" in problems.pop()
     page.click("#stop")
     eventually(lambda: not scripts(demo[1]))
 
@@ -223,12 +228,12 @@ def test_drop_thins_what_a_slow_connection_gets_and_counts_the_rest(demo: Demo, 
     assert shown["Lines"] + shown["Missing"] == 200_000
     assert shown["Missing"] > 100_000
     assert page.inner_text("#state .badge") == "exit code 0"
-    found = rows(page)
-    assert all(text.startswith(f"{number:>7,}  station") for number, text in found)
-    assert found[-1][0] == 200_000
-    notices = page.locator("#output > .notice").all_inner_texts()
-    jumps = [later - earlier - 1 for (earlier, _), (later, _) in pairwise(found) if later != earlier + 1]
-    assert notices == [notice for notice in notices if "left out here" in notice]
+    assert all(text.startswith(f"{number:>7,}  station") for number, text in rows(page))
+    text: str = page.locator("sse-console").evaluate("({ text }) => text")
+    notices = [line for line in text.splitlines() if "left out here" in line]
+    found = [int(line.split()[0].replace(",", "")) for line in text.splitlines() if "left out here" not in line]
+    assert found[-1] == 200_000
+    jumps = [later - earlier - 1 for earlier, later in pairwise(found) if later != earlier + 1]
     assert [int(notice.split()[0].replace(",", "")) for notice in notices] == jumps
     assert sum(jumps) == shown["Missing"]
 
@@ -368,9 +373,10 @@ def figures(page: Page) -> dict[str, int]:
 
 
 def rows(page: Page) -> list[tuple[int, str]]:
-    """The lines in the pane, with their numbers."""
+    """The lines in the pane, with their numbers. A pane holds few more than are in sight."""
     found = page.eval_on_selector_all(
-        "#output > [data-number]", "rows => rows.map(row => [Number(row.dataset.number), row.textContent])"
+        "#output .row[data-number]",
+        "rows => rows.map(row => [Number(row.dataset.number), row.querySelector('.text').textContent])",
     )
     return [cast(tuple[int, str], tuple(row)) for row in found]
 

@@ -67,6 +67,8 @@ export class Run extends EventTarget {
   lastEventId = "";
   /** The `exit` or `error` that ended the run. @type {Message | null} */
   outcome = null;
+  /** While it waits: whether the server has said that it is busy. */
+  isBusy = false;
   /** How often the connection was lost and found again. */
   reconnects = 0;
 
@@ -191,7 +193,7 @@ export class Run extends EventTarget {
     }
     if (this.token !== null) this.reconnects += 1;
     if (this.#asleep) return this.#become("reconnecting");
-    await this.#pause(this.token === null ? "waiting" : "reconnecting", null);
+    await this.#pause(this.token === null ? "waiting" : "reconnecting", this.token === null);
   }
 
   /** @param {Message} message */
@@ -237,7 +239,7 @@ export class Run extends EventTarget {
       }
       if (this.#asleep) continue;
       if (this.#isHopeless()) return failure("unreachable", "The server cannot be reached.");
-      await this.#pause(isStart ? "waiting" : "reconnecting", answer.after ?? null);
+      await this.#pause(isStart ? "waiting" : "reconnecting", answer.kind === "wait", answer.after);
     }
     this.#become("over");
     return null;
@@ -284,10 +286,12 @@ export class Run extends EventTarget {
    * Waits before the next attempt.
    *
    * @param {State} state
-   * @param {number | null} after Milliseconds that the server asks for.
+   * @param {boolean} isBusy
+   * @param {number | null} [after] Milliseconds that the server asks for.
    */
-  async #pause(state, after) {
+  async #pause(state, isBusy, after = null) {
     if (this.#failures === 0) this.#failingSince = performance.now();
+    this.isBusy = isBusy;
     this.#become(state);
     const wait = backoff(this.#retry, this.#failures);
     this.#failures += 1;
@@ -340,7 +344,7 @@ export class Run extends EventTarget {
    * @throws {Error} The server refused, or did not answer: whether the command still runs is unknown.
    */
   async stop() {
-    if (this.token === null && this.state === "waiting") this.close();
+    if (this.token === null && this.state === "waiting" && this.isBusy) this.close();
     if (this.token === null) await this.#named.promise;
     if (this.href === null) return "never started";
     const response = await fetch(this.href, {

@@ -8,10 +8,10 @@
 
 import { Announcer } from "./announcer.js";
 import { copy, download, pieces } from "./exporting.js";
-import { Finder } from "./finder.js";
 import { follow } from "./follow.js";
 import { inHash, inSession } from "./memory.js";
 import { build } from "./panel.js";
+import { Search } from "./search.js";
 import { STATES, STOPPED, ending, gapWords, stopFailed } from "./status.js";
 import { LineStore } from "./store.js";
 import { styles } from "./styles.js";
@@ -25,6 +25,10 @@ import { View } from "./view.js";
 
 /** Milliseconds between two looks at the clock. */
 const TICK = 100;
+/** Where lines are wrapped at first. */
+const NARROW = "(max-width: 34rem)";
+/** Milliseconds for what a script that was stopped had printed, and for the run's last message. */
+const LAST_WORDS = 2_000;
 /** Milliseconds for which a button says what it has done. */
 const SAID = 2_000;
 
@@ -41,9 +45,10 @@ export class SSEConsole extends HTMLElement {
   #get;
   #store = new LineStore();
   #view;
-  #finder;
+  #search;
   #announcer;
-  #status = STATES.idle;
+  /** What has become of Stop. @type {"" | "asking" | "answered" | "failed"} */
+  #stopping = "";
   #isWatching = false;
   #started = 0;
   #clock = 0;
@@ -56,7 +61,7 @@ export class SSEConsole extends HTMLElement {
     const get = (this.#get = build(root));
     this.#announcer = new Announcer(get("announcer"));
     this.#view = new View(this.#store, { scroller: get("output"), space: get("space"), rows: get("rows") }, () => this.#drawn());
-    this.#finder = new Finder(this.#store, () => this.#found());
+    this.#search = new Search(root, get, this.#view);
     this.#listen();
     this.#say(STATES.idle);
   }
@@ -67,6 +72,7 @@ export class SSEConsole extends HTMLElement {
     if (this.getAttribute("memory") === "hash") {
       window.addEventListener("hashchange", () => this.#followMemory(), { signal: this.#left.signal });
     }
+    if (matchMedia(NARROW).matches) this.toggleAttribute("wrap", true);
     if (this.run) return; // it was moved
     if (!this.#followMemory() && this.hasAttribute("autostart")) this.start();
   }
@@ -119,6 +125,7 @@ export class SSEConsole extends HTMLElement {
     this.run?.close();
     this.clear();
     this.run = run;
+    this.#stopping = "";
     this.#isWatching = run.token !== null;
     this.#started = performance.now();
     this.#get("elapsed-name").textContent = this.#isWatching ? "Watched" : "Elapsed";
@@ -132,24 +139,31 @@ export class SSEConsole extends HTMLElement {
   async stop() {
     const run = this.run;
     if (!run) return;
-    const say = (/** @type {Status} */ status) => { if (run === this.run) this.#say(status); }; // it may show another run by then
-    say(STATES.asking);
+    this.#stopping = "asking";
+    this.#say(run.token ? STATES.asking : STATES.naming);
+    this.#showButtons();
+    let outcome = "";
+    let status;
     try {
-      say(/** @type {Status} */ (STOPPED[await run.stop()]));
+      outcome = await run.stop();
+      status = /** @type {Status} */ (STOPPED[outcome]);
     } catch (error) {
-      say(stopFailed(error));
-      if (run === this.run) this.#get("stop").disabled = false;
+      status = stopFailed(error);
     }
+    if (run !== this.run) return; // it shows another run by now
+    this.#stopping = outcome ? "answered" : "failed";
+    this.#say(status);
+    this.#showButtons();
+    if (outcome !== "requested" && outcome) setTimeout(() => run.close(), LAST_WORDS);
   }
 
   /** Removes all lines. */
   clear() {
     this.#store = new LineStore(Number(this.getAttribute("max-lines")) || undefined);
-    this.#finder.store = this.#store;
     this.#view.reset(this.#store);
     this.#announcer.clear();
     this.counts = { events: 0, reconnects: 0 };
-    this.#finder.search(this.#finder.query);
+    this.#search.begin(this.#store);
   }
 
   /** Shows a message that came from elsewhere. @param {Message} message */
@@ -188,7 +202,7 @@ export class SSEConsole extends HTMLElement {
 
   /** @param {Message} message @param {number} now */
   #receive(message, now) {
-    if (message.type !== "start") this.counts.events += 1;
+    if (message.type !== "start" && message.status === undefined) this.counts.events += 1;
     if (message.type === "stdout" || message.type === "stderr") {
       const text = String(message.line ?? "");
       this.#store.add(message.type, text, message.partial === true, now);
@@ -196,7 +210,7 @@ export class SSEConsole extends HTMLElement {
       return;
     }
     if (message.type === "gap") {
-      const words = gapWords(message, this.run?.token ?? "");
+      const words = gapWords(message, this.run?.lastEventId ?? "");
       this.#store.gap(words, message.dropped ?? 0, now);
       this.#announcer.line(words);
     }
@@ -205,17 +219,23 @@ export class SSEConsole extends HTMLElement {
 
   #changed() {
     const run = /** @type {Run} */ (this.run);
-    const isStopping = this.#status === STATES.asking;
-    if (!isStopping && run.state !== "over") this.#say(STATES[run.state === "running" && this.#isWatching ? "watching" : run.state]);
+    if (!this.#stopping && run.state !== "over") this.#say(this.#going(run.state));
     this.counts.reconnects = run.reconnects;
     this.#showButtons();
     this.#tick();
     this.dispatchEvent(new Event("statechange"));
   }
 
+  /** @param {import("./follow.js").State} state @returns {Status} */
+  #going(state) {
+    if (state === "waiting" && this.run?.isBusy) return STATES.busy;
+    if (state !== "running") return STATES[state];
+    return { ...STATES[this.#isWatching ? "watching" : state], message: this.getAttribute("note") ?? "" };
+  }
+
   /** The loop has ended. What Stop was told is not replaced by the run's own word for it. @param {Run} run */
   #over(run) {
-    const isTold = Object.values(STOPPED).includes(this.#status) || this.#status.label === "unknown";
+    const isTold = this.#stopping === "asking" || this.#stopping === "answered";
     if (run.outcome && !(isTold && run.outcome.code === "cancelled")) this.#say(ending(run.outcome));
     else if (!run.outcome && !isTold) this.#say(STATES.over);
     this.#showButtons();
@@ -226,7 +246,6 @@ export class SSEConsole extends HTMLElement {
 
   /** @param {Status} status */
   #say(status) {
-    this.#status = status;
     const state = this.#get("state");
     state.dataset.state = status.state;
     state.dataset.code = status.code ?? "";
@@ -242,9 +261,9 @@ export class SSEConsole extends HTMLElement {
     const stop = this.#get("stop");
     const hadFocus = [run, stop].includes(this.shadowRoot?.activeElement);
     run.hidden = !this.hasAttribute("src") || this.getAttribute("controls") === "stop";
-    stop.disabled = !isRunning;
-    run.disabled = isRunning;
-    if (hadFocus) (isRunning ? stop : run).focus(); // a disabled button would lose the focus
+    stop.disabled = !isRunning || this.#stopping === "asking" || this.#stopping === "answered";
+    run.disabled = isRunning && !["answered", "failed"].includes(this.#stopping);
+    if (hadFocus) (run.disabled ? stop : run).focus(); // a disabled button would lose the focus
     const share = this.#get("share");
     share.hidden = !isRunning || this.getAttribute("memory") !== "hash" || !this.run?.token;
     share.href = location.hash;
@@ -275,7 +294,7 @@ export class SSEConsole extends HTMLElement {
     get("end").hidden = this.#view.following || below <= 0;
     get("end-words").textContent = below > 0 ? `Jump to end (${grouped(below)} more)` : "Jump to end";
     for (const name of ["copy", "download"]) get(name).disabled = store.end === 0;
-    if (this.#finder.pattern && this.#finder.isDone) this.#finder.resume();
+    this.#search.resume();
   }
 
   #emptyWords() {
@@ -301,60 +320,6 @@ export class SSEConsole extends HTMLElement {
       this.#view.follow(true);
       get("output").focus();
     });
-    get("find").addEventListener("click", () => this.#openSearch(get("search").hidden));
-    get("close").addEventListener("click", () => this.#openSearch(false));
-    get("query").addEventListener("input", () => this.#finder.search(get("query").value));
-    get("search").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
-    get("next").addEventListener("click", () => this.#step(1));
-    get("previous").addEventListener("click", () => this.#step(-1));
-    this.shadowRoot?.addEventListener("keydown", (event) => this.#key(/** @type {KeyboardEvent} */ (event)));
-  }
-
-  /** @param {KeyboardEvent} event */
-  #key(event) {
-    const inQuery = event.target === this.#get("query");
-    const isFind = event.key.toLowerCase() === "f" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
-    if (isFind && !inQuery) this.#openSearch(true); // the browser's own knows only the rows in sight; a second press leads to it
-    else if (event.key === "/" && event.target === this.#get("output")) this.#openSearch(true);
-    else if (event.key === "Escape" && !this.#get("search").hidden) this.#openSearch(false);
-    else if (event.key === "Enter" && inQuery) this.#step(event.shiftKey ? -1 : 1);
-    else return;
-    event.preventDefault();
-  }
-
-  /** @param {boolean} isOpen */
-  #openSearch(isOpen) {
-    const get = this.#get;
-    get("search").hidden = !isOpen;
-    get("find").setAttribute("aria-expanded", String(isOpen));
-    if (isOpen) {
-      get("query").focus();
-      get("query").select();
-    } else {
-      get("output").focus();
-      this.#view.current = -1;
-    }
-    this.#finder.search(isOpen ? get("query").value : "");
-  }
-
-  /** @param {1 | -1} step */
-  #step(step) {
-    const index = this.#finder.step(step, this.#view.top);
-    if (index !== null) this.#view.show(index);
-    this.#found();
-  }
-
-  /** Lines were found. */
-  #found() {
-    const { found, current, query, pattern, isDone } = this.#finder;
-    if (this.#view.pattern !== pattern) {
-      this.#view.pattern = pattern;
-      this.#view.repaint();
-    }
-    const count = counted(found.length, "line") + (isDone ? "" : "…");
-    const words = current === -1 ? count : `${grouped(current + 1)} of ${count}`;
-    this.#get("count").textContent = query ? (found.length || !isDone ? words : "No match") : "";
-    for (const name of ["next", "previous"]) this.#get(name).disabled = found.length === 0;
   }
 
   async #copy() {

@@ -13,11 +13,13 @@ import { counted, size } from "./texts.js";
 export const STATES = {
   idle: { state: "idle", label: "idle" },
   starting: { state: "connecting", label: "connecting" },
-  waiting: { state: "connecting", label: "waiting", message: "The server is busy, or away. It is asked again." },
+  busy: { state: "connecting", label: "waiting", message: "The server is busy. It is asked again." },
+  waiting: { state: "connecting", label: "waiting", message: "The server cannot be reached. It is asked again." },
   running: { state: "running", label: "running" },
   watching: { state: "running", label: "watching" },
   reconnecting: { state: "connecting", label: "reconnecting", message: "Connection lost." },
   over: { state: "stopped", label: "over", message: "The server has no more of this run." },
+  naming: { state: "stopped", label: "stopping", message: "The script will be ended as soon as the server has named it." },
   asking: { state: "stopped", label: "stopping", message: "Asking the server to end the script." },
 };
 
@@ -49,16 +51,16 @@ export function stopFailed(error) {
   return { state: "error", label: "unknown", message: `${reason} Whether the script still runs is unknown. Press Stop to ask again.` };
 }
 
-/** What a row says where lines are missing. @param {any} gap @param {string} token */
-export function gapWords(gap, token) {
+/** What a row says where lines are missing. @param {any} gap @param {string} id */
+export function gapWords(gap, id) {
   if (typeof gap.dropped !== "number") return "The sandbox’s connection was lost here, lines may be missing";
-  return `${counted(gap.dropped, "line")} left out here${textLeftOut(gap, token)}`;
+  return `${counted(gap.dropped, "line")} left out here${textLeftOut(gap, id)}`;
 }
 
-/** A gap counts frames, and what a frame holds besides its text is known. @param {any} gap @param {string} token */
-function textLeftOut({ dropped, bytes }, token) {
+/** A gap counts frames, and what a frame holds besides its text is known. @param {any} gap @param {string} id */
+function textLeftOut({ dropped, bytes }, id) {
   if (!bytes) return "";
-  const frame = `id: ${token}.${dropped}\ndata: {"type":"stdout","line":""}\n\n`.length - 1; // its newline belongs to the text
+  const frame = `id: ${id}\ndata: {"type":"stdout","line":""}\n\n`.length - 1; // its newline belongs to the text
   return ` (about ${size(Math.max(0, bytes - dropped * frame))} of text)`;
 }
 

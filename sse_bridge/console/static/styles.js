@@ -314,6 +314,8 @@ const SHEET = `
     .actions button { flex: 1 1 0; }
     #state { flex-basis: 100%; }
     .figures { flex: 1 1 0; gap: 0.125rem 0.75rem; }
+    .figures div:has(#events), #elapsed-name { display: none; }
+    .tools { gap: 0; }
     .rows { --sse-size: 0.75rem; --sse-line: 1.125rem; }
     .row::before { inline-size: auto; min-inline-size: 0.5rem; padding-inline-end: 0; content: ""; }
     .row.notice::before, .row.stdout::before { padding-inline-start: 0.25rem; }
