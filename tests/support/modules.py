@@ -27,9 +27,8 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "require-trusted-types-for 'script'"
 )
-_PAGE: Final = (
-    '<!doctype html><html lang="en"><title>modules</title><link rel="icon" href="data:,"><body></body></html>'
-)
+_PAGE: Final = """<!doctype html><html lang="en"><title>modules</title><link rel="icon" href="data:,">
+<meta name="viewport" content="width=device-width, initial-scale=1"><body></body>"""
 
 
 class Scripts:

@@ -51,6 +51,7 @@ export function rowElement(row) {
  */
 function withMatches(parts, pattern) {
   const whole = parts.map(({ text }) => text).join("");
+  pattern.lastIndex = 0; // the search may have left it anywhere
   const matches = [...whole.matchAll(pattern)].map((match) => [match.index, match.index + match[0].length]);
   const nodes = /** @type {Node[]} */ ([]);
   let start = 0;

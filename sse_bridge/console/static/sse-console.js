@@ -25,6 +25,8 @@ import { View } from "./view.js";
 
 /** Milliseconds between two looks at the clock. */
 const TICK = 100;
+/** Lines that are kept, unless the page says otherwise: they take a tab some 100 MB. */
+const MOST_LINES = 1_000_000;
 /** Where lines are wrapped at first. */
 const NARROW = "(max-width: 34rem)";
 /** Milliseconds for what a script that was stopped had printed, and for the run's last message. */
@@ -33,7 +35,7 @@ const LAST_WORDS = 2_000;
 const SAID = 2_000;
 
 export class SSEConsole extends HTMLElement {
-  static observedAttributes = ["src", "label", "wrap", "timestamps"];
+  static observedAttributes = ["src", "label", "wrap", "timestamps", "max-lines"];
 
   /** The run that is shown. @type {Run | null} */
   run = null;
@@ -43,7 +45,7 @@ export class SSEConsole extends HTMLElement {
   counts = { events: 0, reconnects: 0 };
 
   #get;
-  #store = new LineStore();
+  #store = new LineStore(MOST_LINES);
   #view;
   #search;
   #announcer;
@@ -92,6 +94,7 @@ export class SSEConsole extends HTMLElement {
   attributeChangedCallback(name, _, value) {
     if (name === "src") this.#showButtons();
     else if (name === "label") this.#get("output").setAttribute("aria-label", value ?? "Output");
+    else if (name === "max-lines") this.#store.mostRows = Number(value) || MOST_LINES;
     else this.#toggle(name === "wrap" ? "wrap" : "times", value !== null);
   }
 
@@ -159,7 +162,7 @@ export class SSEConsole extends HTMLElement {
 
   /** Removes all lines. */
   clear() {
-    this.#store = new LineStore(Number(this.getAttribute("max-lines")) || undefined);
+    this.#store = new LineStore(this.#store.mostRows);
     this.#view.reset(this.#store);
     this.#announcer.clear();
     this.counts = { events: 0, reconnects: 0 };

@@ -24,8 +24,6 @@ import { CONTROL, TerminalLine, styleBehind } from "./terminal.js";
 const KINDS = /** @type {Kind[]} */ (["stdout", "stderr", "notice"]);
 /** Rows of a block: one string of some 100 KB. */
 const SIZE = 1_024;
-/** Rows that are kept: what a tab holds in a tenth of its memory. */
-const MOST_ROWS = 1_000_000;
 /** Characters that are kept, of lines that are longer than most. */
 const MOST_CHARACTERS = 200_000_000;
 /** Characters of a line in pieces from which on what was overwritten is let go. */
@@ -91,8 +89,8 @@ export class LineStore {
   #open = /** @type {Partial<Record<Kind, number>>} */ ({}); // the row whose line is unfinished
   #styles = /** @type {Partial<Record<Kind, Style | null>>} */ ({}); // in which the stream's next line begins
 
-  /** @param {number} [mostRows] Rows that are kept. */
-  constructor(mostRows = MOST_ROWS) {
+  /** @param {number} mostRows Rows that are kept; a few more, until their block is full. */
+  constructor(mostRows) {
     this.mostRows = mostRows;
   }
 

@@ -1,0 +1,430 @@
+"""`<sse-console>` in use: search, scrolling, tools, keyboard, screen readers, attributes, and its place in a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from sse_bridge.testing import Script
+from tests.support.modules import Scripts, scripts_site, watching_problems
+from tests.support.servers import Served
+from tests.support.skipping import skip
+from tests.support.waiting import eventually
+
+AXE: Final = Path(__file__).parents[1] / "browser" / "node_modules" / "axe-core" / "axe.min.js"
+ESC: Final = "\x1b"
+Site = tuple[Served, Scripts]
+Shown = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with scripts_site(max_runs=50, keep=30, retry_ms=20) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1000, "height": 600}, accept_downloads=True) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def shown(tab: Page, site: Site, problems: list[str]) -> Iterator[Shown]:
+    """Opens the site's page with a console in it, which has the given attributes."""
+
+    def show(fragment: str = "", **attributes: str) -> Page:
+        tab.goto("about:blank")
+        tab.goto(f"{site[0].url}/{fragment}")
+        tab.evaluate(
+            """async (attributes) => {
+                await import("/modules/sse-console.js");
+                window.shown = document.createElement("sse-console");
+                for (const [name, value] of Object.entries(attributes)) shown.setAttribute(name, value);
+                document.body.append(shown);
+            }""",
+            attributes,
+        )
+        return tab
+
+    with watching_problems(tab, problems):
+        yield show
+        tab.unroute_all()
+        tab.evaluate("window.shown?.run?.stop().catch(() => {})")
+
+
+def write(page: Page, count: int, text: str = "line") -> None:
+    """Writes lines, and waits until they are drawn."""
+    page.evaluate(
+        """([count, text]) => {
+            const first = shown.lines.received;
+            for (let n = first + 1; n <= first + count; n += 1) shown.write({ type: "stdout", line: `${text} ${n}` });
+        }""",
+        [count, text],
+    )
+    drawn(page)
+
+
+def drawn(page: Page) -> None:
+    page.evaluate("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+
+
+def in_sight(page: Page) -> list[int]:
+    """The numbers of the lines that are wholly in the pane."""
+    numbers: list[int] = page.locator("#output").evaluate(
+        """(output) => {
+            const pane = output.getBoundingClientRect();
+            return [...output.querySelectorAll("[data-number]")]
+              .filter((row) => row.getBoundingClientRect().top >= pane.top - 1)
+              .filter((row) => row.getBoundingClientRect().bottom <= pane.bottom + 1)
+              .map((row) => Number(row.dataset.number));
+        }"""
+    )
+    return numbers
+
+
+def height_of_the_row(page: Page) -> float:
+    box = page.locator("#output .row").bounding_box()
+    assert box is not None
+    return box["height"]
+
+
+# -- scrolling
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 400, 200_000])
+@pytest.mark.parametrize("wraps", [False, True])
+def test_the_end_is_in_sight_and_the_rows_are_few(shown: Shown, count: int, wraps: bool) -> None:
+    """However many lines there are, the pane holds those that fit, and some more."""
+    page = shown(**({"wrap": ""} if wraps else {}))
+    write(page, count)
+
+    assert page.locator("#output .row").count() <= min(count, 60)
+    numbers = in_sight(page)
+    assert numbers == list(range(count + 1 - len(numbers), count + 1))
+    assert len(numbers) >= min(count, 15)
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_each_line_can_be_scrolled_to(shown: Shown, wraps: bool) -> None:
+    """From the first to the last, none is left out and none jumps, where lines are of any height."""
+    page = shown(**({"wrap": ""} if wraps else {}))
+    page.evaluate(
+        "for (let n = 1; n <= 300; n += 1) shown.write({ type: 'stdout', line: n + ' x'.repeat((n * 37) % 400) })"
+    )
+    drawn(page)
+    page.locator("#output").evaluate("(output) => { output.scrollTop = 0; }")
+    drawn(page)
+    seen = set(in_sight(page))
+    assert 1 in seen
+    is_at_end = False
+    while not is_at_end:
+        is_at_end = page.locator("#output").evaluate(
+            "(output) => (output.scrollTop += 150) + output.clientHeight > output.scrollHeight + 100"
+        )
+        drawn(page)
+        seen |= set(in_sight(page))
+
+    assert seen == set(range(1, 301))
+
+
+def test_scrolling_up_stops_following_and_the_end_takes_it_up_again(shown: Shown) -> None:
+    """Lines that come meanwhile move nothing; the button says how many there are."""
+    page = shown()
+    write(page, 500)
+    page.locator("#output").hover()
+    page.mouse.wheel(0, -400)
+    page.locator("#end").wait_for()
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 300))")  # the smooth scroll
+    before = in_sight(page)
+    assert before[-1] < 500
+    write(page, 5_000)
+    assert in_sight(page) == before
+    more = f"{5_500 - before[-1]:,}"
+    assert page.inner_text("#end-words") in (f"Jump to end ({more} more)", f"Jump to end ({5_499 - before[-1]:,} more)")
+    page.click("#end")
+    drawn(page)
+    assert in_sight(page)[-1] == 5_500
+    assert not page.locator("#end").is_visible()
+    write(page, 10)
+
+    assert in_sight(page)[-1] == 5_510
+
+
+def test_wrapped_lines_stay_in_place_while_others_come(shown: Shown) -> None:
+    """The row at the top of the pane stays there."""
+    page = shown(wrap="")
+    write(page, 400, "word " * 60)
+    page.locator("#output").focus()
+    page.keyboard.press("PageUp")
+    page.keyboard.press("PageUp")
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 500))")
+    before = in_sight(page)
+    write(page, 2_000, "word")
+
+    assert in_sight(page) == before
+
+
+def test_only_so_many_lines_are_kept(shown: Shown) -> None:
+    """The oldest go in blocks, and are counted."""
+    page = shown(**{"max-lines": "5000"})
+    write(page, 20_000)
+
+    kept = page.evaluate("shown.text").splitlines()
+    assert 3_900 < len(kept) <= 5_000
+    assert kept[-1] == "line 20000"
+    assert page.inner_text("#earlier") == f"{20_000 - len(kept):,} earlier lines not kept"
+    assert page.evaluate("shown.lines") == {"received": 20_000, "missing": 0}
+
+
+# -- search
+
+
+def test_search_finds_all_lines_and_walks_through_them(shown: Shown) -> None:
+    """By keyboard alone, in upper or lower case, around both ends; lines that come are found, too."""
+    page = shown()
+    write(page, 3_000)
+    page.evaluate(f"shown.write({{ type: 'stderr', line: 'LI{ESC}[31mNE 1000 again' }})")
+    page.locator("#output").focus()
+    page.keyboard.press("Control+f")
+    page.keyboard.type("line 100")
+    page.get_by_text("12 lines").wait_for()  # 100, 1000 to 1009, and again
+    page.keyboard.press("Enter")
+    page.get_by_text("12 of 12 lines").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_text("1 of 12 lines").wait_for()
+    drawn(page)
+    assert page.locator("#output .current .text").inner_text() == "line 100"
+    assert page.locator("#output .current mark").inner_text() == "line 100"
+    page.keyboard.press("Shift+Enter")
+    drawn(page)
+    assert page.locator("#output .current mark").all_inner_texts() == ["LI", "NE 100"]
+    write(page, 1, "a line 1000, and line 1001")
+    page.get_by_text("12 of 13 lines").wait_for()
+    page.keyboard.press("Escape")
+    drawn(page)
+
+    assert page.locator("#output mark").count() == 0
+    assert not page.locator("#search").is_visible()
+    assert page.locator("#output").evaluate("(output) => output.getRootNode().activeElement === output")
+
+
+@pytest.mark.parametrize("query", ["no such text", "[", "(.*)", "\\"])
+def test_search_takes_a_query_as_it_is(shown: Shown, query: str) -> None:
+    """No character has a meaning of its own."""
+    page = shown()
+    write(page, 10)
+    page.click("#find")
+    page.keyboard.type(query)
+    page.get_by_text("No match").wait_for()
+    write(page, 1, f"with {query} in it")
+    page.get_by_text("1 line", exact=True).wait_for()
+
+
+# -- tools
+
+
+def test_all_lines_can_be_copied_and_downloaded_as_they_are_shown(shown: Shown, site: Site) -> None:
+    """Without escape sequences; gaps are told."""
+    page = shown()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site[0].url)
+    for event in (
+        {"type": "stdout", "line": f"{ESC}[31mred{ESC}[0m"},
+        {"type": "gap", "dropped": 2},
+        {"type": "stderr", "line": "10%\r100%"},
+    ):
+        page.evaluate("(event) => shown.write(event)", event)
+    drawn(page)
+    expected = "red\n2 lines left out here\n100%\n"
+    page.click("#copy")
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text.length > 0)")
+    with page.expect_download() as downloading:
+        page.click("#download")
+
+    assert page.evaluate("navigator.clipboard.readText()") == expected
+    assert downloading.value.suggested_filename == "run-output.txt"
+    assert Path(downloading.value.path()).read_text() == expected
+
+
+def test_times_and_wrapping_are_switched(shown: Shown) -> None:
+    """The buttons say so, and so do the attributes."""
+    page = shown()
+    write(page, 1, "word " * 300)
+    assert height_of_the_row(page) == 20
+    page.click("#wrap")
+    drawn(page)
+    assert height_of_the_row(page) >= 60
+    assert page.get_attribute("#wrap", "aria-pressed") == "true"
+    page.click("#times")
+    shown_time = page.locator("#output .row").evaluate("(row) => getComputedStyle(row, '::after').content")
+    assert len(shown_time.strip('"').split(":")) == 3
+    page.evaluate("shown.removeAttribute('timestamps')")
+
+    assert page.get_attribute("#times", "aria-pressed") == "false"
+
+
+# -- runs
+
+
+def test_run_stop_and_a_reload_by_the_address(shown: Shown, site: Site) -> None:
+    """With `memory="hash"`. The page hears of it, too."""
+    played = site[1].by_name["console"] = Script(["one", ("stderr", "two")], waits=True)
+    page = shown(src="/run-sse/?script=console", memory="hash")
+    page.evaluate("shown.addEventListener('statechange', () => (window.states ??= []).push(shown.state))")
+    page.click("#run")
+    page.get_by_text("two").wait_for()
+    assert page.inner_text("#badge") == "running"
+    fragment = "#" + page.url.partition("#")[2]
+    assert fragment.startswith("#run=")
+    assert page.evaluate("states[0]") == "starting"
+    page = shown(fragment, src="/run-sse/?script=console", memory="hash")
+    page.get_by_text("two").wait_for()
+    assert page.inner_text("#badge") == "watching"
+    page.click("#stop")
+    page.get_by_text("The script has ended.").wait_for()
+
+    assert played.starts == 1
+    eventually(lambda: played.stops == 1)
+
+
+def test_a_console_that_leaves_the_page_closes_its_connection(shown: Shown, site: Site) -> None:
+    """One that is moved keeps it."""
+    site[1].by_name["moved"] = Script(["one"], waits=True)
+    page = shown(src="/run-sse/?script=moved", autostart="")
+    page.locator(".row").get_by_text("one").wait_for()
+    page.evaluate("document.body.appendChild(document.createElement('div')).append(shown)")
+    assert page.evaluate("shown.state") == "running"
+    page.evaluate("(async () => { window.left = shown.run; shown.remove(); await null; await null; })()")
+
+    assert page.evaluate("left.state") == "over"
+    page.evaluate("left.stop()")
+
+
+def test_an_exit_code_is_told_in_words_and_in_colour(shown: Shown, site: Site) -> None:
+    """0 is good, others are not."""
+    for code in (0, 3):
+        site[1].by_name["exits"] = Script(["one"], exit=code)
+        page = shown(src="/run-sse/?script=exits", autostart="", method="get")
+        page.get_by_text(f"exit code {code}").wait_for()
+        assert page.get_attribute("#state", "data-code") == str(code)
+        assert page.is_enabled("#run")
+
+
+def test_messages_that_are_no_lines_are_the_pages(shown: Shown, site: Site) -> None:
+    """Such as events of the upstream's own."""
+    site[1].by_name["events"] = Script(["one"])
+    page = shown(src="/run-sse/?script=events")
+    page.evaluate("shown.addEventListener('message', ({ detail }) => (window.told ??= []).push(detail.type))")
+    page.click("#run")
+    page.get_by_text("exit code 0").wait_for()
+
+    assert page.evaluate("told") == ["start", "exit"]
+
+
+# -- for everybody
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1000, 390])
+def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
+    """With all sixteen colours, stderr, a gap, a search and its matches. Best practices included."""
+    if not AXE.is_file():
+        skip("the npm packages of tests/browser are missing; `make test` installs them where there is npm")
+    page = shown(src="/run-sse/?script=none")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme)
+    page.evaluate("(ground) => { document.body.style.background = ground; }", "#111" if theme == "dark" else "#fff")
+    for colour in range(16):
+        line = f"plain {ESC}[38;5;{colour}mcolour {colour}{ESC}[0m {ESC}[2mdim{ESC}[0m {ESC}[7minverse{ESC}[0m"
+        page.evaluate("(line) => shown.write({ type: 'stdout', line })", line)
+    page.evaluate("shown.write({ type: 'stderr', line: 'oh no, colour' })")
+    page.evaluate("shown.write({ type: 'gap', dropped: 12 })")
+    page.click("#times")
+    page.click("#find")
+    page.keyboard.type("colour")
+    page.keyboard.press("Enter")
+    drawn(page)
+    page.evaluate(AXE.read_text())
+    found = page.evaluate(
+        """async () => {
+            const { violations } = await axe.run("sse-console", { resultTypes: ["violations"] });
+            return violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html + node.failureSummary)]);
+        }"""
+    )
+    page.set_viewport_size({"width": 1000, "height": 600})
+    page.emulate_media(color_scheme="light")
+
+    assert found == []
+
+
+def test_all_controls_are_reached_by_keyboard_in_order(shown: Shown) -> None:
+    """Each shows its focus, and has a name."""
+    page = shown(src="/run-sse/?script=none")
+    write(page, 3)
+    reached = []
+    for _ in range(7):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                """() => {
+                    const { activeElement } = document.activeElement.shadowRoot;
+                    return [activeElement.id, activeElement.ariaLabel ?? activeElement.textContent];
+                }"""
+            )
+        )
+
+    assert reached == [
+        ["run", "Run"],
+        ["find", "Find"],
+        ["wrap", "Wrap long lines"],
+        ["times", "Times of arrival"],
+        ["copy", "Copy all lines"],
+        ["download", "Download all lines"],
+        ["output", "Output"],
+    ]
+
+
+def test_new_lines_are_read_out_a_few_at_a_time(shown: Shown) -> None:
+    """A screen reader is told the number, and the last line; the log itself is silent, since its rows come and go."""
+    page = shown(label="Build")
+    assert page.get_attribute("#output", "aria-live") == "off"
+    assert page.get_by_role("log", name="Build").count() == 1
+    write(page, 500)
+    page.wait_for_function("() => shown.shadowRoot.getElementById('announcer').textContent !== ''")
+
+    assert page.inner_text("#announcer") == "500 new lines. line 500"
+
+
+def test_on_a_touch_screen_buttons_are_large(browser: Browser, site: Site) -> None:
+    """44 pixels at least, and lines are wrapped at first."""
+    with browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True) as context:
+        page = context.new_page()
+        page.goto(site[0].url)
+        page.evaluate(
+            """async () => {
+                await import("/modules/sse-console.js");
+                const shown = document.createElement("sse-console");
+                shown.setAttribute("src", "/run-sse/");
+                document.body.append(shown);
+            }"""
+        )
+        for button in page.locator("button:visible").all():
+            box = button.bounding_box()
+            assert box is not None
+            assert min(box["width"], box["height"]) > 43.99
+        assert page.get_attribute("#wrap", "aria-pressed") == "true"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_theme_and_its_colours_are_the_pages_choice(shown: Shown) -> None:
+    """By attribute, and by custom properties."""
+    page = shown(theme="dark")
+    ground = "(shown) => getComputedStyle(shown.shadowRoot.querySelector('.pane')).backgroundColor"
+    assert page.locator("sse-console").evaluate(ground) == "rgb(12, 13, 15)"
+    page.evaluate("shown.style.setProperty('--sse-pane', 'rgb(1, 2, 3)')")
+
+    assert page.locator("sse-console").evaluate(ground) == "rgb(1, 2, 3)"
