@@ -148,6 +148,7 @@ export class View {
   // ---- Drawing, once in a frame
 
   #draw() {
+    this.#scrolled(); // whose event may still be to come
     this.#frame = 0;
     const { store, scroller } = this;
     const height = scroller.clientHeight;
