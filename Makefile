@@ -8,8 +8,8 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-pure test-slow test-lowest test-matrix sanitize lint types docs dist format bench clean system \
-    system-matrix
+.PHONY: demo test test-pure test-slow test-lowest test-matrix sanitize lint types docs dist screenshots format bench clean \
+    system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -61,6 +61,10 @@ lint: $(VENV)/installed-lint
 
 types: $(VENV)/installed-lint
 	$(BIN)/mypy
+
+# The pictures of the demo in docs/figures.
+screenshots: $(VENV)/installed-bench system
+	$(BIN)/python scripts/screenshots
 
 # The documentation as a site, in site/. A warning is an error.
 docs: $(VENV)/installed-docs

@@ -96,7 +96,7 @@ def height_of_the_row(page: Page) -> float:
 # -- scrolling
 
 
-@pytest.mark.parametrize("count", [0, 1, 15, 400, 200_000])
+@pytest.mark.parametrize("count", [0, 1, 15, 400, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wraps", [False, True])
 def test_the_end_is_in_sight_and_the_rows_are_few(shown: Shown, count: int, wraps: bool) -> None:
     """However many lines there are, the pane holds those that fit, and some more."""
@@ -109,6 +109,7 @@ def test_the_end_is_in_sight_and_the_rows_are_few(shown: Shown, count: int, wrap
     assert len(numbers) >= min(count, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wraps", [False, True])
 def test_each_line_can_be_scrolled_to(shown: Shown, wraps: bool) -> None:
     """From the first to the last, none is left out and none jumps, where lines are of any height."""
@@ -155,6 +156,7 @@ def test_scrolling_up_stops_following_and_the_end_takes_it_up_again(shown: Shown
     assert in_sight(page)[-1] == 5_510
 
 
+@pytest.mark.slow
 def test_wrapped_lines_stay_in_place_while_others_come(shown: Shown) -> None:
     """The row at the top of the pane stays there."""
     page = shown(wrap="")
@@ -328,6 +330,7 @@ def test_messages_that_are_no_lines_are_the_pages(shown: Shown, site: Site) -> N
 # -- for everybody
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1000, 390])
 def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
@@ -388,6 +391,7 @@ def test_all_controls_are_reached_by_keyboard_in_order(shown: Shown) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_new_lines_are_read_out_a_few_at_a_time(shown: Shown) -> None:
     """A screen reader is told the number, and the last line; the log itself is silent, since its rows come and go."""
     page = shown(label="Build")

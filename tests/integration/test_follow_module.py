@@ -526,6 +526,7 @@ def test_batches_bring_the_same_messages(page: Page, site: Site) -> None:
     assert len(batches) < 250
 
 
+@pytest.mark.slow
 def test_a_burst_leaves_the_page_its_turns(page: Page, site: Site) -> None:
     """A timer gets its turn many times while 20,000 messages are handled."""
     script(site, "burst", Script([f"line {n}" for n in range(20_000)]))
