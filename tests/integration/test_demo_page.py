@@ -172,7 +172,7 @@ def test_stop_before_the_run_has_a_name_ends_it_once_it_has_one(page: Page) -> N
     assert "as soon as the server has named it" in page.inner_text("#message")
     with page.expect_event("request", lambda request: request.method == "POST"):
         held[0].abort()
-    eventually(lambda: len(held) == 2 or page.evaluate("0"))
+    eventually(lambda: len(held) == 2 or page.evaluate("0"))  # which lets Playwright handle the request
     held[1].fulfill(status=201, json={"run": RUN, "href": f"/run-sse/{RUN}"})
     page.get_by_text("The script has ended.").wait_for()
 

@@ -259,18 +259,19 @@ def test_what_is_no_event_stream_is_refused(page: Page) -> None:
 
 def test_every_line_arrives_once_through_cuts(page: Page, site: Site) -> None:
     """Connections that are cut in the middle of a frame, and one start."""
-    played = script(site, "many", Script([f"line {number}" for number in range(3000)]))
+    played = script(site, "many", Script([f"line {number}" for number in range(20_000)]))
     with cutting_proxy(site[0].port, cuts=0, most=60_000) as (url, proxy):
         page.goto(url)
         page.evaluate("import('/modules/sse-bridge.js').then(() => {})")
-        proxy.cuts_left = 6
-        proxy.cut()  # the connection that the browser keeps
         follow(page, "/run-sse/?script=many")
+        page.wait_for_function("() => seen.length > 0")  # and the time to come back is known
+        proxy.cuts_left = 6
+        proxy.cut()
         page.wait_for_function("() => window.finished", timeout=60_000)
         assert proxy.cuts_left < 5
 
     lines = page.evaluate("seen.filter(({ type }) => type === 'stdout').map(({ line }) => line)")
-    assert lines == [f"line {number}" for number in range(3000)]
+    assert lines == [f"line {number}" for number in range(20_000)]
     assert page.evaluate("seen.at(-1).type") == "exit"
     assert played.starts == 1
 

@@ -265,7 +265,7 @@ export class SSEConsole extends HTMLElement {
     const hadFocus = [run, stop].includes(this.shadowRoot?.activeElement);
     run.hidden = !this.hasAttribute("src") || this.getAttribute("controls") === "stop";
     stop.disabled = !isRunning || this.#stopping === "asking" || this.#stopping === "answered";
-    run.disabled = isRunning && !["answered", "failed"].includes(this.#stopping);
+    run.disabled = isRunning && !(this.#stopping && this.run?.token); // without its name, it could not be ended
     if (hadFocus) (run.disabled ? stop : run).focus(); // a disabled button would lose the focus
     const share = this.#get("share");
     share.hidden = !isRunning || this.getAttribute("memory") !== "hash" || !this.run?.token;

@@ -60,7 +60,7 @@ export function retryAfter(header) {
 }
 
 /**
- * Waits. It is over early if the network comes back.
+ * Waits. It is over early if the network or the page comes back.
  *
  * @param {number} milliseconds
  * @param {AbortSignal} signal Ends it, too.
@@ -76,6 +76,6 @@ export function sleep(milliseconds, signal) {
     }
     if (signal.aborted) finish();
     else signal.addEventListener("abort", finish, { signal: done.signal });
-    globalThis.addEventListener?.("online", finish, { signal: done.signal });
+    for (const name of ["online", "pageshow"]) globalThis.addEventListener?.(name, finish, { signal: done.signal });
   });
 }
