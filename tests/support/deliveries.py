@@ -67,6 +67,9 @@ class Page:
         """Takes once, and checks everything that came against what was printed."""
         taken = self.delivery.take(now)
         assert len(taken) <= BATCH
+        if taken and self.delivery.is_idle():
+            assert self.delivery.take(now) == b""
+            assert not self.delivery.finished
         whole, end, rest = (self.unfinished + taken).rpartition(b"\n\n")
         assert (rest != b"") == self.delivery.is_within_frame
         assert not (rest and whole and self.unfinished)  # only a frame that is large is cut
