@@ -19,6 +19,8 @@ class Column(NamedTuple):
 #: Less is better in all of them except `rate`.
 COLUMNS: Final = {
     "cpu_us": Column("CPU us/line", ",.2f"),  # of the serving process, for each line delivered
+    "mirror_us": Column("mirror us", ",.2f"),  # of a worker that mirrors runs, for each line delivered
+    "redis_us": Column("Redis us", ",.2f"),
     "rate": Column("lines/s", ",.0f"),  # of one stream, read at full speed
     "p50_ms": Column("p50 ms", ".2f"),  # from the upstream's write to the client's read
     "p99_ms": Column("p99 ms", ".2f"),

@@ -48,6 +48,8 @@ PEERS: Final = {
     "coalesce-drop": Peer(
         'sse_bridge, Coalesce(beyond="drop")', "benchmarks.peers.bridge:app", variant="coalesce-drop"
     ),
+    "owner": Peer("sse_bridge, shared: the owner", "benchmarks.peers.bridge:app", variant="typed"),
+    "mirror": Peer("sse_bridge, shared: a mirror", "benchmarks.peers.bridge:app", variant="typed"),
     "nginx": Peer("nginx, passing through", program="nginx"),
     "node": Peer("Node handler", program="node"),
     "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),

@@ -13,6 +13,7 @@ from .figures import Figures
 from .idle import idle
 from .leaving import leaves, process_ends
 from .servers import Serving
+from .sharing import shared_burst, shared_paced
 from .stalled import stalled
 from .upstream import PACED, SLOW, Rhythm, lines_of
 
@@ -120,6 +121,9 @@ SHAPES: Final = {
     "S8": Shape("5,000 idle streams, each with its own upstream", MANY, idle(5000, 40.0, shared=False), most=1),
     "S8x": Shape("5,000 idle viewers of one run", ("bridge",), idle(5000, 40.0, shared=True), most=1),
     "S9": Shape("a burst of lines of 10 KB, one HTTP chunk each", SOME, _burst("length-10000")),
+    "R1": Shape("a shared run, a line every 50 ms", ("owner", "mirror"), shared_paced(1, 5.0)),
+    "R2": Shape("300 shared runs of 20 lines a second", ("bridge", "owner", "mirror"), shared_paced(300, 5.0)),
+    "R3": Shape("a shared burst, 64 KiB chunks", ("bridge", "owner"), shared_burst(LINES)),
     "S9x": Shape("a burst with CRLF line ends, one HTTP chunk per line", SOME, _burst("crlf")),
 }
 #: Curves of growing cost: by name, the shapes for each number of streams, viewers or bytes.

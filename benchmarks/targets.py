@@ -54,6 +54,10 @@ def _share(results: Results) -> float:
     return results["S4"]["bridge"]["cpu_us"] / results["S3"]["bridge"]["cpu_us"]
 
 
+def _added(shape: str, figure: str, one: str, other: str) -> Callable[[Results], float]:
+    return lambda results: results[shape][one][figure] - results[shape][other][figure]
+
+
 def _p99(results: Results, shape: str, peer: str) -> float:
     return results[shape][peer]["p99_ms"]
 
@@ -84,4 +88,11 @@ TARGETS: Final = [
     Target("S8x", "a viewer of a shared run, KB", 17, lambda of: 1.024 * _ours("S8x", "kib_each")(of), 15),
     Target("S8", "heartbeats of 5,000 streams, % of a core", 5, _ours("S8", "idle_percent")),
     Target("S8x", "heartbeats of 5,000 viewers, % of a core", 5, _ours("S8x", "idle_percent")),
+    Target("R1", "p50, at a mirror - at the owner, ms", 0.7, _added("R1", "p50_ms", "mirror", "owner")),
+    Target("R1", "p99, at a mirror - at the owner, ms", 3, _added("R1", "p99_ms", "mirror", "owner")),
+    Target("R2", "p50, at a mirror - at the owner, ms", 4, _added("R2", "p50_ms", "mirror", "owner")),
+    Target("R2", "p99, at a mirror - at the owner, ms", 15, _added("R2", "p99_ms", "mirror", "owner")),
+    Target("R2", "CPU, the owner with a store - without, us", 17, _added("R2", "cpu_us", "owner", "bridge")),
+    Target("R2", "CPU of Redis with a mirror, us a line", 10, lambda of: of["R2"]["mirror"]["redis_us"]),
+    Target("R3", "CPU, the owner with a store - without, us", 0.08, _added("R3", "cpu_us", "owner", "bridge")),
 ]

@@ -2,14 +2,14 @@
 
 `VARIANT` is `typed`, `verbatim`, `drop`, `coalesce`, `coalesce-drop`, `h11` (as if the extra `fast` were missing),
 or `httpx` (httpx's own transport, which trio gets). The sandbox is the request's `shape`, unless the environment sets
-`SANDBOX`; the command may be set by `COMMAND`.
+`SANDBOX`; the command may be set by `COMMAND`. With `STORE`, the URL of a Redis, runs are shared.
 """
 
 import os
 
 from starlette.requests import Request
 
-from sse_bridge import Block, Coalesce, Drop, Miosa, SandboxExec, SSEBridge
+from sse_bridge import Block, Coalesce, Drop, Miosa, RedisStore, SandboxExec, SSEBridge
 from sse_bridge.upstream import parsing, transport
 
 VARIANT = os.environ.get("VARIANT", "typed")
@@ -34,5 +34,6 @@ app = SSEBridge(
     resolve,
     dialect="verbatim" if VARIANT == "verbatim" else "typed",
     policy=POLICIES.get(VARIANT, Block()),
-    grace=0,
+    grace=10 if "STORE" in os.environ else 0,  # seconds in which viewers move to another worker
+    store=RedisStore(os.environ["STORE"]) if "STORE" in os.environ else None,
 )

@@ -121,6 +121,9 @@ SHORT = {
     "S6x": [("bridge", 0.1)],
     "S8": [("bridge", 0.01), ("passthrough", 0.01)],
     "S8x": [("bridge", 0.01)],
+    "R1": [("owner", 0.1), ("mirror", 0.1)],
+    "R2": [("bridge", 0.01), ("mirror", 0.01)],
+    "R3": [("owner", 0.1)],
 }
 
 
