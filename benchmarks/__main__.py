@@ -26,7 +26,7 @@ from .client import Incorrect
 from .figures import Figures, medians
 from .plots import draw
 from .report import show, show_targets
-from .servers import PEERS, serving, upstream
+from .servers import PEERS, upstream
 from .shapes import GROWTH, LINES, SHAPES, Shape, warm_up
 
 #: By shape and peer, all repetitions; empty for a peer that failed.
@@ -35,9 +35,10 @@ Runs = dict[str, dict[str, list[Figures]]]
 _RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
 _FIGURES: Final = Path(__file__).parents[1] / "docs" / "figures"
 _PACKAGES: Final = (
-    *("sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "h11", "anyio", "starlette"),
+    *("sse_bridge", "uvicorn", "uvloop", "httptools", "httpx", "h11", "anyio", "starlette", "redis"),
     *("fastapi", "litestar", "sse-starlette", "httpx-sse", "miosa"),
 )
+_PROGRAMS: Final = (["node", "--version"], ["nginx", "-v"], ["redis-server", "--version"])
 #: Descriptors of a process: each of thousands of streams needs two.
 _DESCRIPTORS: Final = 20_000
 
@@ -58,7 +59,7 @@ def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: floa
                     _say(f"{name} {turn + 1}/{turns} {PEERS[peer].title}")
                     warm_up()
                     try:
-                        with serving(peer, url) as server:
+                        with shape.serve(peer, url) as server:
                             results[name][peer].append(shape.measure(server, share))
                     except (Incorrect, FileNotFoundError, RuntimeError, OSError) as error:
                         failed.add(peer)
@@ -80,7 +81,7 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "programs": {command[0]: _answer(command) for command in (["node", "--version"], ["nginx", "-v"])},
+        "programs": {command[0]: _answer(command) for command in _PROGRAMS},
     }
 
 

@@ -30,10 +30,15 @@ class Incorrect(Exception):
     """A peer failed to deliver the printed lines, so it gets no figure."""
 
 
-def connect(port: int, target: str) -> socket.socket:
-    """Sends a request; returns the socket that will receive the response."""
+def connect(port: int, target: str, headers: str = "") -> socket.socket:
+    """Sends a request; returns the socket that will receive the response.
+
+    Args:
+        headers: more of them, each with its line end.
+    """
     connection = socket.create_connection(("127.0.0.1", port), _SOCKET_TIMEOUT)
-    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
+    head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n"
+    connection.sendall(head.encode())
     return connection
 
 

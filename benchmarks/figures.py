@@ -18,9 +18,15 @@ class Column(NamedTuple):
 
 #: Less is better in all of them except `rate`.
 COLUMNS: Final = {
-    "cpu_us": Column("CPU us/line", ",.2f"),  # of the serving process, for each line delivered
-    "mirror_us": Column("mirror us", ",.2f"),  # of a worker that mirrors runs, for each line delivered
-    "redis_us": Column("Redis us", ",.2f"),
+    "cpu_us": Column("CPU us/line", ",.2f"),  # of the process that serves the viewers, for each line delivered
+    "mirror_us": Column("mirror us", ",.2f"),  # of a worker whose mirrors have no viewers, for each line of a run
+    "redis_us": Column("Redis us", ",.2f"),  # of Redis, for each line of a run
+    "first_ms": Column("first ms", ",.1f"),  # from a request to its first frame
+    "redis_kib": Column("Redis KiB", ",.1f"),  # for each run
+    "commands": Column("commands/min", ",.1f"),  # to Redis, for each run
+    "connections": Column("connections", ",.1f"),  # to Redis, for each worker
+    "told_s": Column("told s", ",.2f"),  # from the owner's death to its viewer's last frame
+    "ended_s": Column("ended s", ",.2f"),  # and to the end of its command's process
     "rate": Column("lines/s", ",.0f"),  # of one stream, read at full speed
     "p50_ms": Column("p50 ms", ".2f"),  # from the upstream's write to the client's read
     "p99_ms": Column("p99 ms", ".2f"),

@@ -19,14 +19,14 @@ from .client import Incorrect, connect
 from .figures import Figures
 from .servers import Serving, free_port, serving, started
 
-__all__ = ["leaves", "process_ends"]
+__all__ = ["SCRIPT", "end_of", "first_line", "leaves", "local_sandbox", "process_ends"]
 
 #: Seconds in which an upstream's connection has to be closed, and a process has to end.
 _TIMEOUT: Final = 3.0
 _KEY: Final = "msk_bench_key"
 _LINE: Final = re.compile(rb'"line": ?"([^"]*)"')
 #: Prints its process id, and then a line every 50 ms until it is killed.
-_SCRIPT: Final = 'exec python3 -uc "import os, time; print(os.getpid())\nwhile True: time.sleep(0.05); print(0)"'
+SCRIPT: Final = 'exec python3 -uc "import os, time; print(os.getpid())\nwhile True: time.sleep(0.05); print(0)"'
 
 
 def leaves(viewers: int) -> Callable[[Serving, float], Figures]:
@@ -37,7 +37,7 @@ def leaves(viewers: int) -> Callable[[Serving, float], Figures]:
         took = []
         for _ in range(max(3, int(viewers * share))):
             with connect(server.port, "/?shape=paced") as connection:
-                _first_line(connection)
+                first_line(connection)
                 left_at = time.monotonic_ns()
             took.append((_closing_after(server.upstream, left_at) - left_at) / 1e6)
         return {"closed_ms": statistics.median(took), "closed_max_ms": max(took)}
@@ -66,19 +66,20 @@ def process_ends(viewers: int) -> Callable[[Serving, float], Figures]:
     """As `leaves`, with real processes in a local sandbox, on a server started for this measurement."""
 
     def measure(server: Serving, share: float) -> Figures:
-        with _sandbox() as (url, sandbox), serving(server.name, url, SANDBOX=sandbox, COMMAND=_SCRIPT) as bridge:
+        with local_sandbox() as (url, sandbox), serving(server.name, url, SANDBOX=sandbox, COMMAND=SCRIPT) as bridge:
             took = []
             for _ in range(max(3, int(viewers * share))):
                 with connect(bridge.port, "/?shape=process") as connection:
-                    process = int(_first_line(connection))
+                    process = int(first_line(connection))
                     left_at = time.monotonic()
-                took.append(1000 * (_end_of(process) - left_at))
+                took.append(1000 * (end_of(process) - left_at))
             return {"gone_ms": statistics.median(took), "gone_max_ms": max(took)}
 
     return measure
 
 
-def _first_line(connection: socket.socket) -> bytes:
+def first_line(connection: socket.socket) -> bytes:
+    """Reads up to the first line, and returns it."""
     read = b""
     while (found := _LINE.search(read)) is None:
         piece = connection.recv(4096)
@@ -88,20 +89,20 @@ def _first_line(connection: socket.socket) -> bytes:
     return found[1]
 
 
-def _end_of(process: int) -> float:
+def end_of(process: int, timeout: float = _TIMEOUT) -> float:
     """When a process was gone, to the millisecond."""
-    give_up = time.monotonic() + _TIMEOUT
+    give_up = time.monotonic() + timeout
     while time.monotonic() < give_up:
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return time.monotonic()
         time.sleep(0.001)
-    raise Incorrect(f"the process was still there {_TIMEOUT:.0f} s after the viewer had left")
+    raise Incorrect(f"the process was still there after {timeout:.0f} s")
 
 
 @contextmanager
-def _sandbox() -> Iterator[tuple[str, str]]:
+def local_sandbox() -> Iterator[tuple[str, str]]:
     """Serves the local sandbox's API; yields its URL, and the id of a sandbox in it."""
     port = free_port()
     command = [sys.executable, "-m", "sse_bridge", "sandbox", "--port", str(port), "--key", _KEY]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from .figures import COLUMNS, Medians
+from .figures import COLUMNS, Figures, Medians
 from .servers import PEERS
 from .shapes import SHAPES
 from .targets import TARGETS
@@ -18,9 +19,14 @@ def show(name: str, figures: Medians) -> None:
     if not shown:
         return
     print(f"\n{name}: {SHAPES[name].title}\n")
-    print(f"{'':28}" + "".join(f" {COLUMNS[column].title:>12}" for column in shown))
+    print(f"{'':32}" + "".join(f" {COLUMNS[column].title:>12}" for column in shown))
     for peer, of in sorted(figures.items(), key=lambda item: item[1][shown[0]]):
-        print(f"{PEERS[peer].title:28}" + "".join(f" {of[column]:>12{COLUMNS[column].form}}" for column in shown))
+        print(f"{PEERS[peer].title:32}" + "".join(map(partial(_cell, of), shown)))
+
+
+def _cell(figures: Figures, column: str) -> str:
+    """One figure, or as much space if a peer lacks it."""
+    return f" {figures[column]:>12{COLUMNS[column].form}}" if column in figures else " " * 13
 
 
 def show_targets(figures: Mapping[str, Medians]) -> None:

@@ -48,8 +48,9 @@ PEERS: Final = {
     "coalesce-drop": Peer(
         'sse_bridge, Coalesce(beyond="drop")', "benchmarks.peers.bridge:app", variant="coalesce-drop"
     ),
-    "owner": Peer("sse_bridge, shared: the owner", "benchmarks.peers.bridge:app", variant="typed"),
-    "mirror": Peer("sse_bridge, shared: a mirror", "benchmarks.peers.bridge:app", variant="typed"),
+    "owner": Peer("sse_bridge, shared: at its owner", "benchmarks.peers.bridge:app", variant="typed"),
+    "mirror": Peer("sse_bridge, shared: at a mirror", "benchmarks.peers.bridge:app", variant="typed"),
+    "per-viewer": Peer("Redis connection per viewer", "benchmarks.peers.per_viewer:app"),
     "nginx": Peer("nginx, passing through", program="nginx"),
     "node": Peer("Node handler", program="node"),
     "passthrough": Peer("ASGI pass-through, httpx", "benchmarks.peers.passthrough:app"),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from .client import Followers, connect, read_burst, run_of
+from .crews import Crew, crew, crew_with_sandbox
 from .figures import Figures
 from .idle import idle
+from .lasting import owner_dies, shared_idle
 from .leaving import leaves, process_ends
-from .servers import Serving
-from .sharing import shared_burst, shared_paced
+from .servers import Serving, serving
+from .sharing import shared_burst, shared_paced, shared_past
 from .stalled import stalled
 from .upstream import PACED, SLOW, Rhythm, lines_of
 
@@ -34,9 +36,11 @@ class Shape:
     title: str
     peers: tuple[str, ...]
     #: Measures a running peer. The second argument is the share of a whole measurement to take.
-    measure: Measure
+    measure: Callable[[Any, float], Figures]
     #: Most repetitions, for shapes that take long or repeat internally.
     most: int = 100
+    #: Starts a peer for it, given its name and the upstream's URL.
+    serve: Callable[[str, str], AbstractContextManager[Any]] = serving
 
 
 def _burst(shape: str) -> Measure:
@@ -95,6 +99,10 @@ def warm_up() -> None:
         pass
 
 
+def _shared(title: str, peers: tuple[str, ...], measure: Callable[[Crew, float], Figures], most: int = 100) -> Shape:
+    return Shape(title, peers, measure, most, crew)
+
+
 FRAMEWORKS: Final = ("sse-starlette", "fastapi", "litestar", "tutorial")
 ALL: Final = ("bridge", "pure", "h11", "httpx", "nginx", "node", "passthrough", *FRAMEWORKS)
 SOME: Final = ("bridge", "nginx", "node", "passthrough", "tutorial")
@@ -121,10 +129,15 @@ SHAPES: Final = {
     "S8": Shape("5,000 idle streams, each with its own upstream", MANY, idle(5000, 40.0, shared=False), most=1),
     "S8x": Shape("5,000 idle viewers of one run", ("bridge",), idle(5000, 40.0, shared=True), most=1),
     "S9": Shape("a burst of lines of 10 KB, one HTTP chunk each", SOME, _burst("length-10000")),
-    "R1": Shape("a shared run, a line every 50 ms", ("owner", "mirror"), shared_paced(1, 5.0)),
-    "R2": Shape("300 shared runs of 20 lines a second", ("bridge", "owner", "mirror"), shared_paced(300, 5.0)),
-    "R3": Shape("a shared burst, 64 KiB chunks", ("bridge", "owner"), shared_burst(LINES)),
     "S9x": Shape("a burst with CRLF line ends, one HTTP chunk per line", SOME, _burst("crlf")),
+    "R1": _shared("a shared run, a line every 50 ms", ("owner", "mirror"), shared_paced(1, 1, 10.0)),
+    "R2": _shared("300 shared runs of 20 lines a second", ("bridge", "owner", "mirror"), shared_paced(300, 1, 5.0)),
+    "R3": _shared("a shared burst, 64 KiB chunks", ("bridge", "owner"), shared_burst(LINES)),
+    "R4": _shared("1,000 viewers of a shared run", ("bridge", "mirror"), shared_paced(1, 1000, 5.0)),
+    "R5": _shared("a shared run of 8 MiB, asked for at its end", ("mirror",), shared_past(5), most=1),
+    "R6": _shared("10 shared runs with 50 viewers each", ("mirror", "per-viewer"), shared_paced(10, 50, 5.0)),
+    "R7": _shared("100 idle shared runs", ("mirror",), shared_idle(100, 60.0), most=1),
+    "R8": Shape("the owner of a shared run is killed", ("mirror",), owner_dies, serve=crew_with_sandbox),
 }
 #: Curves of growing cost: by name, the shapes for each number of streams, viewers or bytes.
 GROWTH: Final = {

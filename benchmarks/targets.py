@@ -62,6 +62,14 @@ def _p99(results: Results, shape: str, peer: str) -> float:
     return results[shape][peer]["p99_ms"]
 
 
+def _at_mirror(shape: str, figure: str) -> Callable[[Results], float]:
+    return lambda results: results[shape]["mirror"][figure]
+
+
+def _redis_per_viewer(results: Results) -> float:
+    return results["R6"]["per-viewer"]["redis_us"] / results["R6"]["mirror"]["redis_us"]
+
+
 TARGETS: Final = [
     Target("S1", "CPU, the tutorial's pattern / ours", 40, _cpu("S1", "tutorial", "bridge"), 100, at_most=False),
     Target("S1", "CPU, Node / ours", 5, _cpu("S1", "node", "bridge"), 20, at_most=False),
@@ -93,6 +101,17 @@ TARGETS: Final = [
     Target("R2", "p50, at a mirror - at the owner, ms", 4, _added("R2", "p50_ms", "mirror", "owner")),
     Target("R2", "p99, at a mirror - at the owner, ms", 15, _added("R2", "p99_ms", "mirror", "owner")),
     Target("R2", "CPU, the owner with a store - without, us", 17, _added("R2", "cpu_us", "owner", "bridge")),
-    Target("R2", "CPU of Redis with a mirror, us a line", 10, lambda of: of["R2"]["mirror"]["redis_us"]),
+    Target("R2", "CPU of a mirror before its viewers, us", 15, _at_mirror("R2", "mirror_us")),
+    Target("R2", "CPU of Redis with a mirror, us", 10, _at_mirror("R2", "redis_us")),
     Target("R3", "CPU, the owner with a store - without, us", 0.08, _added("R3", "cpu_us", "owner", "bridge")),
+    Target("R3", "CPU of Redis, us", 0.04, lambda of: of["R3"]["owner"]["redis_us"]),
+    Target("R4", "CPU, a viewer's line at its run / at a mirror", 0.95, _cpu("R4", "bridge", "mirror"), at_most=False),
+    Target("R5", "CPU of a mirror before its viewers, us", 0.05, _at_mirror("R5", "mirror_us")),
+    Target("R5", "first frame at a mirror, ms", 50, _at_mirror("R5", "first_ms")),
+    Target("R6", "CPU of Redis, a connection per viewer / ours", 50, _redis_per_viewer, at_most=False),
+    Target("R7", "an idle run in Redis, KB", 5.5, lambda of: 1.024 * _at_mirror("R7", "redis_kib")(of)),
+    Target("R7", "commands of an idle run in a minute", 10, _at_mirror("R7", "commands")),
+    Target("R7", "connections of a worker", 4, _at_mirror("R7", "connections")),
+    Target("R8", "a dead owner's viewer is told, s", 6, _at_mirror("R8", "told_s")),
+    Target("R8", "a dead owner's command is gone, s", 7, _at_mirror("R8", "ended_s")),
 ]

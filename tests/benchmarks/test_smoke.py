@@ -14,10 +14,13 @@ import pytest
 
 from benchmarks import leaving
 from benchmarks.client import Followers, Incorrect, Paced, connect, read_burst, run_of
+from benchmarks.crews import crew
 from benchmarks.figures import COLUMNS, medians
 from benchmarks.plots import draw
+from benchmarks.report import show
 from benchmarks.servers import PEERS, serving, upstream
 from benchmarks.shapes import SHAPES
+from benchmarks.sharing import shared_burst
 from benchmarks.targets import TARGETS
 from benchmarks.upstream import PACED, frame, lines_of
 from tests.support.skipping import skip
@@ -33,7 +36,9 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("peer", sorted(set(PEERS) - {"drop", "coalesce", "coalesce-drop"}))
+@pytest.mark.parametrize(
+    "peer", sorted(set(PEERS) - {"drop", "coalesce", "coalesce-drop", "owner", "mirror", "per-viewer"})
+)
 def test_every_peer_delivers_everything(peer: str, url: str) -> None:
     """In all bursts, and line by line at the upstream's pace. A missing line is noticed."""
     program = PEERS[peer].program
@@ -123,18 +128,28 @@ SHORT = {
     "S8x": [("bridge", 0.01)],
     "R1": [("owner", 0.1), ("mirror", 0.1)],
     "R2": [("bridge", 0.01), ("mirror", 0.01)],
-    "R3": [("owner", 0.1)],
+    "R4": [("mirror", 0.01)],
+    "R5": [("mirror", 0.1)],
+    "R6": [("mirror", 0.1), ("per-viewer", 0.1)],
+    "R7": [("mirror", 0.02)],
+    "R8": [("mirror", 1.0)],
 }
 
 
 @pytest.mark.parametrize(("shape", "peer", "share"), [(name, *of) for name, peers in SHORT.items() for of in peers])
 def test_other_shapes_have_their_figures(shape: str, peer: str, share: float, url: str) -> None:
     """A short form of each passes its check, and tables have a column for each figure."""
-    with serving(peer, url) as server:
+    with SHAPES[shape].serve(peer, url) as server:
         figures = SHAPES[shape].measure(server, share)
     assert figures
     assert figures.keys() <= COLUMNS.keys()
     assert min(figures.values()) >= 0
+
+
+def test_a_shared_burst_has_its_figures(url: str) -> None:
+    """Every line of it is looked for, of the few that this upstream sends."""
+    with crew("owner", url) as workers:
+        assert min(shared_burst(LINES)(workers, 0.01).values()) > 0
 
 
 def test_an_upstream_that_stays_open_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +173,12 @@ def test_targets_are_worked_out_of_medians() -> None:
         if target.goal is not None:
             assert target.verdict(target.goal) == "goal reached"
             assert target.verdict(target.goal + further) == "reached"
+
+
+def test_a_table_leaves_out_what_a_peer_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    show("R2", {"owner": {"cpu_us": 40.0, "redis_us": 5.0}, "mirror": {"cpu_us": 60.0, "mirror_us": 15.0}})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2:] for line in lines[-2:]] == [["40.00", "5.00"], ["60.00", "15.00"]]
 
 
 def test_pictures_are_drawn_of_partial_results(tmp_path: Path) -> None:
