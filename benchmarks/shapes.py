@@ -136,7 +136,7 @@ SHAPES: Final = {
     "R4": _shared("1,000 viewers of a shared run", ("bridge", "mirror"), shared_paced(1, 1000, 5.0)),
     "R5": _shared("a shared run of 8 MiB, asked for at its end", ("mirror",), shared_past(5), most=1),
     "R6": _shared("10 shared runs with 50 viewers each", ("mirror", "per-viewer"), shared_paced(10, 50, 5.0)),
-    "R7": _shared("100 idle shared runs", ("mirror",), shared_idle(100, 60.0), most=1),
+    "R7": _shared("100 idle shared runs", ("owner", "mirror"), shared_idle(100, 60.0), most=1),
     "R8": Shape("the owner of a shared run is killed", ("mirror",), owner_dies, serve=crew_with_sandbox),
 }
 #: Curves of growing cost: by name, the shapes for each number of streams, viewers or bytes.
