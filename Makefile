@@ -47,7 +47,9 @@ test-lowest: $(LOWEST)/installed
 $(LOWEST)/installed: pyproject.toml scripts/lowest-versions
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) scripts/lowest-versions > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt --editable '.[test]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
+	    --editable '.[$(EXTRAS)]' --group test
 	@touch $@
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
@@ -100,12 +102,17 @@ $(MATRIX_CLIENTS): | system-matrix
 	@{ npm ci --prefix $* --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
 	    || echo "npm could not install the clients of $*; the tests that need them will be skipped"
 
+# For the demo, what a user installs; for all else, a group of developers' tools, which takes a pip of 2025.
+EXTRAS = cli,fast,otel,prometheus,redis
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+$(VENV)/installed-serve: INSTALL = $(PIP) --editable '.[serve]'
+$(VENV)/installed-%: INSTALL = $(PIP) --upgrade 'pip>=25.1' && $(PIP) --editable '.[$(EXTRAS)]' --group '$*'
 $(VENV)/installed-%: pyproject.toml hatch_build.py sse_bridge/_speedups.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	    || { echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(INSTALL)
 	@touch $@
 
 clean:
