@@ -13,31 +13,22 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from ...flow.delivery import Delivery
-from ...flow.policy import Block
-from ...relay.audience import Audience
-from ...relay.clock import Clock
 from ...relay.ending import Cause
-from ...relay.run import Run
-from ...relay.signal import Latch, Signal
-from ...relay.viewer import Gone
-from ...wire.ids import FrameIds
+from ...relay.signal import Signal
 from .connection import Connection, fields_of, is_outage, is_replaced
 from .endings import written_outcome, written_refusal
 from .names import Names
+from .outlet import Outlet
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["ENDED", "LIVES", "SEAL", "Outlet", "Publisher"]
+__all__ = ["ENDED", "LIVES", "SEAL", "Publisher", "fenced"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
-#: Bytes of an entry, and entries of a run in one pipeline.
-_MOST: Final = 64 * 1024
+#: Entries of a run in one pipeline.
 _ENTRIES: Final = 16
-#: Bytes that Redis may be behind, and seconds for which it may hold the run then: as a viewer's policy.
-_POLICY: Final = Block(high_water=8 * 1024 * 1024, stall_timeout=2.0)
 #: The last possible id. Redis refuses every entry behind it, from any worker.
 SEAL: Final = "18446744073709551615-18446744073709551615"
 #: Seconds that a run's keys live without its worker, which renews them; and after the run's end.
@@ -45,123 +36,10 @@ LIVES: Final = 90
 ENDED: Final = 60
 #: The same of a run that was refused: for those that found it by its key meanwhile.
 _REFUSED: Final = 5
-#: Seconds that the end of a run waits for Redis when the server stops.
-_LAST_WAIT: Final = 1.0
 #: Commands that wait for Redis to be back.
 _WAITING: Final = 10_000
 #: Entries of an inbox that are kept for a worker that stands still.
 _INBOX: Final = 10_000
-
-
-class Outlet:
-    """A run's frames on their way to Redis. For the run it is a reader like a viewer, and holds it back like one.
-
-    Args:
-        run: the run.
-        name: what it is called in Redis.
-        clock: of the event loop that reads the run.
-        notice: is called when there are frames to send.
-    """
-
-    def __init__(self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None]) -> None:
-        self.run = run
-        self.name = name
-        #: The workers that follow it.
-        self.listeners: set[str] = set()
-        #: Its last entry is in Redis, or can never be.
-        self.ended = Latch()
-        #: Whether the stream is in Redis, as far as is known: then a missing key is a loss.
-        self.exists = False
-        #: Redis may lack frames, or have some that it did not acknowledge.
-        self.is_doubtful = False
-        self._clock = clock
-        self._settled_at = clock.now()
-        #: Notified when the tail of the stream was looked at.
-        self.checked = Signal()
-        self._notice = notice
-        self._audience: Audience = run.audience
-        self._delivery: Delivery | None = None
-        self._attach(1)
-
-    @property
-    def delivery(self) -> Delivery:
-        """See `Holder.delivery`."""
-        assert self._delivery is not None, "only an attached outlet is asked"
-        return self._delivery
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether it reads the log. One that held the run for too long does not."""
-        return self._delivery is not None
-
-    def _attach(self, number: int) -> None:
-        audience = self._audience
-        ids = FrameIds(self.run.token if audience.options.ids else None)
-        number = min(number, audience.log.next)
-        self._delivery = Delivery(audience.log, audience.options.dialect, ids, _POLICY, None, number, 0.0)
-        self._sent = audience.log.attach(self._delivery.cursor.next)
-        audience.tap(self)
-
-    def rewind(self, number: int) -> None:
-        """Goes on with frame `number`, or with the oldest that is kept."""
-        self.detach()
-        self._attach(number)
-
-    def detach(self) -> None:
-        """Reads the log no further."""
-        self._audience.untap(self)
-        if self._delivery is not None:
-            self._delivery.cursor.close()
-            self._sent.close()
-            self._delivery = None
-
-    # -- as a holder
-
-    def notify(self) -> None:
-        """See `Tap.notify`."""
-        self._notice(self)
-
-    def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:
-        """See `Holder.stalls_at`."""
-        since = max(held_since, self._settled_at)
-        return since + timeout, since + timeout
-
-    def end(self, reason: Gone) -> None:
-        """See `Holder.end`: Redis hangs, and the run goes on without it."""
-        self.is_doubtful = True
-        self.detach()
-
-    # -- publishing
-
-    def take(self) -> tuple[int, bytes]:
-        """The number of the next frame, and the frames that go out next. See `settle`."""
-        cursor = self._sent
-        first = cursor.next
-        return first, cursor.take(_MOST)
-
-    @property
-    def next(self) -> int:
-        """The number behind the frames that were taken."""
-        return self._sent.next
-
-    @property
-    def has_more(self) -> bool:
-        """Whether there are frames to take."""
-        return self._delivery is not None and self._sent.pending > 0
-
-    def settle(self) -> None:
-        """Redis has everything that was taken."""
-        self._settled_at = self._clock.now()
-        self.exists = True
-        if self._delivery is not None:
-            self._delivery.cursor.move_to(self._sent)
-            self._audience.taken.notify()
-
-    async def until_published(self) -> None:
-        """See `Publication.until_published`."""
-        await self.run.done.wait()
-        with anyio.move_on_after(_LAST_WAIT):
-            await self.ended.wait()
 
 
 class Publisher:

@@ -13,7 +13,7 @@ from ..memory import Key
 from .config import RedisStore
 from .connection import Connect, connector
 from .names import Names, run_name
-from .publishing import Outlet
+from .outlet import Outlet
 from .worker import Worker
 
 __all__ = ["SharedRuns"]

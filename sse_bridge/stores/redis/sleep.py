@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 
 from ...relay.clock import Clock
-from .publishing import Outlet
+from .outlet import Outlet
 
 __all__ = ["Sleep"]
 

@@ -21,7 +21,8 @@ from .beating import Beating
 from .connection import Connect, Connection, fields_of, is_outage
 from .fetching import Fetcher
 from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
-from .publishing import ENDED, LIVES, Outlet, Publisher, fenced
+from .outlet import Outlet
+from .publishing import ENDED, LIVES, Publisher, fenced
 from .sleep import Sleep
 
 __all__ = ["Worker"]
