@@ -19,7 +19,13 @@ from .flow.delivery import ViewerStatistics
 from .flow.pace import TokenBucket
 from .flow.policy import Block, Coalesce, Drop, Policy
 from .relay.info import Outcome, RunInfo
-from .relay.statistics import BridgeStatistics, CancelStatistics, RunStatistics
+from .relay.statistics import (
+    BridgeStatistics,
+    CancelStatistics,
+    RunStatistics,
+    StoreStatistics,
+    WorkerStatistics,
+)
 from .relay.watching import Watcher
 from .stores.redis.config import RedisStore
 from .upstream.base import (
@@ -80,6 +86,8 @@ __all__ = [
     "BridgeStatistics",
     "CancelStatistics",
     "RunStatistics",
+    "StoreStatistics",
+    "WorkerStatistics",
     "ViewerStatistics",
     "Watcher",
     # what a source of your own implements

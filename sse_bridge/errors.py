@@ -2,7 +2,7 @@
 
     BridgeError
      ├── ConfigurationError (also a ValueError)   the bridge was set up wrongly; says what to set
-     ├── BridgeUnavailable                        the bridge is at a limit, or its server stops
+     ├── BridgeUnavailable                        the bridge is at a limit, its server stops, or its store is away
      ├── KeyConflict                              the key stands for a run with another source
      └── UpstreamError                            the stream failed to open, or broke off
           ├── UpstreamRefused                     the upstream answered with a refusal
@@ -39,7 +39,7 @@ class ConfigurationError(BridgeError, ValueError):
 
 
 class BridgeUnavailable(BridgeError):
-    """The bridge starts no run now: it is at one of its limits, or its server is stopping.
+    """The bridge starts no run now: it is at one of its limits, its server is stopping, or its store does not answer.
 
     Args:
         message: one sentence for people.

@@ -10,7 +10,7 @@ from ..flow.pace import TokenBucket
 from ..flow.policy import Block, Policy
 from ..relay.ending import Cause
 from ..relay.options import RunOptions, ViewerOptions
-from ..relay.statistics import BridgeStatistics
+from ..relay.statistics import BridgeStatistics, WorkerStatistics
 from ..relay.watching import Watcher
 from ..stores.memory import DEFAULT_KEEP, DEFAULT_KEEP_BYTES, Key
 from ..stores.redis.config import RedisStore
@@ -233,7 +233,7 @@ class SSEBridge:
             ConfigurationError: an argument is of the wrong kind or out of range.
             UpstreamError: the upstream refused.
             KeyConflict: the key stands for a run with another source.
-            BridgeUnavailable: the bridge is at a limit, or its server stops.
+            BridgeUnavailable: the bridge is at a limit, its server stops, or the store that knows `key` is away.
         """
         options.a_source(source, "start must get")
         options.a_text_or_none(owner=owner, key=key)
@@ -264,6 +264,18 @@ class SSEBridge:
         within a second, another thread gets the snapshot that was taken last.
         """
         return self._host.statistics()
+
+    async def everywhere(self) -> tuple[WorkerStatistics, ...]:
+        """What each worker of the bridge says of itself: how many runs it reads, and how many viewers it serves.
+
+        With a store, the answer comes with this worker's next beat, within a second. Redis is asked no more often than
+        without. A worker that has died is listed until another one has buried it. Without a store, this process is the
+        only worker.
+
+        Raises:
+            BridgeUnavailable: Redis does not answer.
+        """
+        return await self._host.everywhere()
 
     def watch(self, watcher: Watcher) -> None:
         """Tells a watcher of every run from now on, while it happens. Metrics and traces come by here.

@@ -21,10 +21,10 @@ from ..relay.info import RunFacts
 from ..relay.mirror import Followed, Mirror
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
-from ..relay.statistics import BridgeStatistics, Totals
+from ..relay.statistics import BridgeStatistics, Totals, WorkerStatistics
 from ..relay.viewer import Gone, Viewer
 from ..relay.watching import Watcher
-from ..stores.base import SharedStore, Stage
+from ..stores.base import Census, SharedStore, Stage
 from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
 from ..wire.ids import new_token
@@ -135,7 +135,19 @@ class Host:
 
     def _count(self) -> BridgeStatistics:
         shown = [run for run in self._store.runs if not run.is_over or run.audience.viewers]
-        return self._totals.snapshot(tuple(run.statistics() for run in shown))
+        store = None if self._shared is None else self._shared.statistics()
+        return self._totals.snapshot(tuple(run.statistics() for run in shown), store)
+
+    def _census(self) -> Census:
+        runs = self._store.runs
+        reads = sum(isinstance(run, Run) and not run.done.is_set for run in runs)
+        return Census(reads, sum(run.audience.viewers for run in runs))
+
+    async def everywhere(self) -> tuple[WorkerStatistics, ...]:
+        """What each worker says of itself. See `SSEBridge.everywhere`."""
+        if self._shared is None:
+            return (WorkerStatistics("", is_here=True, beat=0, **self._census()._asdict()),)
+        return await self._shared.everywhere(self._stage())
 
     async def shutdown(self) -> None:
         """Ends every stream and exec in this event loop. See `SSEBridge.shutdown`."""
@@ -156,7 +168,7 @@ class Host:
 
     def _stage(self) -> Stage:
         here = self.here()
-        return Stage(here.start_soon, here.clock, self.options.run, self._totals)
+        return Stage(here.start_soon, here.clock, self.options.run, self._totals, self._census)
 
     # -- runs
 

@@ -101,12 +101,12 @@ class Requests:
             await answer
         except HTTPException as raised:
             await self._refuse(Request(scope), send, Refusal.of_exception(raised))
+        except StoreAway:
+            await self._refuse_for_now(Request(scope), send)
         except BridgeUnavailable as raised:
             await self._refuse(Request(scope), send, Refusal.of_limit(raised))
         except KeyConflict as raised:
             await self._refuse(Request(scope), send, Refusal.of_key(raised))
-        except StoreAway:
-            await self._refuse_for_now(Request(scope), send)
         except (ClientDisconnect, BaseExceptionGroup) as raised:
             # The client has left, and the application was reading its body.
             if not inbox.is_over or not _is_only(raised, ClientDisconnect):

@@ -20,7 +20,7 @@ from ..arguments import described, is_a
 from ..asgi.app import SSEBridge
 from ..errors import ConfigurationError
 from ..relay.info import Outcome, RunInfo
-from ..relay.statistics import BridgeStatistics
+from ..relay.statistics import BridgeStatistics, StoreStatistics
 from ..relay.watching import Watcher
 
 __all__ = [
@@ -40,7 +40,7 @@ Bridges: TypeAlias = SSEBridge | Mapping[str, SSEBridge]
 #: `counter`: never goes back. `sum`: goes up and down, and processes may be added up. `gauge`: they may not.
 Kind: TypeAlias = Literal["counter", "sum", "gauge", "histogram"]
 #: One number, or one for each value of the label.
-Numbers: TypeAlias = int | Mapping[str, int]
+Numbers: TypeAlias = float | Mapping[str, int]
 
 #: The name of a bridge that is given without one.
 DEFAULT_NAME: Final = "default"
@@ -72,10 +72,10 @@ class Instrument(NamedTuple):
     #: Values of a histogram's label that Prometheus is to know before the first is recorded.
     usual: tuple[str, ...] = ()
 
-    def numbers(self, now: BridgeStatistics) -> Mapping[str, int]:
+    def numbers(self, now: BridgeStatistics) -> Mapping[str, float]:
         """The number for each value of the label; for `""` without a label."""
         found = self.read(now)
-        return {"": found} if isinstance(found, int) else found
+        return {"": found} if isinstance(found, int | float) else found
 
 
 def _pending(now: BridgeStatistics) -> list[int]:
@@ -95,6 +95,11 @@ def _cancels(now: BridgeStatistics) -> Numbers:
     }
 
 
+def _of_store(read: Callable[[StoreStatistics], Numbers]) -> Callable[[BridgeStatistics], Numbers]:
+    """Reads a number that only bridges with a store have."""
+    return lambda now: {} if now.store is None else read(now.store)
+
+
 # fmt: off
 #: What a snapshot gives. A number that only some bridges have is left out for others: its `read` returns `{}` there.
 COUNTED: Final = (
@@ -103,7 +108,8 @@ COUNTED: Final = (
     Instrument("sse_bridge.runs.ended", "counter", "{run}",
                "Runs that are over, by how they ended. Refused ones count.", lambda now: now.runs_ended, "outcome"),
     Instrument("sse_bridge.runs.active", "sum", "{run}",
-               "Runs that go on.", lambda now: sum(not run.is_over for run in now.runs)),
+               "Runs that are read and go on.",
+               lambda now: sum(not run.is_over and not run.is_mirrored for run in now.runs)),
     Instrument("sse_bridge.runs.kept", "sum", "By",
                "Bytes in the logs of runs that go on or are followed.",
                lambda now: sum(run.bytes_kept for run in now.runs)),
@@ -145,6 +151,29 @@ COUNTED: Final = (
     Instrument("sse_bridge.cancels", "counter", "{cancel}",
                "Work that the bridge had to end, by how far that got. Only confirmed work was seen to be gone.",
                _cancels, "result"),
+    Instrument("sse_bridge.store.mirrors", "sum", "{run}",
+               "Other workers' runs that are followed here.", _of_store(lambda store: store.mirrors)),
+    Instrument("sse_bridge.store.frames.mirrored", "counter", "{frame}",
+               "Frames of other workers' runs that came here.", _of_store(lambda store: store.frames_mirrored)),
+    Instrument("sse_bridge.store.frames.published", "counter", "{frame}",
+               "Frames that the store has taken, those that it took anew included.",
+               _of_store(lambda store: store.published)),
+    Instrument("sse_bridge.store.frames.refilled", "counter", "{frame}",
+               "Frames that the store lost, and that were written again.", _of_store(lambda store: store.refilled)),
+    Instrument("sse_bridge.store.frames.unpublished", "sum", "{frame}",
+               "Frames that the store has yet to take.", _of_store(lambda store: store.publish_lag_frames)),
+    Instrument("sse_bridge.store.lag", "gauge", "s",
+               "How long the store has lacked the oldest of these frames.",
+               _of_store(lambda store: store.publish_lag_seconds)),
+    Instrument("sse_bridge.store.reconnects", "counter", "{connection}",
+               "Connections to the store that were made again, after one broke.",
+               _of_store(lambda store: store.reconnects)),
+    Instrument("sse_bridge.store.runs.refused", "counter", "{run}",
+               "Runs that another worker ended, because it took this one for dead.",
+               _of_store(lambda store: store.refused)),
+    Instrument("sse_bridge.store.orphans", "counter", "{run}",
+               "Work of dead workers that was ended here, by how far that got.",
+               _of_store(lambda store: store.orphans_ended), "result"),
 )
 # fmt: on
 #: What is recorded at the end of a run.

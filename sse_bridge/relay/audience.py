@@ -325,11 +325,9 @@ class Audience:
 
     # -- counting
 
-    def count(self, statistics: RunStatistics) -> None:
-        """Adds the last count to what outlives the run."""
-        self._totals.add_run(statistics)
-
-    def statistics(self, name: str, *, discarded_frames: int, discarded_bytes: int) -> RunStatistics:
+    def statistics(
+        self, name: str, *, discarded_frames: int, discarded_bytes: int, is_mirrored: bool = False
+    ) -> RunStatistics:
         """The count so far, with what the feeder knows beside it."""
         return RunStatistics(
             name=name,
@@ -341,4 +339,5 @@ class Audience:
             bytes_discarded=discarded_bytes,
             stalls=self._stalls,
             viewers=tuple(viewer.delivery.statistics() for viewer in self._viewers),
+            is_mirrored=is_mirrored,
         )

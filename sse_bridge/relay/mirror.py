@@ -157,7 +157,8 @@ class Mirror:
 
     def statistics(self) -> RunStatistics:
         """The count so far."""
-        return self.audience.statistics(observer.name_of(self.token), discarded_frames=0, discarded_bytes=0)
+        name = observer.name_of(self.token)
+        return self.audience.statistics(name, discarded_frames=0, discarded_bytes=0, is_mirrored=True)
 
     def cancel(self, cause: Cause = Cause.CANCELLED) -> None:
         """Asks the worker that reads the run to end it. Never waits; see `done`."""
@@ -222,7 +223,6 @@ class Mirror:
         self._timer.stop()
         if not self.is_over:
             self.audience.close()
-            self.audience.count(self.statistics())
         self.done.set()
         self.grown.notify()
         self.over()

@@ -395,4 +395,4 @@ class Run:
         self._pipeline.close()
         self._lifetime.end(self._clock.now(), self._clock.lost)
         self.audience.close()
-        self.audience.count(self.statistics())
+        self._totals.add_run(self.statistics())

@@ -16,7 +16,7 @@ from .info import Outcome
 from .kinds import KINDS
 from .watching import Watchers
 
-__all__ = ["BridgeStatistics", "CancelStatistics", "RunStatistics", "Totals"]
+__all__ = ["BridgeStatistics", "CancelStatistics", "RunStatistics", "StoreStatistics", "Totals", "WorkerStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class RunStatistics:
     stalls: int
     #: The viewers that follow it now.
     viewers: tuple[ViewerStatistics, ...]
+    #: Whether another worker reads it. Its frames count there, and its viewers here.
+    is_mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,53 @@ class CancelStatistics:
     acknowledged: int
     #: The exec was seen to be gone.
     confirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """What this process shares with other workers. `mirrors` and the lag describe the present."""
+
+    #: Other workers' runs that are followed here.
+    mirrors: int
+    #: Frames of other workers' runs that came here. They are not part of `BridgeStatistics.frames_in`.
+    frames_mirrored: int
+    #: Frames that Redis has taken, those that it took anew included.
+    published: int
+    #: Frames of all runs of this process that Redis has yet to take.
+    publish_lag_frames: int
+    #: Seconds that Redis has lacked the oldest of them.
+    publish_lag_seconds: float
+    #: Connections to Redis that were made again and answered, after one broke. A worker has four.
+    reconnects: int
+    #: Runs whose frames Redis refused, because another worker took this one for dead and ended them.
+    refused: int
+    #: Frames that Redis lost, and that were written again.
+    refilled: int
+    #: The work of dead workers that was ended here, by how far that got, as in `CancelStatistics`.
+    orphans_ended: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """What one worker said of itself with its last beat, a second ago at most. `None`: it did not say.
+
+    Workers of an older version say nothing but the beat.
+    """
+
+    #: Random, for each process and event loop; empty without a store.
+    name: str
+    #: Whether it is the one that answers.
+    is_here: bool
+    #: How often it has beaten: once a second.
+    beat: int
+    #: Runs that it reads.
+    runs: int | None
+    #: Viewers that it serves.
+    viewers: int | None
+    #: Other workers' runs that it follows.
+    mirrors: int | None
+    #: Frames of its runs that Redis has yet to take.
+    lag: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +125,7 @@ class BridgeStatistics:
     requests_turned_away: int
     #: Requests that got no stream, by HTTP status, whether the refusal went out as a status or as a frame.
     requests_refused: dict[int, int]
-    #: What came from upstreams, as the dialect spells it.
+    #: What came from upstreams, as the dialect spells it. Another worker's run counts there.
     frames_in: int
     bytes_in: int
     #: What was handed to viewers, before merging.
@@ -94,6 +143,8 @@ class BridgeStatistics:
     stalls: int
     #: Execs the bridge had to end.
     cancels: CancelStatistics
+    #: What is shared with other workers; `None` without a store.
+    store: StoreStatistics | None = None
 
     @property
     def viewers(self) -> int:
@@ -125,7 +176,7 @@ class Totals:
         _add(self._sums, viewer, _FROM_VIEWERS)
 
     def add_run(self, run: RunStatistics) -> None:
-        """Adds the count of a run that is over. Its viewers are counted on their own."""
+        """Adds the count of a run of this process that is over. Its viewers are counted on their own."""
         _add(self._sums, run, _FROM_RUNS)
 
     def add_end(self, outcome: Outcome) -> None:
@@ -140,11 +191,11 @@ class Totals:
         """Counts an exec that the bridge had to end."""
         self._cancels[outcome] += 1
 
-    def snapshot(self, runs: tuple[RunStatistics, ...]) -> BridgeStatistics:
+    def snapshot(self, runs: tuple[RunStatistics, ...], store: StoreStatistics | None = None) -> BridgeStatistics:
         """All counts, those of present runs and viewers included."""
         sums = dict(self._sums)
         for run in runs:
-            if not run.is_over:
+            if not run.is_over and not run.is_mirrored:
                 _add(sums, run, _FROM_RUNS)
             for viewer in run.viewers:
                 _add(sums, viewer, _FROM_VIEWERS)
@@ -157,6 +208,7 @@ class Totals:
             requests_turned_away=self.requests_turned_away,
             requests_refused=dict(self._requests_refused),
             cancels=CancelStatistics(**{outcome.value: self._cancels[outcome] for outcome in Cancelled}),
+            store=store,
             **sums,
         )
 

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from ..errors import BridgeError
+from ..errors import BridgeUnavailable
 from ..relay.clock import Clock
 from ..relay.mirror import Mirror
 from ..relay.options import RunOptions
 from ..relay.run import Run
-from ..relay.statistics import Totals
+from ..relay.statistics import StoreStatistics, Totals, WorkerStatistics
 from ..upstream.base import Source, Work
 from .memory import Key
 
-__all__ = ["Claim", "Publication", "SharedStore", "Stage", "StoreAway"]
+__all__ = ["Census", "Claim", "Publication", "SharedStore", "Stage", "StoreAway"]
+
+#: Seconds until another try makes sense: a store that restarts is back by then.
+_RETRY_AFTER: Final = 2.0
 
 
-class StoreAway(BridgeError):
+class StoreAway(BridgeUnavailable):
     """The store does not answer now."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="busy", retry_after=_RETRY_AFTER)
+
+
+class Census(NamedTuple):
+    """One worker in numbers."""
+
+    #: Runs that it reads.
+    runs: int
+    #: Viewers that it serves.
+    viewers: int
+    #: Other workers' runs that it follows.
+    mirrors: int = 0
+    #: Frames of its runs that the store has yet to take.
+    lag: int = 0
 
 
 class Stage(NamedTuple):
@@ -30,6 +49,8 @@ class Stage(NamedTuple):
     #: The bridge's.
     options: RunOptions
     totals: Totals
+    #: Counts the runs and viewers of this process.
+    census: Callable[[], Census]
 
 
 class Claim(NamedTuple):
@@ -64,6 +85,18 @@ class SharedStore(Protocol):
 
     async def register(self, run: Run) -> None:
         """Makes a run known before its work is started. While the store is away it returns without that."""
+        ...
+
+    def statistics(self) -> StoreStatistics:
+        """What this process shares, and what it has counted."""
+        ...
+
+    async def everywhere(self, stage: Stage) -> tuple[WorkerStatistics, ...]:
+        """What each worker says of itself.
+
+        Raises:
+            StoreAway: it cannot be known now.
+        """
         ...
 
     def withdraw(self, run: Run) -> None:

@@ -110,6 +110,7 @@ FIRES = {
     "SSEBridgeBug": {'sse_bridge_runs_ended_total{outcome="bridge_failed"}': "0x10 1x20"},
     "SSEBridgeViewersStall": {"sse_bridge_viewers_stalled_total": "0+2x60"},
     "SSEBridgeScriptsWait": {"sse_bridge_stalls_total": "0+200x60", "sse_bridge_runs_active": "2x60"},
+    "SSEBridgeStoreLags": {"sse_bridge_store_lag_seconds": "0x20 20+60x19"},
     "SSEBridgeLinesDropped": {
         "sse_bridge_frames_dropped_total": "0+20x60",
         "sse_bridge_frames_sent_total": "0+1000x60",
@@ -130,6 +131,7 @@ IS_QUIET = {
     "SSEBridgeBug": {'sse_bridge_runs_ended_total{outcome="exit_nonzero"}': "0+1x30"},
     "SSEBridgeViewersStall": {"sse_bridge_viewers_stalled_total": "0+1x60"},
     "SSEBridgeScriptsWait": {"sse_bridge_stalls_total": "0+100x60", "sse_bridge_runs_active": "2x60"},
+    "SSEBridgeStoreLags": {"sse_bridge_store_lag_seconds": "0x30 60x3 0x30"},
     "SSEBridgeLinesDropped": {
         "sse_bridge_frames_dropped_total": "0+5x60",
         "sse_bridge_frames_sent_total": "0+1000x60",

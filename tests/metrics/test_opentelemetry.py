@@ -140,7 +140,9 @@ async def test_names_units_and_kinds_are_those_of_the_table(anyio_backend: str, 
     metrics = telemetry.metrics
 
     assert {name: metric.unit for name, metric in metrics.items()} == {
-        each.name: each.unit for each in (*COUNTED, RUN_DURATION, CANCEL_DURATION)
+        each.name: each.unit
+        for each in (*COUNTED, RUN_DURATION, CANCEL_DURATION)
+        if not each.name.startswith("sse_bridge.store.")  # this bridge has none
     }
     for each in COUNTED:
         data = metrics[each.name].data

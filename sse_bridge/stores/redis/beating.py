@@ -17,6 +17,7 @@ from ...upstream.base import Cancelled
 from .connection import Connection, fields_of, is_outage
 from .names import Names
 from .publishing import SEAL
+from .roll import Roll
 
 __all__ = ["INTERVAL", "Beating", "Judge"]
 
@@ -73,11 +74,13 @@ class Beating:
         connection: its own.
         names: of the keys.
         worker: this one.
+        roll: writes its beat, and answers for all workers.
         lease: see `Judge`.
         end_work: ends what a dead worker has left behind.
         on_beat: is called after each beat, with whether Redis or this worker was away, or Redis has lost what it knew.
         on_silence: is called instead if Redis does not answer.
         renewals: the keys of this worker, with the seconds that they live; asked every half minute.
+        orphans: how the work of dead workers was ended; counted here.
     """
 
     def __init__(
@@ -85,17 +88,20 @@ class Beating:
         connection: Connection,
         names: Names,
         worker: str,
+        roll: Roll,
         lease: float,
         end_work: EndWork,
         on_beat: Callable[[bool], None],
         on_silence: Callable[[], None],
         renewals: Callable[[], list[tuple[str, int]]],
+        orphans: dict[Cancelled, int],
     ) -> None:
         #: How the work of dead workers was ended.
-        self.orphans: dict[Cancelled, int] = dict.fromkeys(Cancelled, 0)
+        self.orphans = orphans
         self._connection = connection
         self._names = names
         self._worker = worker
+        self._roll = roll
         self._judge = Judge(lease)
         self._end_work = end_work
         self._on_beat = on_beat
@@ -125,6 +131,7 @@ class Beating:
                 self._connection.works()
             except Exception as error:
                 self._judge.forget()
+                self._roll.answer(None)
                 self._on_silence()
                 if not is_outage(error):
                     logger.exception("a bug in the bridge: a beat failed. Please report this traceback")
@@ -135,7 +142,7 @@ class Beating:
     async def _beat(self, tasks: Any, was_asleep: bool) -> None:
         pipeline: Any = self._connection.client.pipeline(transaction=False)
         names, self._count = self._names, self._count + 1
-        pipeline.execute_command("HSET", names.workers, self._worker, self._count)
+        pipeline.execute_command("HSET", names.workers, self._worker, self._roll.beat(self._count))
         if self._count % 30 == 1:
             pipeline.execute_command("EXPIRE", names.runs(self._worker), _REMEMBERED)
             for key, seconds in self._renewals():
@@ -148,6 +155,7 @@ class Beating:
         if now - before > _LATENESS:
             self._judge.forget()
         beats = _decoded(answers[-1])
+        self._roll.answer(beats)
         dead = [worker for worker in self._judge.look(beats, now) if worker != self._worker]
         is_forgotten = self._count > 1 and answers[0] == 1  # Redis has lost all, or this worker was buried
         self._on_beat(was_asleep or is_forgotten or self._connection.is_down)

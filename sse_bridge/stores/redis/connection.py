@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
+from .counting import Counts
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -113,13 +115,15 @@ class Connection:
 
     Args:
         connect: makes it; see `connector`.
+        counts: where its returns are counted.
         timeout: seconds for an answer.
         once: whether a command fails when its connection was replaced, rather than goes to a Redis that may lack what
             the last one had.
     """
 
-    def __init__(self, connect: Connect, timeout: float = TIMEOUT, *, once: bool = False) -> None:
+    def __init__(self, connect: Connect, counts: Counts, timeout: float = TIMEOUT, *, once: bool = False) -> None:
         self._connect = connect
+        self._counts = counts
         self._timeout = timeout
         self._once = once
         self._client: Redis | None = None
@@ -130,7 +134,7 @@ class Connection:
 
     def another(self) -> Connection:
         """One more connection to the same Redis."""
-        return Connection(self._connect, self._timeout)
+        return Connection(self._connect, self._counts, self._timeout)
 
     @property
     def client(self) -> Redis:
@@ -161,6 +165,7 @@ class Connection:
         """An answer has come: the next loss is a first one."""
         if self.is_down:
             self.is_down = False
+            self._counts.reconnects += 1
             self.unsettle()
         self._pause = _FIRST_PAUSE
 

@@ -16,6 +16,7 @@ from ...relay.signal import Signal
 from ...wire.dialects import DIALECTS
 from ..base import Stage, StoreAway
 from .connection import Connection, fields_of, is_outage
+from .counting import Counts
 from .endings import read_outcome, read_refusal
 from .names import VERSION, Names, owner_mark, run_name
 from .publishing import SEAL
@@ -57,10 +58,17 @@ class Fetcher:
         linger: the least seconds between two questions.
         worker: this one.
         tell: tells another worker something about a run.
+        counts: where mirrored frames are counted.
     """
 
     def __init__(
-        self, connection: Connection, names: Names, linger: float, worker: str, tell: Callable[..., None]
+        self,
+        connection: Connection,
+        names: Names,
+        linger: float,
+        worker: str,
+        tell: Callable[..., None],
+        counts: Counts,
     ) -> None:
         self.mirrors: dict[str, Tracked] = {}
         self._connection = connection
@@ -68,6 +76,7 @@ class Fetcher:
         self._linger = linger
         self._tell = tell
         self._worker = worker
+        self._counts = counts
         self._is_known = False
         self._due: dict[str, None] = {}
         self._asked: list[tuple[Callable[[], Awaitable[Any]], _Answer]] = []
@@ -129,6 +138,12 @@ class Fetcher:
 
     async def run(self) -> None:
         """Fetches until it is cancelled."""
+        try:
+            await self._fetch_on()
+        finally:
+            await self._connection.close()
+
+    async def _fetch_on(self) -> None:
         last = -1.0
         while True:
             while not self._due and not self._asked:
@@ -260,6 +275,7 @@ class Fetcher:
             mirror.restart()
             return
         if frames and next_number > log.next:
+            self._counts.frames_mirrored += next_number - log.next
             for _ in range(log.next - first):  # the beginning is here already
                 frames = frames[frames.index(b"\n\n") + 2 :]
             mirror.feed(frames, next_number)

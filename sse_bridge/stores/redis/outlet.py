@@ -9,12 +9,12 @@ import anyio
 
 from ...flow.delivery import Delivery
 from ...flow.policy import Block
-from ...relay.audience import Audience
 from ...relay.clock import Clock
 from ...relay.run import Run
 from ...relay.signal import Latch, Signal
 from ...relay.viewer import Gone
 from ...wire.ids import FrameIds
+from .counting import Progress
 
 __all__ = ["Outlet"]
 
@@ -48,11 +48,11 @@ class Outlet:
         #: Redis may lack frames, or have some that it did not acknowledge.
         self.is_doubtful = False
         self._clock = clock
-        self._settled_at = clock.now()
         #: Notified when the tail of the stream was looked at.
         self.checked = Signal()
         self._notice = notice
-        self._audience: Audience = run.audience
+        #: How much of the run Redis has.
+        self.progress = Progress(clock.now())
         self._delivery: Delivery | None = None
         self._attach(1)
 
@@ -68,21 +68,26 @@ class Outlet:
         return self._delivery is not None
 
     def _attach(self, number: int) -> None:
-        audience = self._audience
+        audience = self.run.audience
         ids = FrameIds(self.run.token if audience.options.ids else None)
         number = min(number, audience.log.next)
         self._delivery = Delivery(audience.log, audience.options.dialect, ids, _POLICY, None, number, 0.0)
         self._sent = audience.log.attach(self._delivery.cursor.next)
         audience.tap(self)
 
-    def rewind(self, number: int) -> None:
-        """Goes on with frame `number`, or with the oldest that is kept."""
+    def rewind(self, number: int) -> int:
+        """Goes on with frame `number`, or with the oldest that is kept: Redis has those before it.
+
+        Returns:
+            How many of them were not known to be there, or, below zero, how many Redis has lost.
+        """
         self.detach()
         self._attach(number)
+        return self.progress.looks(number, self._clock.now())
 
     def detach(self) -> None:
         """Reads the log no further."""
-        self._audience.untap(self)
+        self.run.audience.untap(self)
         if self._delivery is not None:
             self._delivery.cursor.close()
             self._sent.close()
@@ -92,11 +97,13 @@ class Outlet:
 
     def notify(self) -> None:
         """See `Tap.notify`."""
+        if self.progress.since is None:
+            self.progress.since = self._clock.now()
         self._notice(self)
 
     def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:
         """See `Holder.stalls_at`."""
-        since = max(held_since, self._settled_at)
+        since = max(held_since, self.progress.settled_at)
         return since + timeout, since + timeout
 
     def end(self, reason: Gone) -> None:
@@ -109,6 +116,7 @@ class Outlet:
     def take(self) -> tuple[int, bytes]:
         """The number of the next frame, and the frames that go out next. See `settle`."""
         cursor = self._sent
+        self.progress.takes(self._clock.now())
         first = cursor.next
         return first, cursor.take(_MOST)
 
@@ -122,13 +130,20 @@ class Outlet:
         """Whether there are frames to take."""
         return self._delivery is not None and self._sent.pending > 0
 
-    def settle(self) -> None:
-        """Redis has everything that was taken."""
-        self._settled_at = self._clock.now()
+    def settle(self) -> int:
+        """Redis has everything that was taken. Returns how many frames it did not have before."""
         self.exists = True
+        number = self._sent.next
+        new = self.progress.settles(number, self._clock.now(), is_behind=number < self.run.audience.log.next)
         if self._delivery is not None:
             self._delivery.cursor.move_to(self._sent)
-            self._audience.taken.notify()
+            self.run.audience.taken.notify()
+        return new
+
+    @property
+    def lag(self) -> tuple[int, float]:
+        """The frames that Redis lacks, and the seconds for which it has lacked one."""
+        return self.run.audience.log.next - self.progress.next, self.progress.lag(self._clock.now())
 
     async def until_published(self) -> None:
         """See `Publication.until_published`."""

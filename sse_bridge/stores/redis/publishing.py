@@ -16,6 +16,7 @@ import anyio
 from ...relay.ending import Cause
 from ...relay.signal import Signal
 from .connection import Connection, fields_of, is_outage, is_replaced
+from .counting import Counts
 from .endings import written_outcome, written_refusal
 from .names import Names
 from .outlet import Outlet
@@ -51,6 +52,7 @@ class Publisher:
         linger: the least seconds between two pipelines.
         fenced: is called with an outlet whose run another worker has ended.
         lost: is called with an outlet whose stream Redis has lost, and perhaps all else that it knew of the run.
+        counts: where published frames are counted.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Publisher:
         linger: float,
         fenced: Callable[[Outlet], None],
         lost: Callable[[Outlet], None],
+        counts: Counts,
     ) -> None:
         self.outlets: dict[str, Outlet] = {}
         self._connection = connection
@@ -67,6 +70,7 @@ class Publisher:
         self._linger = linger
         self._fenced = fenced
         self._lost = lost
+        self._counts = counts
         self._dirty: dict[Outlet, None] = {}
         self._commands: list[tuple[Any, ...]] = []
         self._news = Signal()
@@ -102,6 +106,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Publishes until it is cancelled."""
+        try:
+            await self._publish_on()
+        finally:
+            await self._connection.close()
+
+    async def _publish_on(self) -> None:
         last = -inf
         while True:
             while not self._dirty and not self._commands:
@@ -213,7 +223,7 @@ class Publisher:
                 return
         if not outlet.exists:
             self.send("EXPIRE", self._names.stream(outlet.name), LIVES)
-        outlet.settle()
+        self._counts.published += outlet.settle()
         if is_last:
             self._end(outlet)
 
@@ -240,6 +250,7 @@ class Publisher:
         if entries:
             id, fields = entries[0][0], fields_of(entries[0])
             if id.decode() == SEAL:
+                self._counts.refused += 1
                 self._fenced(outlet)
                 self.close(outlet)
                 return
@@ -251,7 +262,9 @@ class Publisher:
             # Redis lost it. (Had another worker buried this run, there would be a seal for ten minutes.)
             outlet.exists = False
             self._lost(outlet)
-        outlet.rewind(last + 1)
+        found = outlet.rewind(last + 1)
+        self._counts.published += max(0, found)
+        self._counts.refilled += max(0, -found)
         outlet.is_doubtful = False
         outlet.checked.notify()
 

@@ -7,11 +7,13 @@ import anyio.lowlevel
 from ...errors import ConfigurationError
 from ...relay.mirror import Mirror
 from ...relay.run import Run
+from ...relay.statistics import StoreStatistics, WorkerStatistics
 from ...upstream.base import Source, Upstream, Work
 from ..base import Claim, Stage
 from ..memory import Key
 from .config import RedisStore
 from .connection import Connect, connector
+from .counting import Counts
 from .names import Names, run_name
 from .outlet import Outlet
 from .worker import Worker
@@ -35,6 +37,7 @@ class SharedRuns:
         self._store = store
         self._upstream = upstream
         self._connect = _connect(store)
+        self._counts = Counts()
         self._worker: Worker | None = None
 
     def enter(self, stage: Stage) -> None:
@@ -49,6 +52,26 @@ class SharedRuns:
         """See `SharedStore.register`."""
         if self._worker is not None:
             await self._worker.register(run)
+
+    def statistics(self) -> StoreStatistics:
+        """See `SharedStore.statistics`."""
+        worker, counts = self._worker, self._counts
+        frames, seconds = (0, 0.0) if worker is None else worker.lag()
+        return StoreStatistics(
+            mirrors=0 if worker is None else len(worker.fetcher.mirrors),
+            frames_mirrored=counts.frames_mirrored,
+            published=counts.published,
+            publish_lag_frames=frames,
+            publish_lag_seconds=seconds,
+            reconnects=counts.reconnects,
+            refused=counts.refused,
+            refilled=counts.refilled,
+            orphans_ended={outcome.value: count for outcome, count in counts.orphans.items()},
+        )
+
+    async def everywhere(self, stage: Stage) -> tuple[WorkerStatistics, ...]:
+        """See `SharedStore.everywhere`."""
+        return await self._here(stage).everywhere()
 
     def withdraw(self, run: Run) -> None:
         """See `SharedStore.withdraw`."""
@@ -67,7 +90,7 @@ class SharedRuns:
     def _here(self, stage: Stage) -> Worker:
         if self._worker is None or not self._worker.is_in(anyio.lowlevel.current_token()):
             store = self._store
-            self._worker = Worker(self._connect, Names(store.prefix), store.lease, store.linger, self._upstream)
+            self._worker = Worker(self._connect, Names(store.prefix), store, self._upstream, self._counts)
             self._worker.start(stage)
         return self._worker
 

@@ -11,18 +11,21 @@ import anyio
 import anyio.lowlevel
 
 from ...errors import ConfigurationError
-from ...relay.clock import Clock
 from ...relay.run import Run
+from ...relay.statistics import WorkerStatistics
 from ...upstream.base import Cancelled, Source, Ticketed, Upstream, Work
 from ...upstream.reaping import end_left_behind
-from ..base import Claim, Stage, StoreAway
+from ..base import Census, Claim, Stage, StoreAway
 from ..memory import Key
 from .beating import Beating
+from .config import RedisStore
 from .connection import Connect, Connection, fields_of, is_outage
+from .counting import Counts
 from .fetching import Fetcher
 from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
 from .outlet import Outlet
 from .publishing import ENDED, LIVES, Publisher, fenced
+from .roll import Roll
 from .sleep import Sleep
 
 __all__ = ["Worker"]
@@ -57,30 +60,35 @@ class Worker:
         self,
         connect: Connect,
         names: Names,
-        lease: float,
-        linger: float,
+        store: RedisStore,
         upstream: Upstream,
+        counts: Counts,
     ) -> None:
         self._token = anyio.lowlevel.current_token()
         self._names = names
-        self._lease = lease
+        self._lease = store.lease
         self._upstream = upstream
         self._name = new_worker()
-        self._clock: Clock
+        self._stage: Stage
+        self._roll = Roll(self._name, self._census)
         self._runs: dict[str, _Shared] = {}
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
-        self._inbox = Connection(connect, _BLOCK + 2.0)
-        self.publisher = Publisher(Connection(connect, once=True), names, linger, fenced, self._register_again)
-        self.fetcher = Fetcher(Connection(connect), names, linger, self._name, self._tell)
+        self._inbox = Connection(connect, counts, _BLOCK + 2.0)
+        self.publisher = Publisher(
+            Connection(connect, counts, once=True), names, store.linger, fenced, self._register_again, counts
+        )
+        self.fetcher = Fetcher(Connection(connect, counts), names, store.linger, self._name, self._tell, counts)
         self._beating = Beating(
-            Connection(connect, once=True),
+            Connection(connect, counts, once=True),
             names,
             self._name,
-            lease,
+            self._roll,
+            store.lease,
             self._end_work,
             self._on_beat,
             self._on_silence,
             self._renewals,
+            counts.orphans,
         )
 
     def is_in(self, token: Any) -> bool:
@@ -91,10 +99,21 @@ class Worker:
         """Starts the tasks, which live as long as the event loop."""
         if not hasattr(self._token.native_token, "create_task"):
             raise ConfigurationError("store=RedisStore(...) needs asyncio: redis-py does not run on trio.")
-        self._clock = stage.clock
-        self._start_soon = stage.start_soon
+        self._stage = stage
         for task in (self._beating.run, self._listen, self.publisher.run, self.fetcher.run):
             stage.start_soon(_until_cancelled, task)
+
+    def _census(self) -> Census:
+        return self._stage.census()._replace(mirrors=len(self.fetcher.mirrors), lag=self.lag()[0])
+
+    def lag(self) -> tuple[int, float]:
+        """The frames that Redis lacks of all runs, and the seconds for which it has lacked the oldest."""
+        lags = [outlet.lag for outlet in self.publisher.outlets.values()]
+        return sum(frames for frames, _ in lags), max((seconds for _, seconds in lags), default=0.0)
+
+    async def everywhere(self) -> tuple[WorkerStatistics, ...]:
+        """What each worker says of itself."""
+        return await self._roll.call()
 
     def _tell(self, worker: str, kind: str, run: str, *more: Any) -> None:
         self.publisher.tell(worker, kind, run, *([self._name, *more]))
@@ -107,11 +126,11 @@ class Worker:
     def publish(self, run: Run, work: Work, key: Key | None) -> Outlet:
         """Shares a run."""
         name = run_name(run.token)
-        outlet = Outlet(run, name, self._clock, self.publisher.notice)
-        run.doubt = Sleep(outlet, self._clock)
+        outlet = Outlet(run, name, self._stage.clock, self.publisher.notice)
+        run.doubt = Sleep(outlet, self._stage.clock)
         self._runs[name] = _Shared(outlet, work, key)
         self.publisher.add(outlet)
-        self._start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
+        self._stage.start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
         return outlet
 
     async def register(self, run: Run) -> None:
@@ -214,7 +233,13 @@ class Worker:
     # -- what other workers say
 
     async def _listen(self) -> None:
-        """Reads the inbox."""
+        """Reads the inbox until it is cancelled."""
+        try:
+            await self._listen_on()
+        finally:
+            await self._inbox.close()
+
+    async def _listen_on(self) -> None:
         last = "0-0"
         while True:
             try:
@@ -262,7 +287,7 @@ class Worker:
             outlet.run.cancel()
         elif kind == "report":
             outlet.listeners.add(worker)
-            self._heard[run, worker] = self._clock.now()
+            self._heard[run, worker] = self._stage.clock.now()
             viewers, number, mark = int(more[1]), more[2], int(more[3] or b"0")
             if viewers:
                 outlet.run.audience.follow_from_afar(worker, int(number) if number else None, max(1, mark))
@@ -271,7 +296,7 @@ class Worker:
 
     def _on_silence(self) -> None:
         """Redis does not answer. Viewers elsewhere have not left, but no run waits for what they cannot get."""
-        now = self._clock.now()
+        now = self._stage.clock.now()
         for (run, worker), at in self._heard.items():
             if now - at >= self._lease and (shared := self._runs.get(run)) is not None:
                 shared.outlet.run.audience.follow_from_afar(worker, None, 1)
@@ -283,7 +308,7 @@ class Worker:
                 self.publisher.doubt(shared.outlet)
                 for command in self._registration(name, shared):
                     self.publisher.send(*command)
-        now = self._clock.now()
+        now = self._stage.clock.now()
         self.fetcher.beats(was_away)
         self.fetcher.tidy(now)
         self.fetcher.look_at_all()
