@@ -233,7 +233,8 @@ class SSEBridge:
             ConfigurationError: an argument is of the wrong kind or out of range.
             UpstreamError: the upstream refused.
             KeyConflict: the key stands for a run with another source.
-            BridgeUnavailable: the bridge is at a limit, its server stops, or the store that knows `key` is away.
+            BridgeUnavailable: the bridge is at a limit, its server stops, or its store is away: with a `key`, or
+                with `when_down="refuse"`.
         """
         options.a_source(source, "start must get")
         options.a_text_or_none(owner=owner, key=key)

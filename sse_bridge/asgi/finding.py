@@ -57,16 +57,19 @@ class Finder:
         return run
 
     async def claim(self, key: Key | None, source: Source) -> tuple[str, Followed | None]:
-        """Claims a key among all workers.
+        """Claims a key among all workers. Without a key, asks the store whether a run may start.
 
         Returns:
             The token for a new run, empty if any will do; and the run that has the key already, or `None`.
 
         Raises:
             KeyConflict: that run has another source.
-            StoreAway: other workers cannot be asked now.
+            StoreAway: other workers cannot be asked now, or no run is to start meanwhile.
         """
-        if self._shared is None or key is None:
+        if self._shared is None:
+            return "", None
+        if key is None:
+            await self._shared.admit(self._stage())
             return "", None
         token, stage = new_token(), self._stage()
         claim = await self._shared.claim(token, key, source, stage)

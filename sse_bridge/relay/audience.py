@@ -233,6 +233,13 @@ class Audience:
             self.taken.notify()
             self.begin_grace(0)
 
+    def needed_elsewhere(self) -> int:
+        """The number of the oldest frame that viewers of other workers need for which the run waits, or the next."""
+        waits = [
+            other for other in self._others.values() if isinstance(other, Afar) and not other.delivery.policy.may_lose
+        ]
+        return min((each.delivery.cursor.next for each in waits), default=self.log.next)
+
     def _end_afar(self, worker: str) -> bool:
         afar = self._others.pop(worker, None)
         if afar is not None:

@@ -83,6 +83,14 @@ class SharedStore(Protocol):
         """Shares a run from its first frame on."""
         ...
 
+    async def admit(self, stage: Stage) -> None:
+        """Returns if a run without a key may start now.
+
+        Raises:
+            StoreAway: it may not, because the store is away.
+        """
+        ...
+
     async def register(self, run: Run) -> None:
         """Makes a run known before its work is started. While the store is away it returns without that."""
         ...

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sse_bridge import BridgeUnavailable, Cancelled, RedisStore, SSEBridge, StoreStatistics, Upstream
+from sse_bridge import BridgeUnavailable, Cancelled, SSEBridge, StoreStatistics, Upstream
 from sse_bridge.metrics.prometheus import BridgeCollector
 from sse_bridge.upstream.reaping import add_reaper
 from tests.redis.keeper import SEAL, Keeper, away, run_name
+from tests.redis.pairs import PATIENCE, Two, until
 from tests.support.asgi import Page
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, stdout
 
 pytestmark = pytest.mark.anyio
-
-PATIENCE = 20.0
-
-
-class Two:
-    """The bridge that reads a run, and one that may follow it."""
-
-    def __init__(self, redis: Keeper, prefix: str) -> None:
-        self.work = ScriptedWork()
-        self.prefix = prefix
-        self.owner, self.other = (
-            SSEBridge(
-                resolve=lambda request: self.work, store=RedisStore(redis.url, lease=2.0, prefix=prefix), grace=60.0
-            )
-            for _ in range(2)
-        )
-        self._tasks: Any = None
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[tuple[str, Page]]:
-        """The owner has a run with one viewer. Gives its token, too."""
-        page = Page()
-        async with anyio.create_task_group() as self._tasks:
-            self._tasks.start_soon(self.owner, page.scope, page.receive, page.send)
-            await page.until(lambda: page.content)
-            yield page.headers["sse-bridge-run"], page
-            self.work.feed(exit_frame())
-            self.work.finish()
-        for bridge in (self.owner, self.other):
-            await bridge.shutdown()
-
-    def follow(self, token: str) -> Page:
-        page = Page(path=f"/{token}")
-        self._tasks.start_soon(self.other, page.scope, page.receive, page.send)
-        return page
 
 
 @pytest.fixture
@@ -63,19 +27,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def two(redis_server: Keeper, request: pytest.FixtureRequest) -> Two:
-    return Two(redis_server, f"{request.node.name}:")
+    return Two(redis_server.url, f"{request.node.name}:")
 
 
 def store_of(bridge: SSEBridge) -> StoreStatistics:
     found = bridge.statistics().store
     assert found is not None
     return found
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.01)
 
 
 async def test_a_frame_counts_where_it_is_read_and_where_it_is_mirrored(two: Two) -> None:

@@ -26,6 +26,11 @@ def bridge(store: Any, **options: Any) -> SSEBridge:
         ((URL,), {"lease": None}, r"lease=\.\.\.\) takes seconds"),
         ((URL,), {"linger": -1}, r"linger=\.\.\.\) takes seconds, 0 or more"),
         ((URL,), {"prefix": b"p"}, r"prefix=\.\.\.\) takes a string"),
+        ((URL,), {"replay": -1}, r"replay=\.\.\.\) takes a whole number of bytes, 0 or more, .* not -1"),
+        ((URL,), {"replay": 1e6}, r"replay=\.\.\.\) takes a whole number of bytes"),
+        ((URL,), {"replay": True}, r"replay=\.\.\.\) takes a whole number of bytes, .* not True"),
+        ((URL,), {"when_down": "wait"}, r"when_down=\.\.\.\) takes 'local', .* or 'refuse', to answer 503, not 'wait'"),
+        ((URL,), {"when_down": None}, r"when_down=\.\.\.\) takes 'local', .* not None"),
     ],
 )
 def test_an_argument_that_is_unfit_is_refused(arguments: Any, options: Any, message: str) -> None:

@@ -37,6 +37,8 @@ class LyingRedis:
         self._hashes: dict[str, dict[bytes, bytes]] = {}
         self._strings: dict[str, bytes] = {}
         self._news = anyio.Event()
+        #: What it says of itself, by section.
+        self.info: dict[str, dict[str, Any]] = {}
         #: Counts failovers, each of which breaks all connections.
         self.epoch = 0
 
@@ -174,6 +176,12 @@ class LyingRedis:
         self.streams.pop(key, None)
         self._tops.pop(key, None)
         return int((self._strings.pop(key, None) or self._hashes.pop(key, None)) is not None)
+
+    def _info(self, section: str) -> dict[str, Any]:
+        return self.info.get(section, {})
+
+    def _ping(self) -> bool:
+        return True
 
     def _expire(self, key: str, seconds: int) -> int:
         return 1  # no test lasts as long

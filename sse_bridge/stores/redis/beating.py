@@ -140,6 +140,7 @@ class Beating:
             await anyio.sleep(max(0.0, due - anyio.current_time()))
 
     async def _beat(self, tasks: Any, was_asleep: bool) -> None:
+        await self._connection.ready()
         pipeline: Any = self._connection.client.pipeline(transaction=False)
         names, self._count = self._names, self._count + 1
         pipeline.execute_command("HSET", names.workers, self._worker, self._roll.beat(self._count))

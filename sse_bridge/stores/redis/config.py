@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ...arguments import described, is_a, number, shown
 from ...errors import ConfigurationError
@@ -27,6 +28,12 @@ class RedisStore:
         lease: seconds after which a worker that has stopped beating counts as dead.
         linger: seconds that frames wait for others, so that all travel together.
         prefix: what the names of all keys begin with. Bridges with different users need different ones.
+        replay: bytes of each run that Redis keeps for viewers that come late to another worker; a `gap` tells them how
+            much they missed. `None` keeps as much there as in the worker that reads the run, which is the bridge's
+            `replay`. That is the most.
+        when_down: what happens to a request without a key that would start a run while Redis is away. `local` starts it
+            on this worker, and shares it when Redis is back; `refuse` answers 503 with `Retry-After`. A request with a
+            key is always refused then: another worker may have its run.
 
     Raises:
         ConfigurationError: an argument is of the wrong kind or out of range.
@@ -36,6 +43,8 @@ class RedisStore:
     lease: float = field(default=5.0, kw_only=True)
     linger: float = field(default=0.005, kw_only=True)
     prefix: str = field(default="sse_bridge:", kw_only=True)
+    replay: int | None = field(default=None, kw_only=True)
+    when_down: Literal["local", "refuse"] = field(default="local", kw_only=True)
     _bridges: list[object] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +60,18 @@ class RedisStore:
                 )
         if not is_a(self.prefix, str):
             raise ConfigurationError(f"RedisStore(prefix=...) takes a string, not {described(self.prefix)}.")
+        if self.replay is not None and not (
+            is_a(self.replay, int) and not is_a(self.replay, bool) and self.replay >= 0
+        ):
+            raise ConfigurationError(
+                f"RedisStore(replay=...) takes a whole number of bytes, 0 or more, or None for as much as the bridge "
+                f"keeps, not {shown(self.replay)}."
+            )
+        if not is_a(self.when_down, str) or self.when_down not in ("local", "refuse"):
+            raise ConfigurationError(
+                f"RedisStore(when_down=...) takes 'local', to start runs on this worker while Redis is away, or "
+                f"'refuse', to answer 503, not {_written(self.when_down)}."
+            )
 
     def take(self, bridge: object) -> None:
         """Makes it the store of one bridge.
@@ -64,3 +85,7 @@ class RedisStore:
                 "may differ."
             )
         self._bridges.append(bridge)
+
+
+def _written(choice: object) -> str:
+    return repr(choice) if is_a(choice, str) else described(choice)

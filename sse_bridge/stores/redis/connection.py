@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import anyio
 
 from .counting import Counts
+from .fitness import Fitness
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -116,14 +117,19 @@ class Connection:
     Args:
         connect: makes it; see `connector`.
         counts: where its returns are counted.
+        fitness: looks at the Redis before the first command.
         timeout: seconds for an answer.
         once: whether a command fails when its connection was replaced, rather than goes to a Redis that may lack what
             the last one had.
     """
 
-    def __init__(self, connect: Connect, counts: Counts, timeout: float = TIMEOUT, *, once: bool = False) -> None:
+    def __init__(
+        self, connect: Connect, counts: Counts, fitness: Fitness, timeout: float = TIMEOUT, *, once: bool = False
+    ) -> None:
         self._connect = connect
         self._counts = counts
+        self._fitness = fitness
+        self._is_checked = False
         self._timeout = timeout
         self._once = once
         self._client: Redis | None = None
@@ -134,7 +140,7 @@ class Connection:
 
     def another(self) -> Connection:
         """One more connection to the same Redis."""
-        return Connection(self._connect, self._counts, self._timeout)
+        return Connection(self._connect, self._counts, self._fitness, self._timeout)
 
     @property
     def client(self) -> Redis:
@@ -144,6 +150,16 @@ class Connection:
             if self._once:
                 _connect_once(self._client)
         return self._client
+
+    async def ready(self) -> None:
+        """Looks at the Redis of a new connection.
+
+        Raises:
+            Unfit: it cannot hold runs.
+        """
+        if not self._is_checked:
+            await self._fitness.check(self.client)
+            self._is_checked = True
 
     @property
     def is_settling(self) -> bool:
@@ -173,6 +189,7 @@ class Connection:
         """Closes the connection."""
         client: Any = self._client
         self._client = None
+        self._is_checked = False
         if client is not None:
             with anyio.move_on_after(_CONNECT_TIMEOUT, shield=True):
                 try:

@@ -155,6 +155,7 @@ class Fetcher:
                 await anyio.sleep(left)
             last = anyio.current_time()
             try:
+                await self._connection.ready()
                 await self._fetch()
                 self._connection.works()
             except Exception as error:
@@ -166,6 +167,7 @@ class Fetcher:
         if answer.is_given_up:
             return
         try:
+            await self._connection.ready()
             answer.value = await question()
             self._connection.works()
         except StoreAway:  # Redis has answered, and that does not help

@@ -34,9 +34,12 @@ class Outlet:
         name: what it is called in Redis.
         clock: of the event loop that reads the run.
         notice: is called when there are frames to send.
+        replay: bytes that Redis keeps once they are published; `None` for as much as the run's log.
     """
 
-    def __init__(self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None]) -> None:
+    def __init__(
+        self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None], replay: int | None = None
+    ) -> None:
         self.run = run
         self.name = name
         #: The workers that follow it.
@@ -54,6 +57,9 @@ class Outlet:
         #: How much of the run Redis has.
         self.progress = Progress(clock.now())
         self._delivery: Delivery | None = None
+        # A reader that never reads: it gives up all but the last bytes, so that its place is where they begin.
+        log = run.audience.log
+        self._kept = None if replay is None else log.attach(1, max(1, min(replay, log.replay)))
         self._attach(1)
 
     @property
@@ -84,6 +90,13 @@ class Outlet:
         self.detach()
         self._attach(number)
         return self.progress.looks(number, self._clock.now())
+
+    def close(self) -> None:
+        """Publishes nothing more."""
+        self.detach()
+        if self._kept is not None:
+            self._kept.close()
+        self.ended.set()
 
     def detach(self) -> None:
         """Reads the log no further."""
@@ -124,6 +137,15 @@ class Outlet:
     def next(self) -> int:
         """The number behind the frames that were taken."""
         return self._sent.next
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest frame that Redis is to keep."""
+        log = self.run.audience.log
+        if self._kept is None:
+            return max(1, log.first)
+        self._kept.settle()
+        return max(1, log.first, min(self._kept.next, self.progress.next, self.run.audience.needed_elsewhere()))
 
     @property
     def has_more(self) -> bool:

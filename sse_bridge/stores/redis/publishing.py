@@ -145,6 +145,7 @@ class Publisher:
             )
 
     async def _publish(self, outlets: list[Outlet], commands: list[tuple[Any, ...]]) -> None:
+        await self._connection.ready()
         client = self._connection.client
         for outlet in outlets:
             if outlet.is_doubtful and not outlet.ended.is_set:
@@ -199,7 +200,7 @@ class Publisher:
         command: list[Any] = ["XADD", key]
         if outlet.exists:  # so that a run that was asleep for longer than its keys live brings none back
             command.append("NOMKSTREAM")
-        command += ["MINID", "~", max(1, log.first)]
+        command += ["MINID", "~", outlet.first]
         if frames:
             command += [f"{last}-0", "f", first, "b", frames]
         else:  # the run ended without another frame, as an event stream does
@@ -236,8 +237,7 @@ class Publisher:
 
     def close(self, outlet: Outlet) -> None:
         """Publishes no more of a run."""
-        outlet.detach()
-        outlet.ended.set()
+        outlet.close()
         outlet.checked.notify()
         self.outlets.pop(outlet.name, None)
         self._dirty.pop(outlet, None)

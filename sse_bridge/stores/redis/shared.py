@@ -48,6 +48,10 @@ class SharedRuns:
         """See `SharedStore.publish`."""
         return self._here(stage).publish(run, work, key)
 
+    async def admit(self, stage: Stage) -> None:
+        """See `SharedStore.admit`."""
+        await self._here(stage).admit()
+
     async def register(self, run: Run) -> None:
         """See `SharedStore.register`."""
         if self._worker is not None:

@@ -22,6 +22,7 @@ from .config import RedisStore
 from .connection import Connect, Connection, fields_of, is_outage
 from .counting import Counts
 from .fetching import Fetcher
+from .fitness import Fitness
 from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
 from .outlet import Outlet
 from .publishing import ENDED, LIVES, Publisher, fenced
@@ -66,20 +67,23 @@ class Worker:
     ) -> None:
         self._token = anyio.lowlevel.current_token()
         self._names = names
-        self._lease = store.lease
+        self._store = store
         self._upstream = upstream
         self._name = new_worker()
         self._stage: Stage
         self._roll = Roll(self._name, self._census)
         self._runs: dict[str, _Shared] = {}
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
-        self._inbox = Connection(connect, counts, _BLOCK + 2.0)
+        fitness = Fitness()
+        self._inbox = Connection(connect, counts, fitness, _BLOCK + 2.0)
         self.publisher = Publisher(
-            Connection(connect, counts, once=True), names, store.linger, fenced, self._register_again, counts
+            Connection(connect, counts, fitness, once=True), names, store.linger, fenced, self._register_again, counts
         )
-        self.fetcher = Fetcher(Connection(connect, counts), names, store.linger, self._name, self._tell, counts)
+        self.fetcher = Fetcher(
+            Connection(connect, counts, fitness), names, store.linger, self._name, self._tell, counts
+        )
         self._beating = Beating(
-            Connection(connect, counts, once=True),
+            Connection(connect, counts, fitness, once=True),
             names,
             self._name,
             self._roll,
@@ -126,12 +130,17 @@ class Worker:
     def publish(self, run: Run, work: Work, key: Key | None) -> Outlet:
         """Shares a run."""
         name = run_name(run.token)
-        outlet = Outlet(run, name, self._stage.clock, self.publisher.notice)
+        outlet = Outlet(run, name, self._stage.clock, self.publisher.notice, self._store.replay)
         run.doubt = Sleep(outlet, self._stage.clock)
         self._runs[name] = _Shared(outlet, work, key)
         self.publisher.add(outlet)
         self._stage.start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
         return outlet
+
+    async def admit(self) -> None:
+        """Returns if a run without a key may start now."""
+        if self._store.when_down == "refuse":
+            await self.fetcher.ask(lambda: self.fetcher.command("PING"))
 
     async def register(self, run: Run) -> None:
         """Makes a run known before its work is started."""
@@ -243,6 +252,7 @@ class Worker:
         last = "0-0"
         while True:
             try:
+                await self._inbox.ready()
                 client: Any = self._inbox.client
                 answer = await client.execute_command(
                     "XREAD", "COUNT", 100, "BLOCK", 1000 * _BLOCK, "STREAMS", self._names.inbox(self._name), last
@@ -298,7 +308,7 @@ class Worker:
         """Redis does not answer. Viewers elsewhere have not left, but no run waits for what they cannot get."""
         now = self._stage.clock.now()
         for (run, worker), at in self._heard.items():
-            if now - at >= self._lease and (shared := self._runs.get(run)) is not None:
+            if now - at >= self._store.lease and (shared := self._runs.get(run)) is not None:
                 shared.outlet.run.audience.follow_from_afar(worker, None, 1)
 
     def _on_beat(self, was_away: bool) -> None:
@@ -318,7 +328,7 @@ class Worker:
             known = self._runs.get(run)
             if was_away:  # it could not tell
                 self._heard[run, worker] = now
-            elif known is None or now - at >= self._lease:
+            elif known is None or now - at >= self._store.lease:
                 del self._heard[run, worker]
                 if known is not None:
                     known.outlet.run.audience.leave_from_afar(worker)
