@@ -6,6 +6,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from math import inf
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -311,18 +312,22 @@ class Fetcher:
     async def _watch(self, name: str, tracked: Tracked) -> None:
         """Reports when the slowest viewer has moved by a quarter of its mark, and fetches on when there is room."""
         audience = tracked.mirror.audience
-        told_at = 0
+        told_at, viewers, look_at = 0, 0, 0.0
         while self.mirrors.get(name) is tracked:
             await audience.taken.wait()
+            if audience.is_held:
+                self.has_news(name)
+            if audience.viewers == viewers and audience.log.size < look_at:
+                continue  # not even the fastest has moved that far; to look at all is dear
+            viewers, look_at = audience.viewers, inf
             number, mark = audience.slowest()
             if number is None:
                 continue
-            if audience.is_held:
-                self.has_news(name)
-            behind = audience.behind()
-            if abs(audience.log.size - behind - told_at) >= mark // 4:
-                told_at = audience.log.size - behind
+            place = audience.log.size - audience.behind()
+            if abs(place - told_at) >= mark // 4:
+                told_at = place
                 self.report(name)
+            look_at = told_at + mark // 4
 
     def tidy(self, now: float) -> None:
         """Drops mirrors that have had no viewer for a while."""
