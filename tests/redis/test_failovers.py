@@ -144,3 +144,26 @@ def test_what_neither_the_replica_nor_the_owner_has_is_counted(
         assert each.seen[gap + 1 :] == local.seen[-len(each.seen) + gap + 1 :]
     assert not crew.is_sealed(local.token)
     assert platform.cancels == before
+
+
+@pytest.mark.parametrize("lacks", ["the end", "all"])
+def test_an_end_that_redis_had_acknowledged_and_lost_is_sent_again(
+    make_crew: MakeCrew, pair: Pair, ticker: Ticker, view: NewViewer, lacks: str
+) -> None:
+    """Row 10, with a run that is over: a worker that had not read its end waits for it."""
+    crew = make_crew(redis=pair.replica)
+    a, b = crew.hire(2, pair.port)
+    local, remote = watch_on(view, ticker, a, b, lines=10)
+    stream = crew.stream(local.token)
+    eventually(lambda: pair.replicated(stream) > 5)
+    b.freeze()
+    pair.part()
+    if lacks == "all":
+        pair.replica.ask("FLUSHALL")
+    ticker.stop()
+    local.until_over().assert_complete()
+    eventually(lambda: pair.acknowledged(stream) == local.seen[-1].number)
+    pair.fail_over()
+    b.thaw()
+    remote.until_over().assert_complete()
+    assert remote.seen == local.seen

@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from ...relay.ending import Cause
-from ...relay.signal import Signal
+from ...relay.signal import Latch, Signal
 from .connection import Connection, fields_of, is_outage, is_replaced
 from .counting import Counts
 from .endings import written_outcome, written_refusal
@@ -37,6 +38,9 @@ LIVES: Final = 90
 ENDED: Final = 60
 #: The same of a run that was refused: for those that found it by its key meanwhile.
 _REFUSED: Final = 5
+#: Seconds after a run's end for which it is looked at again when Redis was away. Redis may have lost an end that it had
+#: acknowledged, and mirrors wait for it. Well above the time of a failover (our choice).
+_LOOKED_AT: Final = 300
 #: Commands that wait for Redis to be back.
 _WAITING: Final = 10_000
 #: Entries of an inbox that are kept for a worker that stands still.
@@ -73,6 +77,7 @@ class Publisher:
         self._counts = counts
         self._dirty: dict[Outlet, None] = {}
         self._commands: list[tuple[Any, ...]] = []
+        self._ended_at: WeakKeyDictionary[Outlet, float] = WeakKeyDictionary()  # a run that is forgotten leaves it
         self._news = Signal()
         self.is_away = False
 
@@ -90,6 +95,15 @@ class Publisher:
         """Redis may have lost the stream of that run, or another worker may have ended it."""
         outlet.is_doubtful = True
         self.notice(outlet)
+
+    def doubt_ends(self) -> None:
+        """Redis may have lost the ends of runs that are over."""
+        now = anyio.current_time()
+        for outlet, at in list(self._ended_at.items()):
+            if outlet.ended.is_set and now - at < _LOOKED_AT:
+                outlet.ended = Latch()
+                self.outlets[outlet.name] = outlet
+                self.doubt(outlet)
 
     def send(self, *command: Any) -> None:
         """Sends a command with the next pipeline. While Redis is away, the last ones wait."""
@@ -233,6 +247,7 @@ class Publisher:
         seconds = ENDED if outlet.run.refused is None else _REFUSED
         self.send("EXPIRE", self._names.stream(outlet.name), seconds)
         self.send("EXPIRE", self._names.meta(outlet.name), seconds)
+        self._ended_at.setdefault(outlet, anyio.current_time())
         self.close(outlet)
 
     def close(self, outlet: Outlet) -> None:

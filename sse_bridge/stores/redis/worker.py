@@ -167,7 +167,9 @@ class Worker:
 
     def _register_again(self, outlet: Outlet) -> None:
         """Redis has lost a run, so perhaps also its key, for which another worker would start a second one."""
-        shared, run = self._runs[outlet.name], outlet.run
+        shared, run = self._runs.get(outlet.name), outlet.run
+        if shared is None:  # it is over; its mirrors need no more than its frames
+            return
         for command in self._registration(outlet.name, shared):
             self.publisher.send(*command)
         if shared.key is not None:
@@ -314,6 +316,7 @@ class Worker:
     def _on_beat(self, was_away: bool) -> None:
         """Once a second: what was lost is said and looked for again."""
         if was_away:
+            self.publisher.doubt_ends()
             for name, shared in self._runs.items():
                 self.publisher.doubt(shared.outlet)
                 for command in self._registration(name, shared):
