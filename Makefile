@@ -27,9 +27,9 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 test-pure: $(VENV)/installed-lint
 	SSE_BRIDGE_PURE=1 $(MAKE) test
 
-# The C twin under sanitizers; shared runs with Valkey; a million inputs beside ten minutes of random viewers; then overload,
+# The C twin under sanitizers; a million inputs beside ten minutes of random viewers; then overload,
 # a thousand cuts and viewers, and every shape of the benchmarks once.
-test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize test-valkey
+test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
 	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
