@@ -47,8 +47,7 @@ sanitize: $(VENV)/installed-lint
 # With the lowest versions of its dependencies that pyproject.toml allows, in an environment of its own.
 LOWEST = $(VENV)-lowest
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -q -n 4 -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream \
-	    tests/stores tests/sandbox tests/client tests/metrics
+	$(LOWEST)/bin/python -m pytest -q -n 3 -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream
 
 $(LOWEST)/installed: pyproject.toml scripts/lowest-versions
 	$(PYTHON) -m venv --clear $(LOWEST)
