@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis.crew import LEASE, UNKNOWN, MakeCrew
-from tests.redis.keeper import Keeper, away, numbers_in
+from tests.redis.keeper import Keeper, away, keeper, numbers_in
 from tests.redis.metered import Platform
 from tests.redis.scripts import PACE, Flood, Ticker
 from tests.redis.watching import NewViewer, all_more, come_back, finish, watch_on
@@ -245,3 +245,20 @@ def test_a_redis_that_is_full_holds_no_local_viewer_up(
     come_back(remote, b)
     assert remote.end == {"type": "exit", "code": 0}
     assert len(remote.lines) + remote.dropped == 20_000
+
+
+@pytest.mark.slow
+def test_a_run_that_is_larger_than_redis_goes_on_everywhere(
+    make_crew: MakeCrew, tmp_path: Path, view: NewViewer
+) -> None:
+    """Row 13, when no room comes: Redis gives up the run's oldest frames, and later viewers are told how many."""
+    with keeper(tmp_path, "--maxmemory", "4mb", "--maxmemory-policy", "noeviction") as redis:
+        a, b, c = make_crew(redis=redis).hire(3)
+        flood = Flood(tmp_path / "place", 20_000)
+        local, remote = watch_on(view, flood, a, b)
+        local.until_over(60).assert_complete()
+        for each, worker in ((remote, b), (view().follow(c, local.token), c)):
+            each.until_over(60)
+            come_back(each, worker)
+            assert each.end == {"type": "exit", "code": 0}
+            assert len(each.lines) + each.dropped == 20_000

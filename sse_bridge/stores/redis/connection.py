@@ -19,7 +19,7 @@ from .fitness import Fitness
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["TIMEOUT", "Connect", "Connection", "connector", "fields_of", "is_outage", "is_replaced"]
+__all__ = ["TIMEOUT", "Connect", "Connection", "connector", "fields_of", "is_full", "is_outage", "is_replaced"]
 
 #: Makes a client with one connection. The argument is the seconds for an answer.
 Connect: TypeAlias = Callable[[float], Any]
@@ -71,11 +71,18 @@ def is_outage(error: BaseException) -> bool:
 
     if isinstance(error, exceptions.ReadOnlyError | exceptions.BusyLoadingError | exceptions.ClusterDownError):
         return True  # a failover, or a start
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return True  # of `noeviction`, until keys have expired
+    if is_full(error):
+        return True  # until keys have expired
     if isinstance(error, RuntimeError) and "handler is closed" in str(error):
         return True  # uvloop's, for a write to a connection that has just been reset; redis-py lets it through
     return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether Redis takes nothing more, by `noeviction`."""
+    from redis import exceptions
+
+    return isinstance(error, exceptions.OutOfMemoryError)
 
 
 def fields_of(entry: Any) -> dict[bytes, bytes]:

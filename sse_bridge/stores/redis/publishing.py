@@ -16,7 +16,7 @@ import anyio
 
 from ...relay.ending import Cause
 from ...relay.signal import Latch, Signal
-from .connection import Connection, fields_of, is_outage, is_replaced
+from .connection import Connection, fields_of, is_full, is_outage, is_replaced
 from .counting import Counts
 from .endings import written_outcome, written_refusal
 from .names import Names
@@ -80,6 +80,7 @@ class Publisher:
         self._ended_at: WeakKeyDictionary[Outlet, float] = WeakKeyDictionary()  # a run that is forgotten leaves it
         self._news = Signal()
         self.is_away = False
+        self._is_full = False
 
     def add(self, outlet: Outlet) -> None:
         """Begins to publish a run."""
@@ -138,12 +139,13 @@ class Publisher:
             try:
                 await self._publish(outlets, commands)
                 self._connection.works()
-                self.is_away = False
+                self.is_away = self._is_full = False
             except Exception as error:
                 if not is_outage(error):
                     logger.exception("a bug in the bridge: publishing to Redis failed. Please report this traceback")
                 else:
                     self._commands = commands + self._commands
+                self._is_full = is_full(error)
                 if not is_replaced(error):
                     self._warn_once(error)
                 for outlet in self.outlets.values():
@@ -164,6 +166,8 @@ class Publisher:
         for outlet in outlets:
             if outlet.is_doubtful and not outlet.ended.is_set:
                 await self._look_at_tail(client, outlet)
+                if self._is_full and outlet.has_more:
+                    await self._make_room(client, outlet)
         pipeline = client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
@@ -282,6 +286,16 @@ class Publisher:
         self._counts.refilled += max(0, -found)
         outlet.is_doubtful = False
         outlet.checked.notify()
+
+    async def _make_room(self, client: Redis, outlet: Outlet) -> None:
+        """Gives up what Redis has of a run but for the newest quarter, so that those who follow it need not wait.
+
+        Redis answers this command when it is full, too. The newest entry stays: it tells where to go on.
+        """
+        key = self._names.stream(outlet.name)
+        entries = await cast(Any, client).execute_command("XLEN", key)
+        if entries > 1:
+            await cast(Any, client).execute_command("XTRIM", key, "MAXLEN", max(1, entries // 4))
 
 
 def _is_known(error: Exception) -> bool:
