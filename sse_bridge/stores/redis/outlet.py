@@ -96,7 +96,13 @@ class Outlet:
         self.detach()
         if self._kept is not None:
             self._kept.close()
+            self._kept = None
         self.ended.set()
+
+    def reopen(self) -> None:
+        """Redis may have lost the end of its run."""
+        self.ended = Latch()
+        self.is_doubtful = True
 
     def detach(self) -> None:
         """Reads the log no further."""

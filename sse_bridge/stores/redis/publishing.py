@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from ...relay.ending import Cause
-from ...relay.signal import Latch, Signal
+from ...relay.signal import Signal
 from .connection import Connection, fields_of, is_full, is_outage, is_replaced
 from .counting import Counts
 from .endings import written_outcome, written_refusal
@@ -102,9 +102,9 @@ class Publisher:
         now = anyio.current_time()
         for outlet, at in list(self._ended_at.items()):
             if outlet.ended.is_set and now - at < _LOOKED_AT:
-                outlet.ended = Latch()
+                outlet.reopen()
                 self.outlets[outlet.name] = outlet
-                self.doubt(outlet)
+                self.notice(outlet)
 
     def send(self, *command: Any) -> None:
         """Sends a command with the next pipeline. While Redis is away, the last ones wait."""
