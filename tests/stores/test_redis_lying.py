@@ -1,4 +1,5 @@
-"""What viewers see of a Redis that loses questions, answers, entries and keys: no wrong line, and no hole in silence.
+"""What viewers see of a Redis that loses questions, answers, entries, streams, notices and their order: no wrong line, and no
+hole in silence.
 
 Three bridges of one event loop share it, as three workers would.
 """
@@ -76,7 +77,7 @@ async def watch(watcher: Watcher, bridges: list[SSEBridge], rng: random.Random, 
         await anyio.sleep(0.05)
 
 
-@pytest.mark.parametrize("losses", ["connections", "entries", "streams"])
+@pytest.mark.parametrize("losses", ["connections", "entries", "streams", "notices"])
 @pytest.mark.parametrize("seed", range(12))
 async def test_no_lie_reaches_a_viewer(
     seed: int, losses: str, anyio_backend: Any, caplog: pytest.LogCaptureFixture
@@ -114,6 +115,8 @@ async def test_no_lie_reaches_a_viewer(
                 await anyio.sleep(rng.choice((0, 0, 0.001, 0.02)))
                 if losses == "streams" and rng.random() < 0.01:
                     redis.lose_streams(":s")
+                if losses == "notices" and rng.random() < 0.3:
+                    redis.muddle(":in")
                 if losses == "entries" and rng.random() < 0.02:
                     redis.lose_entries(":s", rng.randint(1, 3))
             redis.lies = 0.0
@@ -128,5 +131,5 @@ async def test_no_lie_reaches_a_viewer(
     for watcher in watchers:
         assert watcher.seen.items() <= expected.items()
         assert watcher.end == {"type": "exit", "code": 0}
-        if replay > 100_000 and isinstance(policy, Block) and losses == "connections":
+        if replay > 100_000 and isinstance(policy, Block) and losses in ("connections", "notices"):
             assert watcher.seen == expected

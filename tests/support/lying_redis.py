@@ -62,6 +62,15 @@ class LyingRedis:
                 del entries[-count:]
                 self._tops[key] = entries[-1][0] if entries else (0, 0)
 
+    def muddle(self, name: str) -> None:
+        """Changes the order of the entries of streams that end so, and forgets some of them."""
+        for key, entries in self.streams.items():
+            if key.endswith(name):
+                told = [fields for _, fields in entries]
+                self.rng.shuffle(told)
+                pairs = zip([id for id, _ in entries], told, strict=True)
+                entries[:] = [pair for pair in pairs if self.rng.random() < 0.8]
+
     async def ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Takes commands that travel together."""
         await anyio.sleep(self.rng.choice((0, 0.0005, 0.003)))
