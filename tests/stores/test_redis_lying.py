@@ -1,5 +1,5 @@
-"""What viewers see of a Redis that loses questions, answers, entries, streams and notices: no wrong line, and no hole in
-silence. It also changes the order of notices.
+"""What viewers see of a Redis that loses questions, answers, entries, streams and notices: no wrong line, and no hole
+in silence. It also changes the order of notices.
 
 Three bridges of one event loop share it, as three workers would.
 """
