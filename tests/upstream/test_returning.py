@@ -157,7 +157,7 @@ async def test_a_stream_that_stays_broken_is_given_up(anyio_backend: str, monkey
 
     assert [event["type"] for event in page.objects] == ["stdout", "error"]
     assert page.objects[-1]["code"] == "upstream_lost"
-    assert 3 < len(upstream.requests) < 40
+    assert 1 < len(upstream.requests) < 40
 
 
 async def test_a_platform_stream_that_stays_broken_is_given_up(
@@ -168,7 +168,7 @@ async def test_a_platform_stream_that_stays_broken_is_given_up(
     data, upstream = await shown(events_of_a_sandbox, lost(ONE), breaks)
 
     assert data == ["one"]
-    assert len(upstream.requests) > 3
+    assert len(upstream.requests) > 1
 
 
 async def test_a_refusal_that_stays_ends_the_run_at_once(anyio_backend: str) -> None:
