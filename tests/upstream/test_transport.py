@@ -275,7 +275,7 @@ async def test_a_request_that_is_cancelled_leaves_nothing_behind(
                 await asyncio.sleep(0)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            for _ in range(100):
+            for _ in range(1000):
                 if not of.open_connections and not connected_to(url):
                     break
                 await asyncio.sleep(0.01)
