@@ -323,7 +323,8 @@ async def test_a_subprocess_is_followed_and_ended() -> None:
         await ended(it, page.headers["sse-bridge-run"])
 
     assert whole.objects == [out("line 0"), out("line 1"), out("line 2"), {"type": "exit", "code": 7}]
-    assert [process.returncode for process in left] == [7, -9]
+    assert left[0].returncode == 7
+    assert left[1].returncode in (-9, 255)  # asyncio's word for one that a second `kill()`, of anyio's, has reaped
 
 
 # -- as a value
