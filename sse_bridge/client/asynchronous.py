@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import httpx
@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from ..upstream.base import Cancelled
 from .course import MAX_ANSWER, Course
 from .errors import FollowError
+from .followed import Followed
 from .options import Settings
 from .requests import CONNECT_TIMEOUT, INTERRUPTIONS, SENT_NOTHING, built
 
@@ -27,12 +28,8 @@ _CLOSE_TIMEOUT: Final = 2.0
 _CANCEL_TIMEOUT: Final = 10.0
 
 
-class FollowedRun(Generic[T]):
-    """A run that is being followed: iterate it within its block.
-
-    Leaving the block closes the connection, as closing a browser's tab does. A command whose last viewer has left is
-    ended by the bridge after its `grace`; with `cancel_on_exit` it is ended at once.
-    """
+class FollowedRun(Followed[T]):
+    """See `Followed`: on asyncio and trio."""
 
     def __init__(self, settings: Settings, course: Course[T], client: httpx.AsyncClient | None) -> None:
         if client is not None and not is_a(client, httpx.AsyncClient):
@@ -40,33 +37,11 @@ class FollowedRun(Generic[T]):
                 f"follow(client=...) takes an httpx.AsyncClient, not {described(client)}. "
                 "For an httpx.Client there is follow_sync()."
             )
-        self._settings = settings
-        self._course = course
+        super().__init__(settings, course)
         self._given = client
         self._client: httpx.AsyncClient | None = None  # within the block
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """The command's exit code. `None` while it runs, and for a stream without a command."""
-        return self._course.exit_code
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has ended, and all of it was read."""
-        return self._course.is_over
-
-    @property
-    def token(self) -> str | None:
-        """The run's name; `None` before it is known."""
-        return self._course.reader.token or None
-
-    @property
-    def url(self) -> str | None:
-        """The run's own address, which other clients can follow; `None` before it is known."""
-        url = self._course.run_url
-        return None if url is None else str(url)
 
     async def __aenter__(self) -> Self:
         self._client = self._given or httpx.AsyncClient()

@@ -10,7 +10,7 @@ from .errors import FollowError, KeyRefused, RunFailed, RunRefused, RunUnknown
 
 __all__ = ["is_definite", "of_answer", "of_error"]
 
-#: Statuses that pass by themselves, whoever sends them.
+#: Statuses that pass by themselves, from the bridge or from a proxy.
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -44,8 +44,8 @@ def of_error(body: Body, *, is_gone: bool, run: str | None) -> FollowError:
 def is_definite(status: int, content: bytes) -> bool:
     """Whether asking again is useless: the bridge itself says no, or the status does not pass.
 
-    503 passes whoever sends it. Another 5xx with the bridge's own words is its answer about the run; without them it
-    comes from a proxy whose bridge is away.
+    A 503 passes, from the bridge as well as from a proxy. Another 5xx with the bridge's own words is its answer about the
+    run. Without them it comes from a proxy that does not reach the bridge.
     """
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from ..upstream.base import Cancelled
 from .course import MAX_ANSWER, Course
 from .errors import FollowError
+from .followed import Followed
 from .options import Settings
 from .requests import INTERRUPTIONS, SENT_NOTHING, built
 
@@ -22,12 +23,8 @@ __all__ = ["SyncFollowedRun"]
 T = TypeVar("T")
 
 
-class SyncFollowedRun(Generic[T]):
-    """A run that is being followed: iterate it within its block.
-
-    Leaving the block closes the connection, as closing a browser's tab does. A command whose last viewer has left is
-    ended by the bridge after its `grace`; with `cancel_on_exit` it is ended at once.
-    """
+class SyncFollowedRun(Followed[T]):
+    """See `Followed`: without an event loop."""
 
     def __init__(self, settings: Settings, course: Course[T], client: httpx.Client | None) -> None:
         if client is not None and not is_a(client, httpx.Client):
@@ -35,33 +32,11 @@ class SyncFollowedRun(Generic[T]):
                 f"follow_sync(client=...) takes an httpx.Client, not {described(client)}. "
                 "For an httpx.AsyncClient there is follow()."
             )
-        self._settings = settings
-        self._course = course
+        super().__init__(settings, course)
         self._given = client
         self._client: httpx.Client | None = None  # within the block
         self._response: httpx.Response | None = None
         self._chunks: Iterator[bytes] | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """The command's exit code. `None` while it runs, and for a stream without a command."""
-        return self._course.exit_code
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has ended, and all of it was read."""
-        return self._course.is_over
-
-    @property
-    def token(self) -> str | None:
-        """The run's name; `None` before it is known."""
-        return self._course.reader.token or None
-
-    @property
-    def url(self) -> str | None:
-        """The run's own address, which other clients can follow; `None` before it is known."""
-        url = self._course.run_url
-        return None if url is None else str(url)
 
     def __enter__(self) -> Self:
         self._client = self._given or httpx.Client()

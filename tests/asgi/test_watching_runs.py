@@ -16,7 +16,7 @@ from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
-asked_by: ContextVar[str] = ContextVar("asked_by", default="nobody")
+asked_by: ContextVar[str] = ContextVar("asked_by", default="(no request)")
 
 
 def scripted(*chunks: bytes | str) -> ScriptedWork:

@@ -66,5 +66,5 @@ class Two:
 async def until(condition: Callable[[], object]) -> None:
     """Waits for a condition."""
     with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 (counts tell nobody)
+        while not condition():  # noqa: ASYNC110 (a count wakes no task)
             await anyio.sleep(0.01)

@@ -11,8 +11,8 @@
  */
 
 /**
- * In the address, behind `#`: a reload, Back, or whoever is given the link follows the run. Other values that stand
- * there, as in `#tab=2&run=...`, are kept.
+ * In the address, behind `#`. The run is followed after a reload, after Back, and by anyone who opens the link. Other
+ * values there, as in `#tab=2&run=...`, are kept.
  *
  * @param {string} [name]
  * @returns {Memory}
