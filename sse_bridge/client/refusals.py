@@ -44,8 +44,8 @@ def of_error(body: Body, *, is_gone: bool, run: str | None) -> FollowError:
 def is_definite(status: int, content: bytes) -> bool:
     """Whether asking again is useless: the bridge itself says no, or the status does not pass.
 
-    A 503 passes, from the bridge as well as from a proxy. Another 5xx with the bridge's own words is its answer about the
-    run. Without them it comes from a proxy that does not reach the bridge.
+    A 503 passes, from the bridge as well as from a proxy. Another 5xx with the bridge's own words is its answer about
+    the run. Without them it comes from a proxy that does not reach the bridge.
     """
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         return False
