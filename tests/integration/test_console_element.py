@@ -215,6 +215,25 @@ def test_search_finds_all_lines_and_walks_through_them(shown: Shown) -> None:
     assert page.locator("#output").evaluate("(output) => output.getRootNode().activeElement === output")
 
 
+def test_search_begins_at_what_is_in_sight(shown: Shown) -> None:
+    """Also in the moment in which the matches are found, and not marked yet."""
+    page = shown()
+    write(page, 100)
+    page.keyboard.press("Control+f")
+    top = in_sight(page)[0]
+    page.locator("#query").evaluate(
+        """(query) => {
+            query.value = "line";
+            query.dispatchEvent(new InputEvent("input"));
+            query.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+        }"""
+    )
+    place = page.locator("#count").inner_text()
+
+    assert int(place.split()[0]) in {top - 1, top}, place  # the row above may be in sight in part
+    assert place.endswith(" of 100 lines")
+
+
 @pytest.mark.parametrize("query", ["no such text", "[", "(.*)", "\\"])
 def test_search_takes_a_query_as_it_is(shown: Shown, query: str) -> None:
     """No character has a meaning of its own."""

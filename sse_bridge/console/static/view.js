@@ -30,6 +30,7 @@ export class View {
 
   #nodes = /** @type {HTMLElement[]} */ ([]); // of the rows from `#from` on
   #from = 0;
+  #drawn = { from: 0, tops: [0], shift: 0 }; // what the reader sees, also while the nodes wait for the next frame
   #final = new WeakSet(); // nodes of lines that are whole, and painted
   #anchor = { index: 0, y: 0 };
   #row = 20; // pixels of a row that is one line high
@@ -69,6 +70,7 @@ export class View {
     this.space.style.minWidth = "";
     this.current = -1;
     this.#anchor = { index: 0, y: 0 };
+    this.#drawn = { from: 0, tops: [0], shift: 0 };
     this.follow(true);
   }
 
@@ -251,17 +253,13 @@ export class View {
     if (this.#from + this.#nodes.length === store.end) shift = Math.max(shift, height - end);
     if (this.#from === store.first) shift = Math.min(shift, 0);
     this.rows.style.transform = `translateY(${Math.round(shift)}px)`;
-    this.#shift = shift;
-    this.#lastTops = tops;
+    this.#drawn = { from: this.#from, tops, shift };
     const longest = scroller.scrollHeight - height;
     const wanted = this.following ? longest : this.#fraction(tops, shift, height) * longest;
     if (Math.abs(wanted - scroller.scrollTop) < 1) return;
     scroller.scrollTop = wanted;
     this.#set = scroller.scrollTop;
   }
-
-  #shift = 0;
-  #lastTops = [0];
 
   /** The fraction of all rows whose place in the pane is the same fraction of it. @param {number[]} tops @param {number} shift @param {number} height */
   #fraction(tops, shift, height) {
@@ -278,8 +276,8 @@ export class View {
 
   /** The row at a height of the pane. @param {number} y */
   #at(y) {
-    let offset = this.#lastTops.findIndex((top) => top + this.#shift > y);
-    if (offset === -1) offset = this.#lastTops.length;
-    return this.#from + Math.max(0, offset - 1);
+    const { from, tops, shift } = this.#drawn;
+    const offset = tops.findIndex((top) => top + shift > y);
+    return from + Math.max(0, (offset === -1 ? tops.length : offset) - 1);
   }
 }
