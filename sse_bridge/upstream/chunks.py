@@ -40,20 +40,25 @@ class JoinedChunks:
 
     def feed_data(self, data: bytes) -> None:
         """See `Parser.feed_data`."""
-        if self._join is None:
+        join, start = self._join, 0
+        if join is None:
             return self._parser.feed_data(data)
-        data = self._beginning + data
-        self._beginning = b""
-        start = min(self._missing, len(data))
-        if start:
+        if self._missing:
+            start = min(self._missing, len(data))
             self._missing -= start
             self._parser.feed_data(data[:start])
             if self._missing:
                 return None
-        body, end, self._missing = self._join(data, start)
+        elif self._beginning:
+            data = self._beginning + data
+            self._beginning = b""
+        body, end, self._missing = join(data, start)
         if body:
             self._on_body(body)
-        rest = data[end:]
+        return self._feed_rest(data[end:]) if end < len(data) else None
+
+    def _feed_rest(self, rest: bytes) -> None:
+        """Takes what follows the whole chunks: the beginning of one, or something that is for the parser."""
         if not self._missing:
             if _BEGINNING.fullmatch(rest):
                 self._beginning = rest
