@@ -30,6 +30,46 @@ typedef const unsigned char *reader;
 /* Bytes that `copy_ordinary` handles at once. It may write as many behind the end of a text. */
 #define STRIDE 16
 
+/* ---- bytes ---- */
+
+/*
+ * Calls of memcpy and memcmp with sizes that the compiler does not know would be half of what a plain frame costs. These
+ * take STRIDE bytes at once.
+ */
+
+/* Copies `size` bytes, and up to STRIDE - 1 more: both sides must have room for these. */
+static inline void
+copy_strides(unsigned char **to, const void *from, Py_ssize_t size)
+{
+    Py_ssize_t i;
+
+    for (i = 0; i < size; i += STRIDE)
+        memcpy(*to + i, (const unsigned char *)from + i, STRIDE);
+    *to += size;
+}
+
+/* Whether both have the same first `size` bytes. */
+static inline int
+is_same(reader one, reader other, Py_ssize_t size)
+{
+#ifdef HAVE_SSE2
+    Py_ssize_t i;
+
+    if (size >= STRIDE) {
+        for (i = 0;; i = i + STRIDE < size - STRIDE ? i + STRIDE : size - STRIDE) { /* the last stride may overlap */
+            __m128i equal = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(const void *)(one + i)),
+                                           _mm_loadu_si128((const __m128i *)(const void *)(other + i)));
+
+            if (_mm_movemask_epi8(equal) != 0xFFFF)
+                return 0;
+            if (i == size - STRIDE)
+                return 1;
+        }
+    }
+#endif
+    return memcmp(one, other, (size_t)size) == 0;
+}
+
 /* ---- texts ---- */
 
 /*
@@ -180,8 +220,14 @@ copy_text(reader at, reader end, unsigned char **to)
         length = *at == '\\' ? escape_length(at, end) : *at >= 0x80 ? character_length(at, end) : 0;
         if (length == 0)
             return NULL;
-        while (length-- > 0)
-            *(*to)++ = *at++;
+        if (end - at >= STRIDE) {
+            memcpy(*to, at, STRIDE);
+            *to += length;
+            at += length;
+        }
+        else
+            while (length-- > 0)
+                *(*to)++ = *at++;
     }
 }
 
@@ -191,15 +237,16 @@ copy_text(reader at, reader end, unsigned char **to)
 #define MAX_DIGITS 20
 #define MAX_FIRST 1000000000000000000ULL
 
-/* A decimal number that is counted up as text. It stands at the end of `digits`. */
+/* A decimal number that is counted up as text. It stands at the end of `digits`; a line feed follows. */
 struct number {
-    char digits[MAX_DIGITS];
+    char digits[MAX_DIGITS + STRIDE];
     int start;
 };
 
 static void
 number_set(struct number *number, unsigned long long value)
 {
+    memset(number->digits, '\n', sizeof(number->digits));
     number->start = MAX_DIGITS;
     do {
         number->digits[--number->start] = (char)('0' + value % 10);
@@ -222,26 +269,36 @@ number_increment(struct number *number)
 
 /* ---- frames ---- */
 
+/* Bytes of a head, or of an id before its number. */
+#define MAX_PART 112
+
+/* A part of each frame. `copy_strides` takes it. */
+struct part {
+    unsigned char bytes[MAX_PART + STRIDE];
+    Py_ssize_t size;
+};
+
 /* How the upstream begins a plain frame, and how the page's frame is to begin. */
 struct head {
-    char *from, *to;
-    Py_ssize_t from_size, to_size;
+    reader from;
+    Py_ssize_t from_size;
+    struct part to;
 };
 
 /* One for each stream. */
 #define MAX_HEADS 4
-/* Bytes of a head, or of an id before its number. */
-#define MAX_PART 4096
 /* Bytes that a result may grow by without looking for more memory. */
 #define SPARE 1024
 
+/* Bytes that a frame may need beside its own: an id line, a head, and what is copied too much. */
+#define OVERHEAD (2 * MAX_PART + MAX_DIGITS + 1 + STRIDE)
+
 /*
  * The result while it grows, in memory of its own: the stable ABI has no bytes that change their size. Before each
- * frame, there is room for all of the input that is left, and for `overhead` bytes: whatever else a frame may need.
+ * frame, there is room for all of the input that is left, and for OVERHEAD bytes.
  */
 struct writer {
     unsigned char *begin, *at, *end;
-    Py_ssize_t overhead;
 };
 
 /* Keeps the invariant, with `left` bytes of input to come. Returns -1 with an exception. */
@@ -251,21 +308,21 @@ writer_reserve(struct writer *writer, Py_ssize_t left)
     Py_ssize_t used = writer->at - writer->begin;
     unsigned char *begin;
 
-    if (writer->end - writer->at >= left + writer->overhead)
+    if (writer->end - writer->at >= left + OVERHEAD)
         return 0;
     /* Most frames grow by a third. Where they grow by more, this happens a few times. */
-    if (left > (PY_SSIZE_T_MAX - used) / 2 - writer->overhead - SPARE) {
+    if (left > (PY_SSIZE_T_MAX - used) / 2 - OVERHEAD - SPARE) {
         PyErr_NoMemory();
         return -1;
     }
-    begin = PyMem_Realloc(writer->begin, (size_t)(used + left + left / 2 + writer->overhead + SPARE));
+    begin = PyMem_Realloc(writer->begin, (size_t)(used + left + left / 2 + OVERHEAD + SPARE));
     if (begin == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     writer->begin = begin;
     writer->at = begin + used;
-    writer->end = writer->at + left + left / 2 + writer->overhead + SPARE;
+    writer->end = writer->at + left + left / 2 + OVERHEAD + SPARE;
     return 0;
 }
 
@@ -276,12 +333,30 @@ write_bytes(unsigned char **to, const void *from, size_t size)
     *to += size;
 }
 
+/* Reads a part. Returns -1 with an exception. */
+static int
+read_part(PyObject *object, struct part *part)
+{
+    char *bytes;
+
+    if (PyBytes_AsStringAndSize(object, &bytes, &part->size) < 0)
+        return -1;
+    if (part->size > MAX_PART) {
+        PyErr_SetString(PyExc_ValueError, "a head or the prefix is too long");
+        return -1;
+    }
+    memset(part->bytes, 0, sizeof(part->bytes));
+    memcpy(part->bytes, bytes, (size_t)part->size);
+    return 0;
+}
+
 /* Reads the mapping of heads. Returns how many there are, or -1 with an exception. */
 static int
 read_heads(PyObject *mapping, struct head heads[MAX_HEADS])
 {
     PyObject *from, *to;
     Py_ssize_t position = 0;
+    char *bytes;
     int count = 0;
 
     if (!PyDict_Check(mapping)) {
@@ -293,9 +368,9 @@ read_heads(PyObject *mapping, struct head heads[MAX_HEADS])
             PyErr_SetString(PyExc_ValueError, "too many heads");
             return -1;
         }
-        if (PyBytes_AsStringAndSize(from, &heads[count].from, &heads[count].from_size) < 0 ||
-            PyBytes_AsStringAndSize(to, &heads[count].to, &heads[count].to_size) < 0)
+        if (PyBytes_AsStringAndSize(from, &bytes, &heads[count].from_size) < 0 || read_part(to, &heads[count].to) < 0)
             return -1;
+        heads[count].from = (reader)bytes;
         count++;
     }
     return count;
@@ -307,10 +382,10 @@ find_head(reader at, reader end, const struct head *heads, int count, const stru
 {
     int i;
 
-    if (count > 0 && end - at >= last->from_size && memcmp(at, last->from, (size_t)last->from_size) == 0)
+    if (count > 0 && end - at >= last->from_size && is_same(at, last->from, last->from_size))
         return last;
     for (i = 0; i < count; i++)
-        if (end - at >= heads[i].from_size && memcmp(at, heads[i].from, (size_t)heads[i].from_size) == 0)
+        if (end - at >= heads[i].from_size && is_same(at, heads[i].from, heads[i].from_size))
             return &heads[i];
     return NULL;
 }
@@ -322,15 +397,14 @@ static const char TAIL[4] = {'"', '}', '\n', '\n'};
  * `to` is of no use.
  */
 static inline reader
-map_frame(reader at, reader end, const struct head *head, const char *prefix, Py_ssize_t prefix_size,
-          const struct number *number, unsigned char **to)
+map_frame(reader at, reader end, const struct head *head, const struct part *prefix, const struct number *number,
+          unsigned char **to)
 {
     if (prefix != NULL) {
-        write_bytes(to, prefix, (size_t)prefix_size);
-        write_bytes(to, number->digits + number->start, (size_t)(MAX_DIGITS - number->start));
-        *(*to)++ = '\n';
+        copy_strides(to, prefix->bytes, prefix->size);
+        copy_strides(to, number->digits + number->start, MAX_DIGITS + 1 - number->start);
     }
-    write_bytes(to, head->to, (size_t)head->to_size);
+    copy_strides(to, head->to.bytes, head->to.size);
     at = copy_text(at + head->from_size, end, to);
     if (at == NULL || end - at < (Py_ssize_t)sizeof(TAIL) || memcmp(at, TAIL, sizeof(TAIL)) != 0)
         return NULL;
@@ -338,43 +412,44 @@ map_frame(reader at, reader end, const struct head *head, const char *prefix, Py
     return at + sizeof(TAIL);
 }
 
-/* What one frame needs beside its own bytes. Returns -1 with an exception. */
-static Py_ssize_t
-overhead_of(const struct head *heads, int count, Py_ssize_t prefix_size)
+/* Three results. Takes the reference to `object`, which may be NULL after an error. */
+static PyObject *
+three(PyObject *object, Py_ssize_t second, Py_ssize_t third)
 {
-    Py_ssize_t longest = 0;
-    int i;
+    PyObject *numbers[2], *results = NULL;
 
-    for (i = 0; i < count; i++)
-        if (heads[i].to_size > longest)
-            longest = heads[i].to_size;
-    if (longest > MAX_PART || prefix_size > MAX_PART) {
-        PyErr_SetString(PyExc_ValueError, "a head or the prefix is too long");
-        return -1;
-    }
-    return prefix_size + MAX_DIGITS + 1 + longest + STRIDE;
+    /* Py_BuildValue would read its format each time, at a tenth of what a lone line costs here. */
+    numbers[0] = PyLong_FromSsize_t(second);
+    numbers[1] = PyLong_FromSsize_t(third);
+    if (object != NULL && numbers[0] != NULL && numbers[1] != NULL)
+        results = PyTuple_Pack(3, object, numbers[0], numbers[1]);
+    Py_XDECREF(object);
+    Py_XDECREF(numbers[0]);
+    Py_XDECREF(numbers[1]);
+    return results;
 }
 
-PyDoc_STRVAR(map_frames_doc, "map_frames(frames, start, heads, prefix, first)\n--\n\n"
+PyDoc_STRVAR(map_frames_doc, "map_frames(frames, start, heads, prefix, first, before)\n--\n\n"
                              "Maps and numbers plain frames, up to the first that is something else.");
 
 static PyObject *
 map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    char *data, *prefix = NULL;
-    Py_ssize_t size, start, prefix_size = 0, count = 0;
+    char *data, *before;
+    Py_ssize_t size, start, before_size, count = 0;
     unsigned long long first;
+    struct part prefix;
     struct head heads[MAX_HEADS];
     const struct head *head = heads;
     struct number number;
-    struct writer writer = {NULL, NULL, NULL, 0};
+    struct writer writer = {NULL, NULL, NULL};
     PyObject *mapped = NULL;
     reader at, end;
     int head_count;
 
     (void)module;
-    if (nargs != 5) {
-        PyErr_SetString(PyExc_TypeError, "map_frames takes 5 arguments");
+    if (nargs != 6) {
+        PyErr_SetString(PyExc_TypeError, "map_frames takes 6 arguments");
         return NULL;
     }
     if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
@@ -385,22 +460,30 @@ map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     head_count = read_heads(args[2], heads);
     if (head_count < 0)
         return NULL;
-    if (args[3] != Py_None && PyBytes_AsStringAndSize(args[3], &prefix, &prefix_size) < 0)
+    if (args[3] != Py_None && read_part(args[3], &prefix) < 0)
         return NULL;
     first = PyLong_AsUnsignedLongLong(args[4]);
     if (first == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    if (PyBytes_AsStringAndSize(args[5], &before, &before_size) < 0)
         return NULL;
     if (start < 0 || start > size || first > MAX_FIRST) {
         PyErr_SetString(PyExc_ValueError, "start or first is out of range");
         return NULL;
     }
-    writer.overhead = overhead_of(heads, head_count, prefix_size);
-    if (writer.overhead < 0)
+    if (before_size > PY_SSIZE_T_MAX - size) {
+        PyErr_NoMemory();
         return NULL;
+    }
 
     number_set(&number, first);
     at = (reader)data + start;
     end = (reader)data + size;
+    if (before_size > 0) {
+        if (writer_reserve(&writer, before_size + (end - at)) < 0)
+            return NULL;
+        write_bytes(&writer.at, before, (size_t)before_size);
+    }
     for (;;) {
         unsigned char *to;
         reader next;
@@ -413,7 +496,7 @@ map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         if (writer_reserve(&writer, end - at) < 0)
             goto done;
         to = writer.at;
-        next = map_frame(at, end, head, prefix, prefix_size, &number, &to);
+        next = map_frame(at, end, head, args[3] == Py_None ? NULL : &prefix, &number, &to);
         if (next == NULL)
             break;
         writer.at = to;
@@ -421,8 +504,8 @@ map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         number_increment(&number);
         count++;
     }
-    mapped = Py_BuildValue("(y#nn)", count > 0 ? (char *)writer.begin : "", writer.at - writer.begin, count,
-                           (Py_ssize_t)(at - (reader)data));
+    mapped = three(PyBytes_FromStringAndSize((char *)writer.begin, writer.at - writer.begin), count,
+                   (Py_ssize_t)(at - (reader)data));
 done:
     PyMem_Free(writer.begin);
     return mapped;
@@ -549,7 +632,7 @@ join_chunks(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     if (chunks.size > 0) /* the empty bytes are shared */
         (void)read_chunks((reader)data + start, chunks.stop, (unsigned char *)PyBytes_AsString(body));
-    return Py_BuildValue("(Nnn)", body, (Py_ssize_t)(chunks.stop - (reader)data), chunks.missing);
+    return three(body, (Py_ssize_t)(chunks.stop - (reader)data), chunks.missing);
 }
 
 /* ---- the module ---- */

@@ -30,19 +30,27 @@ class MapFrames(Protocol):
     """Maps and numbers plain frames: what `plain.map_plain` and `FrameIds.number` do together."""
 
     def __call__(
-        self, frames: bytes, start: int, heads: Mapping[bytes, bytes], prefix: bytes | None, first: int, /
+        self,
+        frames: bytes,
+        start: int,
+        heads: Mapping[bytes, bytes],
+        prefix: bytes | None,
+        first: int,
+        before: bytes,
+        /,
     ) -> tuple[bytes, int, int]:
-        """Maps up to the first frame that is not plain. Blank lines between frames are left out.
+        """Maps up to the first frame that is not plain, or not whole. Blank lines between frames are left out.
 
         Args:
-            frames: whole frames, as `FrameSplitter.feed` returns them.
-            start: where to begin.
+            frames: a part of an event stream.
+            start: where a frame begins.
             heads: how a plain frame is to begin, by how the upstream begins it.
             prefix: of each `id` line, up to the number; `None` leaves frames without.
             first: the number of the first frame, up to 10**18.
+            before: what the result begins with, which saves the caller a copy.
 
         Returns:
-            The mapped frames, how many they are, and where the first frame begins that is not plain.
+            The mapped frames, how many they are, and where the first frame begins that is not plain, or not whole.
         """
         ...
 

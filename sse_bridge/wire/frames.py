@@ -20,6 +20,7 @@ DEFAULT_MAX_FRAME_SIZE: Final = 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LF: Final = 0x0A
+_CR: Final = 0x0D
 _BLANK_LINES: Final = re.compile(rb"\n{3,}")
 
 
@@ -62,11 +63,11 @@ class FrameSplitter:
         "_discarding_at_line_end",
         "_facts",
         "_head",
-        "_is_clean",
         "_pending",
         "discarded_bytes",
         "discarded_frames",
         "discards",
+        "is_at_rest",
         "max_frame_size",
     )
 
@@ -86,7 +87,8 @@ class FrameSplitter:
         self._discarding_at_line_end = False
         self._digest: Digest | None = None  # of that frame
         self._facts = facts
-        self._is_clean = False  # all of these are at rest: one look instead of five
+        #: Whether the next byte begins a frame: no other waits for its end, and a byte order mark is ruled out.
+        self.is_at_rest = False
 
     @property
     def pending(self) -> bytes:
@@ -100,6 +102,12 @@ class FrameSplitter:
             return self._digest.frame()
         return bytes(self._pending[: self._pending.rfind(b"\n") + 1])
 
+    def fits(self, chunk: bytes) -> bool:
+        """Whether no frame that ends in `chunk` can be larger than the limit."""
+        return self.max_frame_size is None or (
+            self._digest is None and len(self._pending) + len(chunk) <= self.max_frame_size
+        )
+
     def feed(self, chunk: bytes) -> bytes:
         """Takes the next chunk and returns all frames that are whole now, as one `bytes` (may be empty).
 
@@ -110,21 +118,21 @@ class FrameSplitter:
         if (
             # The splitter is at rest, and the chunk is whole frames already. An upstream that sends each line when it
             # is printed sends only such chunks, so this is what a line costs.
-            self._is_clean
+            self.is_at_rest
             and chunk[-2:] == b"\n\n"
             and chunk[0] != _LF
-            and b"\r" not in chunk
+            and _CR not in chunk  # as a number: for bytes, CPython first makes an exception
             and (self.max_frame_size is None or len(chunk) <= self.max_frame_size)
         ):
             return chunk
         frames = self._feed(chunk)
-        self._is_clean = not (self._pending or self._after_cr or self._discarding) and self._head is None
+        self.is_at_rest = not (self._pending or self._after_cr or self._discarding) and self._head is None
         return frames
 
     def _feed(self, chunk: bytes) -> bytes:
         if self._head is not None:
             chunk = self._without_bom(self._head + chunk)
-        if self._after_cr or b"\r" in chunk:
+        if self._after_cr or _CR in chunk:
             chunk = self._with_lf(chunk)
         if self._digest is not None:
             chunk = self._discard(self._digest, chunk)
@@ -156,7 +164,7 @@ class FrameSplitter:
         self._after_cr = False
         self._discarding = 0
         self._discarding_at_line_end = False
-        self._is_clean = False
+        self.is_at_rest = False
 
     def _end_of_frames(self, chunk: bytes) -> int:
         """How much of `chunk` belongs to whole frames. Looks at each byte once (`rfind` is over `chunk`)."""

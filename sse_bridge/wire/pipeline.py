@@ -6,6 +6,7 @@ caller's: it decides, for one, when a line has waited long enough to be flushed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from math import inf
 
@@ -41,6 +42,7 @@ class Pipeline:
         "_ids",
         "_is_interrupted",
         "_mapper",
+        "_most_at_once",
         "_release_at",
         "_splitter",
         "continuity",
@@ -63,6 +65,8 @@ class Pipeline:
         self._ids = ids
         #: Where the stream is, for an upstream whose stream can be opened again.
         self.continuity = continuity
+        # Bytes of a chunk that the C twin may map where it stands: it looks for neither sizes nor repeats.
+        self._most_at_once = 0 if continuity is not None else sys.maxsize if max_frame_size is None else max_frame_size
         self._gap_end = 0  # the number behind the last gap of unknown size
         self._is_interrupted = False
         self._release_at = inf  # when frames that may be repeats have waited long enough
@@ -105,6 +109,20 @@ class Pipeline:
 
         A gap stands where a discarded frame would have stood, and behind it the ending that this frame told of.
         """
+        if (twin := speedups.map_frames) is None or len(chunk) > self._most_at_once or self.discards:
+            return self._feed(chunk)
+        splitter, start, before = self._splitter, 0, b""
+        if not splitter.is_at_rest and splitter.fits(chunk):
+            start = chunk.find(b"\n\n") + 2
+            before = self._feed(chunk[:start])  # the frame that has begun; the others are not copied
+        heads = self._mapper.heads
+        if not (splitter.is_at_rest and heads):
+            return before + self._feed(chunk[start:])
+        numbered, count, end = twin(chunk, start, heads, self._ids.prefix, self.next, before)
+        self.next += count
+        return numbered if end == len(chunk) else numbered + self._feed(chunk[end:])
+
+    def _feed(self, chunk: bytes) -> bytes:
         splitter = self._splitter
         frames = splitter.feed(chunk)
         if splitter.discards or self.discards:
@@ -118,7 +136,7 @@ class Pipeline:
             return b""
         heads = self._mapper.heads
         if heads and (twin := speedups.map_frames) is not None:
-            numbered, count, end = twin(frames, 0, heads, self._ids.prefix, self.next)
+            numbered, count, end = twin(frames, 0, heads, self._ids.prefix, self.next, b"")
             self.next += count
             return numbered if end == len(frames) else numbered + self._map_rest(twin, frames, end)
         parts = map_plain(frames, heads) if heads else None
@@ -134,7 +152,7 @@ class Pipeline:
         while count and start < len(frames):
             end = frames.index(b"\n\n", start) + 2
             numbered.append(self._map(frames[start:end]))
-            plain, count, start = twin(frames, end, self._mapper.heads, self._ids.prefix, self.next)
+            plain, count, start = twin(frames, end, self._mapper.heads, self._ids.prefix, self.next, b"")
             numbered.append(plain)
             self.next += count
         numbered.append(self._map(frames[start:]))

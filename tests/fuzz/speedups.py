@@ -79,12 +79,13 @@ def check_frames(rng: random.Random) -> None:
     frames, heads, ids = frames_of(rng), HEADS[rng.random() < 0.5], IDS[rng.random() < 0.8]
     start = 0 if rng.random() < 0.9 else int(rng.random() * len(frames))
     first = 10 ** int(rng.random() * 19) - int(rng.random() * 2)
-    call = frames, start, heads, ids.prefix, first
+    before = frames[: int(rng.random() * 40)] if rng.random() < 0.3 else b""
+    call = frames, start, heads, ids.prefix, first, before
     got = c.map_frames(*call)
     expected = None
     if start == 0 and got[2] == len(frames) and b"\n\n\n" not in frames:  # as a whole: Python's own fast path
         parts = map_plain(frames, heads)
-        expected = parts and (ids.number(parts, first), parts[1], len(frames))
+        expected = parts and (before + ids.number(parts, first), parts[1], len(frames))
     compare("map_frames", call, got, expected or twins.map_frames(*call))
 
 

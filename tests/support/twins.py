@@ -25,7 +25,7 @@ def compiled() -> Any:
 
 
 def map_frames(
-    frames: bytes, start: int, heads: Mapping[bytes, bytes], prefix: bytes | None, first: int, /
+    frames: bytes, start: int, heads: Mapping[bytes, bytes], prefix: bytes | None, first: int, before: bytes, /
 ) -> tuple[bytes, int, int]:
     """See `speedups.MapFrames`."""
     ids, count = FrameIds(None), 0
@@ -37,7 +37,7 @@ def map_frames(
         end = frames.find(b"\n\n", start) + 2
         parts = map_plain(frames[start:end], heads) if end >= 2 else None
         if parts is None:
-            return b"".join(mapped), count, start
+            return before + b"".join(mapped), count, start
         mapped.append(ids.number(parts, first + count))
         count, start = count + 1, end
 

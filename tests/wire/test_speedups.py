@@ -33,6 +33,8 @@ ODD = b'event: stdout\ndata: {"line":"a","n":1}\n\n'
 
 prefixes = st.sampled_from([None, PREFIX])
 numbers = st.sampled_from([0, 1, 9, 98, 999, 10**18 - 2, 10**18]) | st.integers(0, 10**18)
+limits = st.sampled_from([None, 1000, len(OUT), len(OUT) - 1, 10])
+befores = st.sampled_from([b"", OUT, b"x" * 5000])
 #: What a text may hold, and what it may not.
 tokens = st.sampled_from(
     [
@@ -104,11 +106,12 @@ def c() -> Any:
 def test_frames_are_mapped_as_python_maps_them(c: Any) -> None:
     """Wherever it begins, it maps the same frames and stops at the same one."""
 
-    @given(streams, st.integers(0, 80), st.sampled_from([*HEADS, {}]), prefixes, numbers)
-    def check(frames: bytes, start: int, heads: dict[bytes, bytes], prefix: bytes | None, first: int) -> None:
-        start = min(start, len(frames))
-        expected = twins.map_frames(frames, start, heads, prefix, first)
-        assert c.map_frames(frames, start, heads, prefix, first) == expected
+    @given(streams, st.integers(0, 80), st.sampled_from([*HEADS, {}]), prefixes, numbers, befores)
+    def check(
+        frames: bytes, start: int, heads: dict[bytes, bytes], prefix: bytes | None, first: int, before: bytes
+    ) -> None:
+        call = frames, min(start, len(frames)), heads, prefix, first, before
+        assert c.map_frames(*call) == twins.map_frames(*call)
 
     check()
 
@@ -128,6 +131,12 @@ def test_frames_are_counted_as_python_counts_them(twin: str, monkeypatch: pytest
     check()
 
 
+def cut(stream: bytes, sizes: list[int]) -> list[bytes]:
+    """A stream in pieces: of these sizes, and what is left."""
+    places = [*itertools.accumulate(sizes, initial=0), len(stream)]
+    return [stream[start:end] for start, end in itertools.pairwise(places)]
+
+
 def text_frame(text: bytes) -> bytes:
     return b'event: stdout\ndata: {"line":"%b"}\n\n' % text
 
@@ -140,7 +149,9 @@ def test_characters_are_those_of_utf_8(c: Any) -> None:
     texts += [bytes(some) for some in itertools.product(range(0xEF, 0xF8), range(0x7F, 0xC1), edges, edges)]
     for text in texts:
         frame = text_frame(text)
-        assert c.map_frames(frame, 0, HEADS[0], None, 1) == twins.map_frames(frame, 0, HEADS[0], None, 1), text
+        assert c.map_frames(frame, 0, HEADS[0], None, 1, b"") == twins.map_frames(frame, 0, HEADS[0], None, 1, b""), (
+            text
+        )
 
 
 @pytest.mark.parametrize("special", [bytes([byte]) for byte in [*range(0x20), *b'"\\', 0x7F, 0x80, 0xFF]])
@@ -148,7 +159,8 @@ def test_a_special_byte_is_found_wherever_it_stands(c: Any, special: bytes) -> N
     """A text is read in strides, and byte by byte in the end."""
     for before, after in itertools.product(range(36), (0, 1, 40)):
         frame = text_frame(b"a" * before + special + b"b" * after)
-        assert c.map_frames(frame, 0, HEADS[0], PREFIX, 7) == twins.map_frames(frame, 0, HEADS[0], PREFIX, 7)
+        call = frame, 0, HEADS[0], PREFIX, 7, b""
+        assert c.map_frames(*call) == twins.map_frames(*call)
 
 
 @pytest.mark.parametrize("text", [b"", b"x" * 70, b"x" * 5000, b"\\u001b[1m" * 20, "\u00e9" * 30])
@@ -157,21 +169,24 @@ def test_many_frames_are_mapped_and_counted_up(c: Any, text: bytes | str, first:
     """More than there is room for at first, and over every power of ten."""
     one = text_frame(text if isinstance(text, bytes) else text.encode())
     frames = (one + one.replace(b"stdout", b"stderr") * 2) * 300
-    assert c.map_frames(frames, 0, HEADS[0], PREFIX, first) == twins.map_frames(frames, 0, HEADS[0], PREFIX, first)
-    assert c.map_frames(frames, 0, HEADS[0], PREFIX, first)[1] == 900
+    call = frames, 0, HEADS[0], PREFIX, first, b""
+    assert c.map_frames(*call) == twins.map_frames(*call)
+    assert c.map_frames(*call)[1] == 900
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        *((), (OUT,), (OUT, 0, HEADS[0], None), (OUT, 0, HEADS[0], None, 1, 2)),
-        *(("text", 0, HEADS[0], None, 1), (bytearray(OUT), 0, HEADS[0], None, 1), (OUT, 0.5, HEADS[0], None, 1)),
-        *((OUT, -1, HEADS[0], None, 1), (OUT, len(OUT) + 1, HEADS[0], None, 1), (OUT, 2**70, HEADS[0], None, 1)),
-        *((OUT, 0, [], None, 1), (OUT, 0, {1: b""}, None, 1), (OUT, 0, {b"": 1}, None, 1), (OUT, 0, HEADS[0], "", 1)),
-        *((OUT, 0, HEADS[0], None, -1), (OUT, 0, HEADS[0], None, 10**18 + 1), (OUT, 0, HEADS[0], None, 2**64)),
-        (OUT, 0, {b"%d" % number: b"" for number in range(5)}, None, 1),
-        (OUT, 0, {b"x": b"y" * 5000}, None, 1),
-        (OUT, 0, HEADS[0], b"y" * 5000, 1),
+        *((), (OUT,), (OUT, 0, HEADS[0], None, 1), (OUT, 0, HEADS[0], None, 1, b"", 2)),
+        *(("text", 0, HEADS[0], None, 1, b""), (bytearray(OUT), 0, HEADS[0], None, 1, b"")),
+        *((OUT, 0.5, HEADS[0], None, 1, b""), (OUT, -1, HEADS[0], None, 1, b""), (OUT, 2**70, HEADS[0], None, 1, b"")),
+        *((OUT, len(OUT) + 1, HEADS[0], None, 1, b""), (OUT, 0, HEADS[0], "", 1, b"")),
+        *((OUT, 0, [], None, 1, b""), (OUT, 0, {1: b""}, None, 1, b""), (OUT, 0, {b"": 1}, None, 1, b"")),
+        *((OUT, 0, HEADS[0], None, -1, b""), (OUT, 0, HEADS[0], None, 10**18 + 1, b"")),
+        *((OUT, 0, HEADS[0], None, 2**64, b""), (OUT, 0, HEADS[0], None, 1, "text"), (OUT, 0, HEADS[0], None, 1, None)),
+        (OUT, 0, {b"%d" % number: b"" for number in range(5)}, None, 1, b""),
+        (OUT, 0, {b"x": b"y" * 113}, None, 1, b""),
+        (OUT, 0, HEADS[0], b"y" * 113, 1, b""),
     ],
     ids=repr,
 )
@@ -186,11 +201,11 @@ def test_no_call_keeps_memory(c: Any) -> None:
 
     def work() -> None:
         for frames in (OUT * 50, ODD, OUT + ODD, b"", b"\n"):
-            c.map_frames(frames, 0, HEADS[0], PREFIX, 5)
+            c.map_frames(frames, 0, HEADS[0], PREFIX, 5, OUT)
             c.count_alike(frames)
             c.join_chunks(b"5\r\nhello\r\n" + frames, 0)
         with suppress(ValueError):
-            c.map_frames(OUT, 0, HEADS[0], PREFIX, 10**18 + 1)
+            c.map_frames(OUT, 0, HEADS[0], PREFIX, 10**18 + 1, OUT)
 
     heads, counts = HEADS[0], []
     tracemalloc.start()
@@ -213,16 +228,17 @@ def test_no_call_keeps_memory(c: Any) -> None:
 @pytest.mark.parametrize("dialect", [TYPED, NAMED, VERBATIM], ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("twin", ["C", "model"])
 def test_a_run_is_the_same_with_and_without_it(twin: str, dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames, numbers and state, whatever arrives."""
+    """Frames, numbers, discards and state, whatever arrives, wherever it is cut, and however large frames may be."""
 
-    @given(st.lists(streams, max_size=3), prefixes)
-    def check(chunks: list[bytes], prefix: bytes | None) -> None:
+    @given(st.lists(streams, max_size=4), st.lists(st.integers(0, 150), max_size=4), prefixes, limits)
+    def check(parts: list[bytes], cuts: list[int], prefix: bytes | None, limit: int | None) -> None:
+        chunks = [*parts, *cut(b"".join(parts), cuts)]
         outcomes = []
         for way in (twin, "none"):
             twins.use(way, monkeypatch)
-            made = pipeline(dialect, RUN if prefix else None)
-            out = [made.feed(chunk) for chunk in chunks]
-            state = made.next, made.finished, made.exited, made.unfinished
+            made = pipeline(dialect, RUN if prefix else None, limit)
+            out = [(made.feed(chunk), list(made.discards)) for chunk in chunks]
+            state = made.next, made.finished, made.exited, made.unfinished, made.is_amid_frame
             outcomes.append((out, state, made.fail("lost", "It broke.")))
         assert outcomes[0] == outcomes[1]
 
