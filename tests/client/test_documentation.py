@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -15,9 +13,10 @@ from starlette.requests import Request
 from starlette.routing import Mount, Router
 
 from sse_bridge import Exit, Lines, SSEBridge
+from tests.support.documentation import DOCS, blocks
 from tests.support.servers import serve
 
-PAGE = Path(__file__).parents[2] / "docs" / "following.md"
+PAGE = DOCS / "following.md"
 
 
 async def build() -> AsyncGenerator[Any]:
@@ -33,16 +32,16 @@ def resolve(request: Request) -> Lines:
 
 @pytest.mark.anyio
 async def test_the_programs_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    programs = blocks(PAGE, "python")
     names: dict[str, Any] = {}
     with serve(Router([Mount("/run-sse", SSEBridge(None, resolve))])) as served:
-        for block in blocks:
-            program = block.replace("https://example.org", served.url)
+        for block in programs:
+            program = block.text.replace("https://example.org", served.url)
             code = compile(program, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             assert isinstance(code, CodeType)
             result = eval(code, names)
             if inspect.isawaitable(result):
                 await result
-    assert len(blocks) == 6
+    assert len(programs) == 6
     assert capsys.readouterr().out.startswith("compiling\nFAILED\nexit code 0\n")
     assert names["lines"] == ["compiling", "a warning", "FAILED"]

@@ -20,7 +20,7 @@ class RedisStore:
     key. If the worker that reads a run dies, its viewers are told `owner_lost`, and its command is ended. While Redis
     is away, viewers that are served go on being served.
 
-    It needs Redis 6.2 or newer, or Valkey, and asyncio. Install it with `pip install "sse_bridge[redis]"`.
+    It needs Redis 6.2 or newer, or Valkey, and asyncio. The extra `redis` brings its client.
 
     Args:
         url: of Redis, such as `redis://localhost:6379/0`; or a function that takes the seconds for an answer and
