@@ -93,7 +93,7 @@ bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 
 # Installs Chromium, shells, nginx, Redis, Prometheus, Node and npm for tests and benchmarks, given root and apt;
-# `system-matrix` adds the other proxies, Firefox and curl. Without them, tests that need them are skipped.
+# `system-matrix` adds the other proxies and Firefox. Without them, tests that need them are skipped.
 system:
 	@scripts/system-packages
 

@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import inspect
 import logging
-import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -26,10 +25,10 @@ from starlette.requests import Request
 from starlette.routing import Mount, Router
 
 import sse_bridge
+from tests.support.documentation import DOCS, README, ROOT, blocks
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import serve
 
-ROOT = Path(__file__).parents[2]
 #: Pages with programs that other tests run.
 ELSEWHERE = {"following.md", "testing.md", "tutorial.md"}
 #: The server that a reader has running.
@@ -38,14 +37,11 @@ RUNNING = "http://localhost:8000"
 NOT_HERE = {"OpenTelemetryMiddleware": "opentelemetry-instrumentation-asgi"}
 
 
-def blocks_of(page: Path) -> list[str]:
-    return re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
 PAGES = {
-    str(page.relative_to(ROOT)): blocks
-    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-    if page.name not in ELSEWHERE and (blocks := [each for each in blocks_of(page) if "--8<--" not in each])
+    str(page.relative_to(ROOT)): programs
+    for page in [README, *sorted(DOCS.glob("**/*.md"))]
+    if page.name not in ELSEWHERE
+    and (programs := [block.text for block in blocks(page, "python") if "--8<--" not in block.text])
 }
 
 
@@ -124,12 +120,12 @@ async def call(function: Any, arguments: dict[str, Any]) -> None:
 def test_the_application_of_the_tutorial(
     page: Page, sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its page shows a line for each second, and the exit."""
+    """Its page shows what the script beside it prints, and the exit."""
     monkeypatch.setenv("MIOSA_BASE_URL", sandbox.url)
     monkeypatch.setenv("MIOSA_API_KEY", KEY)
     monkeypatch.setenv("SANDBOX_ID", sandbox.id)
-    (program,) = blocks_of(ROOT / "docs" / "tutorial.md")
-    (tmp_path / "app.py").write_text(program)
+    for block in blocks(DOCS / "tutorial.md", "python"):
+        (tmp_path / block.title).write_text(block.text.replace("sleep(0.5)", "sleep(0.05)"))
     spec = importlib.util.spec_from_file_location("tutorial_app", tmp_path / "app.py")
     assert spec is not None
     assert spec.loader is not None
@@ -139,4 +135,4 @@ def test_the_application_of_the_tutorial(
         page.goto(served.url)
         page.get_by_text("[exit 0]").wait_for()
 
-        assert page.inner_text("pre").splitlines() == [*(f"processing batch {n}" for n in range(1, 6)), "[exit 0]"]
+        assert page.inner_text("pre").splitlines() == [*(f"tick {number}" for number in range(1, 61)), "[exit 0]"]
