@@ -25,4 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name not in ("typer", "rich"):
             raise
         return fail('the command line needs typer: pip install "sse_bridge[cli]"')
+    except KeyboardInterrupt:  # while it was imported
+        return 130
     return program.run(argv)

@@ -8,7 +8,7 @@ import anyio
 import typer
 
 from .examining import Finding, look_at_deployment, look_at_install, look_at_platform, look_at_redis
-from .follow import Headers, headers_of
+from .follow import Headers, headers_of, url_of
 from .saying import missing
 
 __all__ = ["doctor"]
@@ -16,14 +16,15 @@ __all__ = ["doctor"]
 
 def doctor(
     url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="Of a bridge. One run is started there, and ended.")
+        str | None,
+        typer.Argument(parser=url_of, metavar="URL", help="Of a bridge. One run is started there, and ended."),
     ] = None,
     header: Headers = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="The store that the workers share.")] = None,
 ) -> int:
     """Check the platform, the key and this installation; with a URL, a bridge and the proxies in front of it.
 
-    Exit code 1: something is wrong.
+    Exit codes: 0; 1 if something is wrong; 2 for wrong arguments.
     """
     try:
         from ..client import follow  # noqa: F401 (looks whether it is there)

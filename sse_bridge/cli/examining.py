@@ -12,6 +12,7 @@ import anyio
 
 from .. import speedups
 from ..errors import BridgeError, UpstreamError
+from .asking import platform
 from .saying import words_of
 
 __all__ = ["Finding", "look_at_deployment", "look_at_install", "look_at_platform", "look_at_redis"]
@@ -52,13 +53,11 @@ def look_at_install() -> list[Finding]:
 
 async def look_at_platform() -> list[Finding]:
     """Whether the platform answers, and takes the key."""
-    from ..upstream.miosa.client import Miosa
-
     try:
-        miosa = Miosa()
+        miosa = platform()
         headers = miosa.headers("application/json")
     except BridgeError as error:
-        return [Finding("key", False, words_of(error), "Set MIOSA_API_KEY.")]
+        return [Finding("settings", False, words_of(error))]
     where = urlsplit(miosa.base_url).netloc.rpartition("@")[2]
     try:
         url = miosa.address("/sandboxes")
@@ -113,7 +112,8 @@ async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Findi
             with anyio.move_on_after(_TIMEOUT + _AT_ONCE):
                 first = await anext(run, None)
             if run.token is None:
-                return [Finding("start", False, "no answer", "Look at the log of the bridge and of the proxy.")]
+                remedy = f"{_REMEDIES['gave_up']} If so, their logs say more."
+                return [Finding("start", False, f"no answer in {_TIMEOUT + _AT_ONCE:g} seconds", remedy)]
             findings.append(Finding("start", True, "a run was started"))
             findings.append(_first(first is not None))
             findings.append(await _resumed(str(run.url), headers, run.token))

@@ -2,71 +2,82 @@
 
 from __future__ import annotations
 
-import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import anyio
 import typer
 
-from ..errors import BridgeError
-from .saying import BROKEN_PIPE, FAILED, exit_status, fail, missing, say, words_of
+from .saying import missing
 
-if TYPE_CHECKING:
-    from ..client.options import Settings
-    from .printing import Printer
+__all__ = ["Headers", "follow", "headers_of", "url_of"]
 
-__all__ = ["Headers", "follow", "headers_of"]
+
+def url_of(text: str) -> str:
+    """A URL from the command line."""
+    from ..upstream.checks import http_url
+
+    if http_url(text) is None:
+        raise typer.BadParameter(f"not a URL: {text!r}. Write one such as https://example.org/run-sse/.")
+    return text
+
+
+def header_of(text: str) -> str:
+    """A header from the command line."""
+    from ..upstream.checks import is_header_value, is_token
+
+    name, colon, value = text.partition(":")
+    if not (colon and is_token(name.strip()) and is_header_value(value.strip())):
+        raise typer.BadParameter(f"not a header: {name!r}. Write 'Name: value', in printable ASCII.")
+    return text
+
 
 Headers = Annotated[
-    list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Sent with each request.")
+    list[str] | None,
+    typer.Option("--header", "-H", parser=header_of, metavar="'NAME: VALUE'", help="Sent with each request."),
 ]
 
 
 def headers_of(given: list[str] | None) -> dict[str, str]:
     """Headers from the command line."""
     pairs = [text.partition(":") for text in given or []]
-    for name, colon, _ in pairs:
-        if not colon:
-            raise typer.BadParameter(f"not a header: {name!r}. Write 'Name: value'.")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def follow(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Of a run, or of a bridge, which starts one.")],
+    url: Annotated[
+        str, typer.Argument(parser=url_of, metavar="URL", help="Of a run, or of a bridge, which starts one.")
+    ],
     header: Headers = None,
     accept_gaps: Annotated[bool, typer.Option("--accept-gaps", help="Go on where output is missing.")] = False,
-    cancel_on_exit: Annotated[bool, typer.Option("--cancel-on-exit", help="Ctrl-C ends the command.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+    cancel_on_exit: Annotated[
+        bool, typer.Option("--cancel-on-exit", help="Ctrl-C, and any other way out, ends the command.")
+    ] = False,
+    give_up_after: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Without news, until the server counts as vanished.")
+    ] = 60.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as a line of JSON; the last one says how it ended.")
+    ] = False,
 ) -> int:
-    """Follow a run through lost connections: its output here, its exit code ours. Ctrl-C leaves it running."""
+    """Follow a run through lost connections: its output here, its exit code ours. Ctrl-C leaves it running.
+
+    Exit codes:
+    0 to 255: the command's own; 0 for a stream without a command.
+    125: it is unknown: output is missing, or the server has vanished.
+    130, 143: Ctrl-C, SIGTERM.
+    141: the reader of the pipe has left.
+    2: wrong arguments.
+    """
     try:
         from ..client.options import Options, settings
+        from .following import Following
+        from .printing import Printer
     except ModuleNotFoundError as error:
         return missing(error, "httpx_sse", "cli")
-    from .printing import Printer
 
-    try:
+    async def whole() -> int:
         options: Options = {"headers": headers_of(header), "gaps": "yield" if accept_gaps else "raise"}
-        checked = settings(url, {**options, "cancel_on_exit": cancel_on_exit})
-        return anyio.run(_follow, checked, Printer(as_json=as_json))
-    except BridgeError as error:
-        return fail(words_of(error), FAILED)
-    except KeyboardInterrupt:
-        say("left the run" + ("" if cancel_on_exit else ", which goes on while it has viewers, and for its grace"))
-        return 128 + signal.SIGINT
+        checked = settings(url, {**options, "give_up_after": give_up_after})
+        return await Following(checked, Printer(as_json=as_json), cancels=cancel_on_exit).run()
 
-
-async def _follow(checked: Settings, printer: Printer) -> int:
-    from ..client.asynchronous import FollowedRun
-    from ..client.course import Course
-    from ..client.lines import Items
-    from .run import ignore_stdout
-
-    async with FollowedRun(checked, Course(checked, Items()), None) as run:
-        try:
-            async for item in run:
-                await printer.show([item])
-        except BrokenPipeError:
-            ignore_stdout()
-            return BROKEN_PIPE
-    return exit_status(run.exit_code or 0)
+    return anyio.run(whole)

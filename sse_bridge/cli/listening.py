@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
-__all__ = ["LOOPBACK", "listen", "notice_frozen_clients", "port_of", "url_of"]
+from .saying import say
+
+__all__ = ["LOOPBACK", "Port", "notice_frozen_clients", "opened", "url_of"]
 
 #: The default: only programs of this machine can connect.
 LOOPBACK: Final = "127.0.0.1"
 
 
-def port_of(given: str | int) -> int:
+def _port_of(given: str | int) -> int:
     """A port from the command line, or the default; 0 picks a free one."""
     text = str(given)
     if not (text.isascii() and text.isdigit() and int(text) < 2**16):
@@ -21,10 +24,21 @@ def port_of(given: str | int) -> int:
     return int(text)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Binding before the banner is printed makes the port known, and ours."""
+Port = Annotated[int, typer.Option(parser=_port_of, metavar="PORT", help="0 picks a free one.")]
+
+
+def opened(host: str, port: int) -> socket.socket | None:
+    """A listening socket; `None` if there can be none, which is said. Binding before the banner is printed makes the
+    port known, and ours.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=1024)
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (while")[0]
+        remedy = ". --port 0 picks a free one" if error.errno == errno.EADDRINUSE else ""
+        say(f"cannot listen on {host}, port {port}: {reason}{remedy}")
+        return None
 
 
 def notice_frozen_clients(listener: socket.socket) -> None:

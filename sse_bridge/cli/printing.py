@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
+from math import inf
 from typing import BinaryIO, Final
 
 import anyio
 import anyio.to_thread
 
 from ..client.reading import Item
+from .saying import End, say
 
-__all__ = ["Printer"]
+__all__ = ["Printer", "ignore_stdout"]
 
 _STREAMS: Final = ("stdout", "stderr")
+#: Seconds that the last line gets where the user has sent a signal, and the reader has paused the pipe.
+_LAST_LINE: Final = 0.5
 
 
 class Printer:
@@ -24,13 +29,15 @@ class Printer:
     through: what they mean is up to the terminal.
 
     Args:
-        as_json: whether each event becomes a line of JSON on stdout instead.
+        as_json: whether each event becomes a line of JSON on stdout instead. The last line says how it ended.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._out: BinaryIO = sys.stdout.buffer
         self._err: BinaryIO = sys.stderr.buffer
+        self._has_exit = False  # whether the exit was shown
+        self._writes = 0  # in threads that have not returned
 
     async def show(self, items: Iterable[Item]) -> None:
         """Writes what the events say, in their order.
@@ -49,12 +56,48 @@ class Printer:
                 parts.append((target, bytearray()))
             parts[-1][1].extend(text)
         if parts:
-            await anyio.to_thread.run_sync(_write, parts, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(self._write, parts, abandon_on_cancel=True)
+
+    async def end(self, end: End) -> int:
+        """Says how it ended, on stderr and as the last line of JSON. Returns the exit code.
+
+        A thread that still writes would keep Python from ending until the reader goes on, so it is left behind.
+        """
+        if end.words:
+            say(end.words)
+        with anyio.move_on_after(_LAST_LINE if self._writes else inf):
+            await self._show_end(end)
+        if self._writes:
+            os._exit(end.status)
+        return end.status
+
+    async def _show_end(self, end: End) -> None:
+        if not self._as_json or end.body is None or (self._has_exit and end.body["type"] == "exit"):
+            return
+        parts = [(self._out, bytearray(_json(end.body)))]
+        try:
+            await anyio.to_thread.run_sync(self._write, parts, abandon_on_cancel=True)
+        except BrokenPipeError:
+            ignore_stdout()
+
+    async def leave(self, end: End) -> None:
+        """Says how it ended, and ends the process, whatever it still does."""
+        with anyio.move_on_after(_LAST_LINE):
+            await self.end(end)
+        os._exit(end.status)
+
+    def _write(self, parts: list[tuple[BinaryIO, bytearray]]) -> None:
+        self._writes += 1
+        try:
+            for target, text in parts:
+                target.write(text)
+                target.flush()
+        finally:
+            self._writes -= 1
 
     def _written(self, item: Item) -> tuple[BinaryIO, bytes]:
         if self._as_json:
-            body = {"type": item.kind, **item.body} if item.kind is not None else {"data": item.event.data}
-            return self._out, json.dumps(body).encode() + b"\n"
+            return self._out, self._line(item)
         if item.kind in _STREAMS:
             end = "" if item.body.get("partial") is True else "\n"
             text = (str(item.body.get("line", "")) + end).encode("utf-8", "replace")
@@ -66,8 +109,18 @@ class Printer:
             return self._err, f"sse-bridge: {dropped or 'some'} lines are missing here\n".encode()
         return self._out, b""
 
+    def _line(self, item: Item) -> bytes:
+        """An event as JSON. An error says less than `end`, which follows."""
+        if item.kind == "error":
+            return b""
+        self._has_exit = self._has_exit or item.kind == "exit"
+        return _json({"type": item.kind, **item.body} if item.kind is not None else {"data": item.event.data})
 
-def _write(parts: list[tuple[BinaryIO, bytearray]]) -> None:
-    for target, text in parts:
-        target.write(text)
-        target.flush()
+
+def _json(body: object) -> bytes:
+    return json.dumps(body).encode() + b"\n"
+
+
+def ignore_stdout() -> None:
+    """Python flushes stdout when it ends, and would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

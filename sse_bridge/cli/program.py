@@ -22,7 +22,13 @@ __all__ = ["run"]
 #: Options end where the command begins, as for `docker run`.
 _COMMAND_FOLLOWS: Final = {"allow_interspersed_args": False}
 
-app = typer.Typer(name="sse-bridge", add_completion=False, help="Sandbox output as Server-Sent Events.")
+app = typer.Typer(
+    name="sse-bridge",
+    add_completion=False,
+    help="Sandbox output as Server-Sent Events.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they may hold keys
+)
 
 
 class _Ended(SystemExit):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .listening import LOOPBACK, listen, port_of, url_of
+from .listening import LOOPBACK, Port, opened, url_of
 from .saying import fail, missing
 
 __all__ = ["sandbox"]
@@ -23,7 +23,7 @@ def _name(text: str) -> str:
 
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(parser=port_of, metavar="PORT", help="0 picks a free one.")] = 8080,
+    port: Port = 8080,
     key: Annotated[
         str | None, typer.Option(help="API key that clients send. Default: $MIOSA_API_KEY, else a random one.")
     ] = None,
@@ -46,10 +46,8 @@ def sandbox(
         return fail(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
     known = key or os.environ.get("MIOSA_API_KEY")
     used = known or f"msk_local_{secrets.token_urlsafe(24)}"
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        return fail(f"cannot listen on {host}, port {port}: {error}")
+    if (listener := opened(host, port)) is None:
+        return 1
     with listener:
         app = create_app(key=used, profile=PROFILES[profile])
         sandbox_id = app.state.sandboxes.create({"name": name}).id if name else None

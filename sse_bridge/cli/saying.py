@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from ..errors import BridgeError
 
-__all__ = ["BROKEN_PIPE", "FAILED", "exit_status", "fail", "missing", "say", "words_of"]
+__all__ = ["BROKEN_PIPE", "FAILED", "HOW_FAR", "End", "error_of", "exit_status", "fail", "missing", "say", "words_of"]
 
 #: The command's exit code is unknown, because something other than the command failed: docker's 125.
 FAILED: Final = 125
@@ -15,6 +15,30 @@ FAILED: Final = 125
 BROKEN_PIPE: Final = 141
 #: Negative exit codes stand for signals in some runtimes.
 _MOST_SIGNALS: Final = 64
+
+#: How far ending a command got, in words for people.
+HOW_FAR: Final = {
+    "confirmed": "the command is gone (confirmed)",
+    "acknowledged": "the platform took the request, but the command was not seen to end (acknowledged)",
+    "requested": "the platform did not answer; the command may still be running (requested)",
+}
+
+
+class End(NamedTuple):
+    """How `run` or `follow` ends."""
+
+    #: This process's exit code.
+    status: int
+    #: The last line on stdout with `--json`; `None` where stdout is gone.
+    body: dict[str, Any] | None
+    #: What people read on stderr; empty where the output says it all.
+    words: str = ""
+
+
+def error_of(code: str, message: str, **details: object) -> dict[str, Any]:
+    """The last line with `--json` of a run that ended without an exit code. Details that are `None` are left out."""
+    known = {name: value for name, value in details.items() if value is not None}
+    return {"type": "error", "code": code, "message": message, **known}
 
 
 def say(message: str) -> None:

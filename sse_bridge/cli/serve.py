@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 import typer
 
 from ..errors import BridgeError
-from .listening import LOOPBACK, listen, notice_frozen_clients, port_of, url_of
-from .run import CommandLine, Cwd, Env, Timeout, exec_of
+from .asking import CommandLine, Cwd, Env, Sandbox, Timeout, Wanted, platform
+from .listening import LOOPBACK, Port, notice_frozen_clients, opened, url_of
 from .saying import fail, missing, words_of
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def serve(
-    sandbox: Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id.")],
+    sandbox: Sandbox,
     command: CommandLine,
     host: Annotated[str, typer.Option(help="Address to listen on. Other than loopback needs a token.")] = LOOPBACK,
-    port: Annotated[int, typer.Option(parser=port_of, metavar="PORT", help="0 picks a free one.")] = 8000,
+    port: Port = 8000,
     token: Annotated[
         str | None,
         typer.Option(
@@ -54,20 +54,15 @@ def serve(
         from ..sandbox.server import server_config
     except ModuleNotFoundError as error:
         return missing(error, "uvicorn", "serve")
-    from ..upstream.miosa.client import Miosa
-
     is_local = _is_loopback(host)
     shown = token or (None if is_local else secrets.token_urlsafe(24))
     try:
-        source, miosa = exec_of(sandbox, command, env, cwd, timeout), Miosa()
-        miosa.check_key()
+        source, miosa = Wanted(sandbox, command, env, cwd, timeout).source(), platform()
     except BridgeError as error:
         return fail(words_of(error))
     app = _Door(_application(miosa, source, max_runs), shown, is_local=is_local)
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        return fail(f"cannot listen on {host}, port {port}: {error}")
+    if (listener := opened(host, port)) is None:
+        return 1
     with listener:
         notice_frozen_clients(listener)
         _print_banner(url_of(listener), None if token else shown, has_token=shown is not None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import pexpect
@@ -17,6 +20,7 @@ from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox
 PROGRAM: Final = [sys.executable, "-m", "sse_bridge"]
 
 Piped = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Background = Callable[..., "subprocess.Popen[bytes]"]
 Terminal = Callable[..., "pexpect.spawn[str]"]
 
 
@@ -45,6 +49,22 @@ def piped(environment: dict[str, str]) -> Piped:
 
 
 @pytest.fixture
+def background(environment: dict[str, str]) -> Iterator[Background]:
+    """Starts `sse-bridge` with these arguments, and ends it with the test at the latest."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+            env = {**environment, **variables}
+            process = stack.enter_context(
+                subprocess.Popen([*PROGRAM, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
 def terminal(environment: dict[str, str]) -> Iterator[Terminal]:
     """Runs `sse-bridge` with these arguments in a terminal."""
     opened: list[Any] = []
@@ -58,3 +78,22 @@ def terminal(environment: dict[str, str]) -> Iterator[Terminal]:
     yield run
     for child in opened:
         child.close(force=True)
+
+
+@contextmanager
+def own_sandbox() -> Iterator[tuple[subprocess.Popen[str], str, dict[str, str]]]:
+    """A sandbox on a server that a test may stop: its process, the sandbox's id, and where it is."""
+    key = "k" * 20
+    program = [*PROGRAM, "sandbox", "--port", "0", "--key", key, "--sandbox", "box"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            banner = ""
+            while "Ctrl-C" not in banner:
+                banner += server.stdout.readline()
+            (url,) = re.findall(r"MIOSA_BASE_URL=(\S+)", banner)
+            (box,) = re.findall(r"in the sandbox (\w+):", banner)
+            yield server, box, {"MIOSA_BASE_URL": url, "MIOSA_API_KEY": key}
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.terminate()

@@ -29,7 +29,7 @@ def waiting() -> tuple[SSEBridge, Script]:
 
 
 def test_a_platform_and_a_key_that_are_right(piped: Piped) -> None:
-    done = piped("doctor")
+    done = piped("doctor", COLUMNS="300")
     assert done.returncode == 0
     assert b"wrong" not in done.stdout
     assert b"accepted" in done.stdout
@@ -41,7 +41,7 @@ def test_a_platform_and_a_key_that_are_right(piped: Piped) -> None:
     ("variables", "remedy"),
     [
         ({"MIOSA_API_KEY": "msk_other"}, "Check the key."),
-        ({"MIOSA_API_KEY": ""}, "Set MIOSA_API_KEY."),
+        ({"MIOSA_API_KEY": ""}, "Set MIOSA_API_KEY"),
         ({"MIOSA_BASE_URL": "http://127.0.0.1:1"}, "Check MIOSA_BASE_URL"),
     ],
 )

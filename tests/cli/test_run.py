@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pexpect
 import pytest
 
 from sse_bridge.cli.saying import exit_status
-from tests.cli.conftest import PROGRAM, Piped, Terminal
+from tests.cli.conftest import PROGRAM, Piped, Terminal, own_sandbox
 from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.waiting import eventually
 
@@ -166,22 +163,3 @@ def test_a_server_that_vanishes(terminal: Terminal) -> None:
         assert child.exitstatus == 125
     for left in running(mark):
         left.kill()
-
-
-@contextmanager
-def own_sandbox() -> Iterator[tuple[subprocess.Popen[str], str, dict[str, str]]]:
-    """A sandbox on a server that a test may stop: its process, the sandbox's id, and where it is."""
-    key = "k" * 20
-    program = [*PROGRAM, "sandbox", "--port", "0", "--key", key, "--sandbox", "box"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            banner = ""
-            while "Ctrl-C" not in banner:
-                banner += server.stdout.readline()
-            (url,) = re.findall(r"MIOSA_BASE_URL=(\S+)", banner)
-            (box,) = re.findall(r"in the sandbox (\w+):", banner)
-            yield server, box, {"MIOSA_BASE_URL": url, "MIOSA_API_KEY": key}
-        finally:
-            server.send_signal(signal.SIGCONT)
-            server.terminate()

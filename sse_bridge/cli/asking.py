@@ -1,0 +1,106 @@
+"""What `run` and `serve` are asked to run, and on which platform."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..upstream.base import Source
+    from ..upstream.miosa.client import Miosa
+
+__all__ = ["CommandLine", "Cwd", "Env", "Sandbox", "Timeout", "Wanted", "platform"]
+
+
+def _id_of(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("the id of the sandbox is blank.")
+    return text
+
+
+def _variable_of(text: str) -> str:
+    if not text.partition("=")[0]:
+        raise typer.BadParameter(f"not a variable: {text!r}. Write NAME=VALUE, or NAME.")
+    return text
+
+
+def _folder_of(text: str) -> str:
+    if not text.startswith("/"):
+        raise typer.BadParameter(f"not an absolute path: {text!r}. Write one such as /workspace.")
+    return text
+
+
+Sandbox = Annotated[str, typer.Argument(parser=_id_of, metavar="SANDBOX", help="Its id.")]
+CommandLine = Annotated[
+    list[str],
+    typer.Argument(metavar="COMMAND", help="One argument is a line for the sandbox's shell; several are quoted."),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        "-e",
+        parser=_variable_of,
+        metavar="NAME[=VALUE]",
+        help="A variable; without a value, this shell's own.",
+    ),
+]
+Cwd = Annotated[
+    str | None,
+    typer.Option(parser=_folder_of, metavar="PATH", help="Working directory in the sandbox, as an absolute path."),
+]
+#: The bounds are the platform's.
+Timeout = Annotated[
+    float | None, typer.Option(min=1, max=86_400, help="Seconds after which the platform ends the command.")
+]
+
+
+class Wanted(NamedTuple):
+    """What the arguments ask to run."""
+
+    sandbox: str
+    command: list[str]
+    env: list[str] | None
+    cwd: str | None
+    timeout: float | None
+
+    def source(self) -> Source:
+        """The command as a source.
+
+        Raises:
+            ConfigurationError: an argument is unfit.
+        """
+        from ..upstream.miosa.sandbox_exec import SandboxExec
+
+        words = self.command[1:] if self.command[:1] == ["--"] else self.command
+        line = words[0] if len(words) == 1 else shlex.join(words)
+        variables = dict(_variable(text) for text in self.env or [])
+        return SandboxExec(self.sandbox, line, env=variables or None, cwd=self.cwd, timeout=self.timeout)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else os.environ.get(name, "")
+
+
+def platform() -> Miosa:
+    """The platform that the environment names.
+
+    Raises:
+        ConfigurationError: a variable is missing, or is unfit.
+    """
+    from ..upstream.miosa.client import Miosa
+
+    miosa = Miosa()
+    try:
+        miosa.check_key()
+    except ConfigurationError:
+        raise ConfigurationError(
+            "There is no API key. Set MIOSA_API_KEY (or MIOSA_ACCESS_TOKEN, which wins)."
+        ) from None
+    return miosa

@@ -1,0 +1,33 @@
+"""Signals that end a command: the first one gracefully, the second one at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+__all__ = ["heed"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+async def heed(
+    first: Callable[[signal.Signals], Coroutine[Any, Any, None]],
+    again: Callable[[signal.Signals], Coroutine[Any, Any, None]],
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """Calls `first` on the first signal, and `again` on each later one, even while `first` still works.
+
+    Start it in a task group by `start`, before the work begins that a signal is to end.
+    """
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        async with anyio.create_task_group() as tasks:
+            task_status.started()
+            heeded = first
+            async for number in signals:
+                tasks.start_soon(heeded, number)
+                heeded = again
