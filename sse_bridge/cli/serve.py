@@ -24,6 +24,8 @@ __all__ = ["serve"]
 
 #: Seconds that open responses get at the end: as long as the bridge takes to end its streams and their commands.
 _SHUTDOWN_TIMEOUT: Final = 8
+#: Where the page's modules are. They are the package's, and need no token: a module's imports could not show it.
+_MODULES: Final = "/sse-bridge"
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -44,7 +46,7 @@ def serve(
     timeout: Timeout = None,
     max_runs: Annotated[int, typer.Option(min=1, help="Commands that run at once.")] = 8,
 ) -> int:
-    """Serve a bridge at /run-sse/ that runs this one command, for each client that asks.
+    """Serve a page with a Run button for this one command, and the bridge behind it at /run-sse/.
 
     Clients choose nothing about the command. The platform and the key are MIOSA_BASE_URL and MIOSA_API_KEY.
     """
@@ -74,14 +76,18 @@ def serve(
 def _application(miosa: Miosa, source: Source, max_runs: int) -> Any:
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.routing import Mount
+    from starlette.routing import Mount, Route
 
     from ..asgi.app import SSEBridge
+    from ..console.files import static_files
+    from ..console.pages import COMMAND, page_of
 
     async def resolve(request: Request) -> Source:
         return source
 
-    return Starlette(routes=[Mount("/run-sse", SSEBridge(miosa, resolve, max_runs=max_runs, refusals="frame"))])
+    bridge = SSEBridge(miosa, resolve, max_runs=max_runs, refusals="frame")
+    modules = Mount(_MODULES, static_files())
+    return Starlette(routes=[Route("/", page_of(COMMAND)), modules, Mount("/run-sse", bridge)])
 
 
 def _is_loopback(host: str) -> bool:
@@ -117,18 +123,22 @@ class _Door:
         name = name.partition("]")[0].lstrip("[") if name.startswith("[") else name.partition(":")[0]
         if self._is_local and name not in _LOCAL_NAMES:
             return 421, b"This server answers for localhost only.\n"
-        if self._token is None:
+        if self._token is None or scope["path"].startswith(f"{_MODULES}/"):
             return None
         query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         bearer = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
         if any(hmac.compare_digest(shown.encode(), self._token.encode()) for shown in (query, bearer)):
             return None
-        return 401, b"Show the token: Authorization: Bearer ..., or ?token=... for an EventSource.\n"
+        return 401, b"Show the token: Authorization: Bearer ..., or ?token=... in the address.\n"
 
 
 def _print_banner(url: str, new_token: str | None, *, has_token: bool) -> None:
     header = ' -H "Authorization: Bearer $SSE_BRIDGE_TOKEN"' if has_token else ""
-    lines = [f"Each request to {url}/run-sse/ runs the command and streams its output."]
+    query = f"?token={new_token or '...'}" if has_token else ""
+    lines = [
+        f"The page with the Run button: {url}/{query}",
+        f"Each request to {url}/run-sse/ runs the command and streams its output.",
+    ]
     if new_token is not None:
         lines += ["Clients need the token:", f"  export SSE_BRIDGE_TOKEN={new_token}"]
     lines += [

@@ -5,9 +5,7 @@ The page chooses a script, a policy and a rate by name, in the query. The comman
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,7 +15,6 @@ from typing import Any, Final, TypeVar
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from ..asgi.app import SSEBridge
@@ -27,6 +24,7 @@ from ..flow.policy import Block, Coalesce, Drop, Policy
 from ..upstream.miosa.client import Miosa
 from ..upstream.miosa.sandbox_exec import SandboxExec
 from .files import static_files
+from .pages import DEMO, page_of
 
 __all__ = ["create_app"]
 
@@ -79,12 +77,6 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
         finally:
             await sandbox.destroy()
 
-    html = (_HERE / "index.html").read_text("utf-8")
-    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": _security_policy(html)}
-
-    async def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(html, headers=headers)
-
     async def pipeline(request: Request) -> SandboxExec:
         return SandboxExec(sandbox.id, _choice(request, "script", _COMMANDS), cwd="/workspace", timeout=600)
 
@@ -95,21 +87,9 @@ def create_app(miosa: Miosa) -> SSEBridgeMiddleware:
         return _choice(request, "rate", _RATES)
 
     bridge = SSEBridge(miosa, pipeline, policy=policy, rate=rate, grace=_GRACE, max_runs=_MAX_RUNS, refusals="frame")
-    routes = [Route("/", page), Mount("/sse-bridge", static_files())]
+    routes = [Route("/", page_of(DEMO)), Mount("/sse-bridge", static_files())]
     app = Starlette(routes=routes, lifespan=lifespan)
     return SSEBridgeMiddleware(app, "/run-sse", bridge)
-
-
-def _security_policy(html: str) -> str:
-    """Lets the page run its own script, the modules and its style sheet, and talk to this server alone."""
-    hashes = {
-        kind: f"'sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-        for kind, content in re.findall(r"<(script|style)\b[^>]*>(.*?)</\1>", html, re.DOTALL)
-    }
-    return (
-        f"default-src 'none'; script-src 'self' {hashes['script']}; style-src {hashes['style']}; connect-src 'self'; "
-        "img-src data:; require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
 
 def _choice(request: Request, name: str, choices: Mapping[str, T]) -> T:

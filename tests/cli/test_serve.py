@@ -9,8 +9,11 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.cli.conftest import PROGRAM, Piped
+from tests.support.browser import chromium
+from tests.support.modules import watching_problems
 from tests.support.sandboxes import LocalSandbox
 
 pytestmark = pytest.mark.slow
@@ -60,6 +63,28 @@ def test_other_addresses_need_a_token(own: str | None, sandbox: LocalSandbox, en
             answer = client.get(url, params=params, headers=headers)
             assert answer.status_code == 200
             assert '"line":"hello"' in answer.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_its_address_is_a_page_that_runs_the_command(
+    host: str, sandbox: LocalSandbox, environment: dict[str, str]
+) -> None:
+    """Where there is a token, the page has it from its address. Without it there is no page."""
+    with (
+        serving(environment, "--host", host, sandbox.id, "echo hello; exit 3") as (_, banner),
+        chromium() as browser,
+    ):
+        (address,) = re.findall(r"Run button: (\S+)", banner)
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        page = browser.new_page()
+        with watching_problems(page, []):
+            page.goto(address)
+            page.get_by_role("button", name="Run").click()
+            expect(page.locator("sse-console")).to_contain_text("hello")
+            expect(page.locator("sse-console")).to_contain_text("3")
+            assert "run=" in page.url
+        if host == "0.0.0.0":
+            assert httpx.get(address.partition("?")[0]).status_code == 401
 
 
 def test_without_a_key_it_does_not_start(sandbox: LocalSandbox, piped: Piped) -> None:
