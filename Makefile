@@ -66,8 +66,12 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed-lint
+# The modules for browsers are JavaScript, with their types in comments.
+TSC = tests/browser/node_modules/.bin/tsc
+types: $(VENV)/installed-lint $(CLIENTS)
 	$(BIN)/mypy
+	@if test -x $(TSC); then $(TSC) --project tests/browser && echo "tsc: no errors in sse_bridge/console/static"; \
+	    else echo "tsc is skipped: npm or its registry is missing"; test -z "$$SSE_BRIDGE_NO_SKIPS"; fi
 
 # The pictures of the demo in docs/figures.
 screenshots: $(VENV)/installed-bench system
@@ -100,12 +104,13 @@ system:
 system-matrix:
 	@scripts/system-packages matrix
 
-# The clients from npm that tests load into Chromium, or run in Node. Without npm or its registry, those tests are skipped.
+# TypeScript, and the clients from npm that tests load into Chromium or run in Node. Without npm or its registry, what
+# needs them is skipped.
 $(CLIENTS): | system
 $(MATRIX_CLIENTS): | system-matrix
 %/node_modules/.package-lock.json: %/package-lock.json
 	@{ npm ci --prefix $* --silent --no-audit --no-fund --ignore-scripts && touch $@; } \
-	    || echo "npm could not install the clients of $*; the tests that need them will be skipped"
+	    || echo "npm could not install the packages of $*; what needs them will be skipped"
 
 # For the demo, what a user installs; for all else, a group of developers' tools, which takes a pip of 2025.
 EXTRAS = cli,fast,otel,prometheus,redis

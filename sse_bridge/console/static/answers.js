@@ -9,13 +9,17 @@ import { retryAfter } from "./waiting.js";
 /** @typedef {import("./messages.js").Message} Message */
 
 /**
- * @typedef {object} Answer
- * @property {"stream" | "accepted" | "over" | "wait" | "lost" | "refused"} kind `wait`: the server asks to be asked
- *   again, and has started nothing. `lost`: something in between has answered; what the bridge did is unknown.
+ * `wait`: the server asks to be asked again, and has started nothing. `lost`: something in between has answered; what
+ * the bridge did is unknown. The message of `refused` says why.
+ *
+ * @typedef {Details & ({ kind: "stream" | "accepted" | "over" | "wait" | "lost" } | { kind: "refused", message: Message })} Answer
+ */
+
+/**
+ * @typedef {object} Details
  * @property {number | null} [after] Of `wait`: milliseconds.
  * @property {string | null} [token] Of `stream` and `accepted`: the run.
  * @property {string | null} [href] Of `accepted`: the run's address, relative to the request's.
- * @property {Message} [message] Of `refused`.
  */
 
 /**

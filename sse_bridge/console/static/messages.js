@@ -13,6 +13,7 @@
  * @property {string} [message] Of `error`.
  * @property {number} [status] Of an `error` that says why there is no run: the HTTP status.
  * @property {number | null} [dropped] Of `gap`: how many events are missing; `null` if that is unknown.
+ * @property {number} [bytes] Of `gap`: how many bytes these events had.
  * @property {string} [run] Of `start`: the run's token.
  * @property {string} [data] Of an event whose data is no JSON object.
  */
