@@ -3,10 +3,9 @@
     python -m benchmarks.browser [--lines N] [--repeat N] [--figure docs/figures/coalesce.svg]
 
 Three processes run beside the browser: an upstream that is never the bottleneck, a site (uvicorn, and the bridge at its
-defaults except for the policy), and this one. The page is close to the tutorial's: it parses each event and appends its
-line to a `<pre>`. Its one improvement is to append a text node, because rewriting the whole text would never finish a
-million lines. The table shows the time until the page knows the exit, and how long the page was deaf: how late a timer
-that is due every 20 ms got its turn, as a click would have.
+defaults except for the policy), and this one. The page is an `<sse-console>`. The table shows the time until the exit
+is painted, and how long the page was deaf: how late a timer that is due every 20 ms got its turn, as a click would
+have.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from sse_bridge import Block, Coalesce, Drop, EventStream, Policy, SSEBridge
+from sse_bridge.console import static_files
 
 POLICIES: dict[str, Policy] = {
     "Block()": Block(),
@@ -41,35 +41,33 @@ POLICIES: dict[str, Policy] = {
     'Coalesce(beyond="drop")': Coalesce(beyond="drop"),
 }
 PAGE = """
-<!doctype html><title>lines</title><style>pre { height: 90vh; overflow: auto; contain: strict }</style>
-<pre id="output"></pre>
-<script>
-  const output = document.getElementById("output");
+<!doctype html><title>lines</title>
+<sse-console style="height: 90vh" detailed></sse-console>
+<script type="module">
+  import "/sse-bridge/sse-console.js";
+  const shown = document.querySelector("sse-console");
   const state = { lines: 0, missing: 0, events: 0, late: [], progress: [], done: 0 };
   let due = performance.now() + 20;
   setInterval(() => {
     const now = performance.now();
     state.late.push(Math.max(0, now - due));
-    state.progress.push([now, state.lines]);
+    state.progress.push([now, shown.lines.received]);
     due = now + 20;
   }, 20);
   const started = performance.now();
-  const source = new EventSource("/run-sse" + location.search);
-  source.onmessage = ({ data }) => {
-    const message = JSON.parse(data);
-    state.events += 1;
-    if (message.type === "stdout" || message.type === "stderr") {
-      output.append(message.line + "\\n");
-      state.lines += message.line.split("\\n").length;
-    } else if (message.type === "gap") {
-      state.missing += message.dropped;
-    } else if (message.type === "exit") {
-      source.close();
-      state.done = performance.now() - started;
-      state.progress = state.progress.map(([at, lines]) => [at - started, lines]);
-      setTimeout(() => { window.result = state; }, 100);
-    }
-  };
+  shown.addEventListener("message", ({ detail }) => {
+    if (detail.type === "exit") requestAnimationFrame(() => setTimeout(finish)); // it has been painted by then
+  });
+  function finish() {
+    state.done = performance.now() - started;
+    state.lines = shown.lines.received;
+    state.missing = shown.lines.missing;
+    state.events = shown.counts.events;
+    state.progress = state.progress.map(([at, lines]) => [at - started, lines]);
+    setTimeout(() => { window.result = state; }, 100);
+  }
+  shown.setAttribute("src", "/run-sse/" + location.search);
+  shown.start();
 </script>
 """
 
@@ -105,7 +103,8 @@ def site(listener: socket.socket, url: str) -> None:
         return EventStream(url)
 
     bridge = SSEBridge(None, follow, policy=choose, dialect="typed")
-    app = Starlette(routes=[Route("/", lambda request: HTMLResponse(PAGE)), Mount("/run-sse", bridge)])
+    page = Route("/", lambda request: HTMLResponse(PAGE))
+    app = Starlette(routes=[page, Mount("/run-sse", bridge), Mount("/sse-bridge", static_files())])
     uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none")).run(sockets=[listener])
 
 
