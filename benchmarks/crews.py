@@ -17,7 +17,7 @@ from .client import Incorrect
 from .leaving import SCRIPT, local_sandbox
 from .servers import Serving, free_port, serving, started
 
-__all__ = ["Crew", "crew", "crew_with_sandbox"]
+__all__ = ["Crew", "a_redis", "crew", "crew_with_sandbox"]
 
 #: Peers that need no Redis.
 _ALONE: Final = ("bridge",)
@@ -57,7 +57,7 @@ def crew(name: str, upstream_url: str, **environment: str) -> Iterator[Crew]:
         FileNotFoundError: Redis is missing.
     """
     with ExitStack() as stack:
-        redis = None if name in _ALONE else stack.enter_context(_redis())
+        redis = None if name in _ALONE else stack.enter_context(a_redis())
         if redis is not None:
             environment["STORE"] = f"redis://127.0.0.1:{redis.port}/0"
         workers = 2 if name == "mirror" else 1
@@ -73,7 +73,8 @@ def crew_with_sandbox(name: str, _: str) -> Iterator[Crew]:
 
 
 @contextmanager
-def _redis() -> Iterator[Serving]:
+def a_redis() -> Iterator[Serving]:
+    """A Redis that keeps nothing on disk."""
     program = shutil.which("redis-server")
     if program is None:
         raise FileNotFoundError("redis-server is not installed; `make system` as root installs it")

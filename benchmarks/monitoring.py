@@ -2,21 +2,20 @@
 
     python -m benchmarks.monitoring [--seconds N] [--to FILE]
 
-Grafana itself is not needed: it shows what these queries return. Needs Debian's `prometheus`.
+Grafana itself is not needed: it shows what these queries return. Needs Debian's `prometheus` and `redis-server`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,12 +23,13 @@ import anyio
 import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
-from sse_bridge import Block, Cancelled, Coalesce, Drop, Policy, SSEBridge, Stream, Upstream, Work
-from sse_bridge.errors import UpstreamLost, UpstreamRefused
+from sse_bridge import SSEBridge
 from sse_bridge.metrics.prometheus import BridgeCollector
-from sse_bridge.testing import Script
 
-__all__ = ["DASHBOARD", "Panel", "Series", "ask", "exporting", "fill", "made", "panels", "prometheus"]
+from .crews import a_redis
+from .traffic import fill, made
+
+__all__ = ["DASHBOARD", "Panel", "Series", "ask", "exporting", "panels", "prometheus"]
 
 _ROOT: Final = Path(__file__).parents[1]
 DASHBOARD: Final = _ROOT / "examples" / "monitoring" / "grafana.json"
@@ -63,8 +63,9 @@ class Panel(NamedTuple):
 
 
 def panels() -> list[Panel]:
-    """The dashboard's panels, with values in place of variables."""
-    return [_panel(each) for each in json.loads(DASHBOARD.read_text())["panels"]]
+    """The dashboard's panels without the titles of rows, with values in place of variables."""
+    shown = json.loads(DASHBOARD.read_text())["panels"]
+    return [_panel(each) for each in shown if each["type"] != "row"]
 
 
 def _panel(each: Mapping[str, Any]) -> Panel:
@@ -153,9 +154,6 @@ def _named(pattern: str, labels: Mapping[str, str]) -> str:
     return pattern
 
 
-# -- the load
-
-
 @contextmanager
 def exporting(bridges: Mapping[str, SSEBridge]) -> Iterator[str]:
     """Exports the metrics of bridges in a thread; host and port."""
@@ -168,126 +166,6 @@ def exporting(bridges: Mapping[str, SSEBridge]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def made() -> dict[str, SSEBridge]:
-    """A bridge for commands, with all that can happen to one, and one for a feed."""
-
-    policies: dict[str, Policy] = {"block": Block(256 * 1024), "drop": Drop(64 * 1024), "coalesce": Coalesce()}
-    commands = SSEBridge(
-        None,
-        lambda request: _script(request.query_params["does"], random.Random(int(request.query_params["seed"]))),
-        policy=lambda request: policies[request.query_params["policy"]],
-        grace=0.5,
-        keep=5.0,
-        max_runs=8,
-        send_timeout=5.0,
-        max_frame_size=1000,
-    )
-    prices = SSEBridge(None, lambda request: Script([f"price {n}" for n in range(10_000)], delay=0.02), grace=2.0)
-    return {"commands": commands, "prices": prices}
-
-
-def _script(does: str, chance: random.Random) -> Script:
-    match does:
-        case "builds":
-            count = chance.randrange(20, 400)
-            return Script([f"step {n}" for n in range(count)], exit=chance.choice([0, 0, 0, 0, 2]), delay=0.01)
-        case "prints":
-            return Script([f"{n} {'x' * 120}" for n in range(chance.randrange(2_000, 12_000))])
-        case "is too long":
-            return Script(["short", "x" * 5000], exit=0)
-        case "breaks":
-            return Script(["a line"], exit=None, error=UpstreamLost("The stream broke off."))
-        case "is refused":
-            code, status = chance.choice([("not_found", 404), ("busy", 503), ("upstream_unauthorized", 502)])
-            return Script(refusal=UpstreamRefused("No.", code=code, status=status, started_nothing=True))
-        case _:
-            ends = chance.choice([Cancelled.CONFIRMED] * 9 + [Cancelled.ACKNOWLEDGED])
-            return _EndsLate(["waiting"], waits=True, ends=ends)
-
-
-class _EndsLate(Script):
-    """A script that takes a moment to end, as a command in a sandbox does."""
-
-    def work(self, upstream: Upstream, last_event_id: str | None) -> Work:
-        return _LateWork(super().work(upstream, last_event_id))
-
-
-class _LateWork:
-    def __init__(self, work: Work) -> None:
-        self.may_run = True
-        self.shape = work.shape
-        self._work = work
-
-    def stream(self) -> AbstractAsyncContextManager[Stream]:
-        return self._work.stream()
-
-    async def cancel(self, timeout: float) -> Cancelled:
-        await anyio.sleep(random.uniform(0.2, 1.5))
-        return await self._work.cancel(timeout)
-
-
-class _Viewer:
-    """A client that takes time for all it is sent, and leaves after a while.
-
-    Args:
-        pace: seconds for each `send`.
-        leaves: seconds after which it leaves.
-    """
-
-    def __init__(self, pace: float, leaves: float) -> None:
-        self._pace = pace
-        self._leaves = leaves
-
-    async def visit(self, bridge: SSEBridge, query: str) -> None:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/",
-            "raw_path": b"/",
-            "root_path": "",
-            "query_string": query.encode(),
-            "headers": [],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-        }
-        await bridge(scope, self._receive, self._send)
-
-    async def _receive(self) -> dict[str, Any]:
-        await anyio.sleep(self._leaves)
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        if message.get("more_body"):
-            await anyio.sleep(self._pace)
-
-
-_DOES: Final = {"builds": 60, "prints": 25, "waits": 15, "is refused": 4, "breaks": 2, "is too long": 2}
-
-
-async def fill(bridges: Mapping[str, SSEBridge], seconds: float) -> None:
-    """Visits the bridges for some time: more and more, then fewer and fewer. Then it stops them."""
-    chance = random.Random(7)
-    began = anyio.current_time()
-    async with anyio.create_task_group() as tasks:
-        while (passed := anyio.current_time() - began) < seconds:
-            (does,) = chance.choices(list(_DOES), list(_DOES.values()))
-            policy = chance.choice(["block", "drop", "coalesce"])
-            query = f"does={does.replace(' ', '+')}&policy={policy}&seed={chance.randrange(10**6)}"
-            leaves = chance.uniform(0.5, 4) if does == "waits" else 60.0
-            tasks.start_soon(
-                _Viewer(chance.choice([0.0, 0.001, 0.08] * 9 + [1000.0]), leaves).visit, bridges["commands"], query
-            )
-            if chance.random() < 0.3:
-                tasks.start_soon(_Viewer(0.0, chance.uniform(2, 20)).visit, bridges["prices"], "")
-            busy = 1 - abs(2 * passed / seconds - 1)
-            await anyio.sleep(chance.uniform(0.1, 0.5) / (0.4 + busy))
-        for bridge in bridges.values():
-            await bridge.shutdown()
 
 
 # -- the picture
@@ -304,10 +182,10 @@ def draw(url: str, since: float, until: float, to: Path) -> None:
     shown = panels()
     rows = max(panel.place[1] + panel.place[3] for panel in shown)
     figure = plt.figure(figsize=(13, rows * 0.4), facecolor="white")
-    grid = figure.add_gridspec(rows, 24, wspace=3.2, hspace=4.6, left=0.045, right=0.985, top=0.965, bottom=0.03)
+    grid = figure.add_gridspec(rows, 24, wspace=3.2, hspace=5.2, left=0.045, right=0.985, top=0.965, bottom=0.03)
     for panel in shown:
         x, y, width, height = panel.place
-        axes = figure.add_subplot(grid[y : y + height - 1, x : x + width])
+        axes = figure.add_subplot(grid[y : y + height - (1 if panel.is_stat else 2), x : x + width])
         series = [found for query, name in panel.queries for found in ask(url, query, name, since, until)]
         axes.set_title(panel.title, loc="left", fontsize=9, fontweight="bold")
         if panel.is_stat:
@@ -353,8 +231,8 @@ def _draw_series(axes: Any, panel: Panel, series: list[Series], seconds: float) 
         axes.legend(
             fontsize=6,
             loc="upper left",
-            bbox_to_anchor=(-0.02, -0.09),
-            ncols=4,
+            bbox_to_anchor=(-0.02, -0.11),
+            ncols=4 if panel.place[2] >= 8 else 2,
             columnspacing=1.0,
             handlelength=1.2,
             frameon=False,
@@ -367,8 +245,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180.0, help="how long the load lasts")
     parser.add_argument("--to", type=Path, default=PICTURE, help="the picture")
     options = parser.parse_args()
-    bridges = made()
-    with exporting(bridges) as target, prometheus(target) as url:
+    with a_redis() as redis, exporting(bridges := made(redis.port)) as target, prometheus(target) as url:
         since = time.time()
         anyio.run(fill, bridges, options.seconds)
         draw(url, since, since + options.seconds, options.to)
