@@ -353,7 +353,7 @@ def test_messages_that_are_no_lines_are_the_pages(shown: Shown, site: Site) -> N
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1000, 390])
 def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
-    """With all sixteen colours, stderr, a gap, a search and its matches. Best practices included."""
+    """With all 256 colours, stderr, a gap, a search and its matches. Best practices included."""
     if not AXE.is_file():
         skip("the npm packages of tests/browser are missing; `make test` installs them where there is npm")
     page = shown(src="/run-sse/?script=none")
@@ -363,7 +363,9 @@ def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
     for colour in range(16):
         line = f"plain {ESC}[38;5;{colour}mcolour {colour}{ESC}[0m {ESC}[2mdim{ESC}[0m {ESC}[7minverse{ESC}[0m"
         page.evaluate("(line) => shown.write({ type: 'stdout', line })", line)
-    page.evaluate("shown.write({ type: 'stderr', line: 'oh no, colour' })")
+    for first in range(16, 256, 16):
+        line = " ".join(f"{ESC}[38;5;{colour}m{colour}" for colour in range(first, first + 16))
+        page.evaluate("(line) => shown.write({ type: 'stderr', line })", line)
     page.evaluate("shown.write({ type: 'gap', dropped: 12 })")
     page.click("#times")
     page.click("#find")
@@ -440,6 +442,7 @@ def test_on_a_touch_screen_buttons_are_large(browser: Browser, site: Site) -> No
             assert box is not None
             assert min(box["width"], box["height"]) > 43.99
         assert page.get_attribute("#wrap", "aria-pressed") == "true"
+        assert page.inner_text("#elapsed") == "0.0 s"  # there is no room for its name
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -121,6 +121,11 @@ def test_a_progress_bar_is_one_line_that_changes(page: Page) -> None:
     assert page.inner_text("#lines") == "2"
 
 
+def readable(colour: str) -> str:
+    """A colour of the script's on the page's own ground, which its theme keeps light or dark enough."""
+    return f"color: oklch(from {colour} clamp(var(--sse-darkest), l, var(--sse-lightest)) c h);"
+
+
 #: A number that overflows to infinity.
 HUGE = "9" * 400
 #: What "select graphic rendition" is given, and the style that the text after it gets.
@@ -128,11 +133,11 @@ STYLES = [
     ("31", "color: var(--sse-colour-1);"),
     ("97", "color: var(--sse-colour-15);"),
     ("38;5;9", "color: var(--sse-colour-9);"),
-    ("38;5;208", "color: rgb(255, 135, 0);"),
-    ("38;5;244", "color: rgb(128, 128, 128);"),
-    ("38;2;1;2;3", "color: rgb(1, 2, 3);"),
-    ("38:2::1:2:3", "color: rgb(1, 2, 3);"),
-    ("38:5:208", "color: rgb(255, 135, 0);"),
+    ("38;5;208", readable("rgb(255, 135, 0)")),
+    ("38;5;244", readable("rgb(128, 128, 128)")),
+    ("38;2;1;2;3", readable("rgb(1, 2, 3)")),
+    ("38:2::1:2:3", readable("rgb(1, 2, 3)")),
+    ("38:5:208", readable("rgb(255, 135, 0)")),
     ("37;41", "background-color: rgb(205, 49, 49); color: rgb(229, 229, 229);"),
     ("48;5;231", "background-color: rgb(255, 255, 255); color: rgb(0, 0, 0);"),
     ("48;2;0;0;99", "background-color: rgb(0, 0, 99); color: rgb(255, 255, 255);"),
@@ -153,7 +158,7 @@ STYLES = [
     ("38;2;1", ""),
     ("48;2;1;2", ""),
     ("38;9;1", None),
-    ("38;2;300;0;1", "color: rgb(255, 0, 1);"),
+    ("38;2;300;0;1", readable("rgb(255, 0, 1)")),
     (f"48;2;{HUGE};{HUGE};{HUGE}", "background-color: rgb(255, 255, 255); color: rgb(0, 0, 0);"),
     (f"48:2::{HUGE}:0:0", "background-color: rgb(255, 0, 0); color: rgb(255, 255, 255);"),
     ("48;2;1000000000000000000000000;0;0", "background-color: rgb(255, 0, 0); color: rgb(255, 255, 255);"),

@@ -20,6 +20,9 @@ const COLOURS = [
   "#666666", "#f14c4c", "#23d18b", "#f5f543", "#3b8eea", "#d670d6", "#29b8db", "#ffffff",
 ];
 
+/** Whether the browser can give a colour another lightness, as all do since 2024. */
+const CAN_LIGHTEN = CSS.supports("color", "oklch(from red l c h)");
+
 /**
  * @param {HTMLElement} node Made by `rowElement`.
  * @param {Row} row
@@ -96,8 +99,13 @@ function colour(node, style) {
     node.style.backgroundColor = fixed(ground);
     node.style.color = ink === undefined ? COLOURS[isLight(fixed(ground)) ? 0 : 15] : fixed(ink);
   } else if (ink !== undefined) {
-    node.style.color = typeof ink === "number" ? `var(--sse-colour-${ink})` : ink;
+    node.style.color = typeof ink === "number" ? `var(--sse-colour-${ink})` : readable(ink);
   }
+}
+
+/** Scripts choose colours for a ground that they cannot know: some would vanish on the page's. @param {string} ink */
+function readable(ink) {
+  return CAN_LIGHTEN ? `oklch(from ${ink} clamp(var(--sse-darkest), l, var(--sse-lightest)) c h)` : ink;
 }
 
 /** @param {string} value `#rrggbb` or `rgb(...)`. */

@@ -5,6 +5,7 @@
  */
 
 import { element, iconButton } from "./dom.js";
+import { duration } from "./texts.js";
 
 /**
  * Fills a shadow root.
@@ -33,7 +34,7 @@ function bar() {
       figure("missing", "Missing", true),
       figure("events", "Events", true),
       figure("reconnects", "Reconnects", true),
-      figure("elapsed", "Elapsed", false),
+      figure("elapsed", "Elapsed", false, duration(0)),
     ]),
     element("div", { class: "tools", role: "group", "aria-label": "Output" }, [
       iconButton("find", "Find (Ctrl+F)", { "aria-label": "Find", "aria-expanded": "false", "aria-controls": "search" }),
@@ -46,8 +47,8 @@ function bar() {
 }
 
 /** @param {string} id @param {string} name @param {boolean} hidden */
-function figure(id, name, hidden) {
-  return element("div", { hidden }, [element("dt", { id: `${id}-name` }, [name]), element("dd", { id }, ["0"])]);
+function figure(id, name, hidden, value = "0") {
+  return element("div", { hidden }, [element("dt", { id: `${id}-name` }, [name]), element("dd", { id }, [value])]);
 }
 
 function search() {

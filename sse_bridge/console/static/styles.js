@@ -40,6 +40,8 @@ const LIGHT = `
   --sse-colour-13: #a031a2;
   --sse-colour-14: #0a6d7e;
   --sse-colour-15: #3c4043;
+  --sse-darkest: 0;
+  --sse-lightest: 0.48;
 `;
 
 const DARK = `
@@ -76,6 +78,8 @@ const DARK = `
   --sse-colour-13: #eab6ec;
   --sse-colour-14: #98e2ee;
   --sse-colour-15: #ffffff;
+  --sse-darkest: 0.7;
+  --sse-lightest: 1;
 `;
 
 const SHEET = `
