@@ -1,8 +1,8 @@
-"""`<sse-console>` in use: search, scrolling, tools, keyboard, screen readers, attributes, and its place in a page."""
+"""`<sse-console>` in use: search, tools, keyboard, screen readers, attributes, and its place in a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sse_bridge.testing import Script
-from tests.support.modules import Scripts, scripts_site, watching_problems
+from tests.support.consoles import Shown, drawn, in_sight, showing, write
+from tests.support.modules import Scripts, scripts_site
 from tests.support.servers import Served
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
@@ -18,7 +19,6 @@ from tests.support.waiting import eventually
 AXE: Final = Path(__file__).parents[1] / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 ESC: Final = "\x1b"
 Site = tuple[Served, Scripts]
-Shown = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -35,152 +35,14 @@ def tab(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def shown(tab: Page, site: Site, problems: list[str]) -> Iterator[Shown]:
-    """Opens the site's page with a console in it, which has the given attributes."""
-
-    def show(fragment: str = "", **attributes: str) -> Page:
-        tab.goto("about:blank")
-        tab.goto(f"{site[0].url}/{fragment}")
-        tab.evaluate(
-            """async (attributes) => {
-                await import("/modules/sse-console.js");
-                window.shown = document.createElement("sse-console");
-                for (const [name, value] of Object.entries(attributes)) shown.setAttribute(name, value);
-                document.body.append(shown);
-            }""",
-            attributes,
-        )
-        return tab
-
-    with watching_problems(tab, problems):
+    with showing(tab, site[0].url, problems) as show:
         yield show
-        tab.unroute_all()
-        tab.evaluate("window.shown?.run?.stop().catch(() => {})")
-
-
-def write(page: Page, count: int, text: str = "line") -> None:
-    """Writes lines, and waits until they are drawn."""
-    page.evaluate(
-        """([count, text]) => {
-            const first = shown.lines.received;
-            for (let n = first + 1; n <= first + count; n += 1) shown.write({ type: "stdout", line: `${text} ${n}` });
-        }""",
-        [count, text],
-    )
-    drawn(page)
-
-
-def drawn(page: Page) -> None:
-    page.evaluate("new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
-
-
-def in_sight(page: Page) -> list[int]:
-    """The numbers of the lines that are wholly in the pane."""
-    numbers: list[int] = page.locator("#output").evaluate(
-        """(output) => {
-            const pane = output.getBoundingClientRect();
-            return [...output.querySelectorAll("[data-number]")]
-              .filter((row) => row.getBoundingClientRect().top >= pane.top - 1)
-              .filter((row) => row.getBoundingClientRect().bottom <= pane.bottom + 1)
-              .map((row) => Number(row.dataset.number));
-        }"""
-    )
-    return numbers
 
 
 def height_of_the_row(page: Page) -> float:
     box = page.locator("#output .row").bounding_box()
     assert box is not None
     return box["height"]
-
-
-# -- scrolling
-
-
-@pytest.mark.parametrize("count", [0, 1, 15, 400, pytest.param(200_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("wraps", [False, True])
-def test_the_end_is_in_sight_and_the_rows_are_few(shown: Shown, count: int, wraps: bool) -> None:
-    """However many lines there are, the pane holds those that fit, and some more."""
-    page = shown(**({"wrap": ""} if wraps else {}))
-    write(page, count)
-
-    assert page.locator("#output .row").count() <= min(count, 60)
-    numbers = in_sight(page)
-    assert numbers == list(range(count + 1 - len(numbers), count + 1))
-    assert len(numbers) >= min(count, 15)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("wraps", [False, True])
-def test_each_line_can_be_scrolled_to(shown: Shown, wraps: bool) -> None:
-    """From the first to the last, none is left out and none jumps, where lines are of any height."""
-    page = shown(**({"wrap": ""} if wraps else {}))
-    page.evaluate(
-        "for (let n = 1; n <= 300; n += 1) shown.write({ type: 'stdout', line: n + ' x'.repeat((n * 37) % 400) })"
-    )
-    drawn(page)
-    page.locator("#output").evaluate("(output) => { output.scrollTop = 0; }")
-    drawn(page)
-    seen = set(in_sight(page))
-    assert 1 in seen
-    is_at_end = False
-    while not is_at_end:
-        is_at_end = page.locator("#output").evaluate(
-            "(output) => (output.scrollTop += 150) + output.clientHeight > output.scrollHeight + 100"
-        )
-        drawn(page)
-        seen |= set(in_sight(page))
-
-    assert seen == set(range(1, 301))
-
-
-def test_scrolling_up_stops_following_and_the_end_takes_it_up_again(shown: Shown) -> None:
-    """Lines that come meanwhile move nothing; the button says how many there are."""
-    page = shown()
-    write(page, 500)
-    page.locator("#output").hover()
-    page.mouse.wheel(0, -400)
-    page.locator("#end").wait_for()
-    page.evaluate("new Promise(resolve => setTimeout(resolve, 300))")  # the smooth scroll
-    before = in_sight(page)
-    assert before[-1] < 500
-    write(page, 5_000)
-    assert in_sight(page) == before
-    more = f"{5_500 - before[-1]:,}"
-    assert page.inner_text("#end-words") in (f"Jump to end ({more} more)", f"Jump to end ({5_499 - before[-1]:,} more)")
-    page.click("#end")
-    drawn(page)
-    assert in_sight(page)[-1] == 5_500
-    assert not page.locator("#end").is_visible()
-    write(page, 10)
-
-    assert in_sight(page)[-1] == 5_510
-
-
-@pytest.mark.slow
-def test_wrapped_lines_stay_in_place_while_others_come(shown: Shown) -> None:
-    """The row at the top of the pane stays there."""
-    page = shown(wrap="")
-    write(page, 400, "word " * 60)
-    page.locator("#output").focus()
-    page.keyboard.press("PageUp")
-    page.keyboard.press("PageUp")
-    page.evaluate("new Promise(resolve => setTimeout(resolve, 500))")
-    before = in_sight(page)
-    write(page, 2_000, "word")
-
-    assert in_sight(page) == before
-
-
-def test_only_so_many_lines_are_kept(shown: Shown) -> None:
-    """The oldest go in blocks, and are counted."""
-    page = shown(**{"max-lines": "5000"})
-    write(page, 20_000)
-
-    kept = page.evaluate("shown.text").splitlines()
-    assert 3_900 < len(kept) <= 5_000
-    assert kept[-1] == "line 20000"
-    assert page.inner_text("#earlier") == f"{20_000 - len(kept):,} earlier lines not kept"
-    assert page.evaluate("shown.lines") == {"received": 20_000, "missing": 0}
 
 
 # -- search

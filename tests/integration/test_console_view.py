@@ -1,0 +1,341 @@
+"""The pane of `<sse-console>`: which rows it holds, where they stand, and what moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.support.consoles import Shown, drawn, in_sight, showing, write
+from tests.support.modules import scripts_site
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with scripts_site() as (served, _):
+        yield served.url
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1000, "height": 600}) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def shown(tab: Page, url: str, problems: list[str]) -> Iterator[Shown]:
+    tab.set_viewport_size({"width": 1000, "height": 600})
+    with showing(tab, url, problems) as show:
+        yield show
+
+
+def scroll_to(page: Page, top: int) -> None:
+    """As the scroll bar does."""
+    page.locator("#output").evaluate("(output, top) => { output.scrollTop = top; }", top)
+    drawn(page)
+
+
+def size_of(page: Page, name: str) -> int:
+    found: int = page.locator("#output").evaluate("(output, name) => output[name]", name)
+    return found
+
+
+# -- many lines, and the end
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 400, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wraps", [False, True])
+def test_the_end_is_in_sight_and_the_rows_are_few(shown: Shown, count: int, wraps: bool) -> None:
+    """However many lines there are, the pane holds those that fit, and some more."""
+    page = shown(**({"wrap": ""} if wraps else {}))
+    write(page, count)
+
+    assert page.locator("#output .row").count() <= min(count, 60)
+    numbers = in_sight(page)
+    assert numbers == list(range(count + 1 - len(numbers), count + 1))
+    assert len(numbers) >= min(count, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wraps", [False, True])
+def test_each_line_can_be_scrolled_to(shown: Shown, wraps: bool) -> None:
+    """From the first to the last, none is left out and none jumps, where lines are of any height."""
+    page = shown(**({"wrap": ""} if wraps else {}))
+    page.evaluate(
+        "for (let n = 1; n <= 300; n += 1) shown.write({ type: 'stdout', line: n + ' x'.repeat((n * 37) % 400) })"
+    )
+    drawn(page)
+    scroll_to(page, 0)
+    seen = set(in_sight(page))
+    assert 1 in seen
+    is_at_end = False
+    while not is_at_end:
+        is_at_end = page.locator("#output").evaluate(
+            "(output) => (output.scrollTop += 150) + output.clientHeight > output.scrollHeight + 100"
+        )
+        drawn(page)
+        seen |= set(in_sight(page))
+
+    assert seen == set(range(1, 301))
+
+
+def test_scrolling_up_stops_following_and_the_end_takes_it_up_again(shown: Shown) -> None:
+    """Lines that come meanwhile move nothing; the button says how many there are."""
+    page = shown()
+    write(page, 500)
+    page.locator("#output").hover()
+    page.mouse.wheel(0, -400)
+    page.locator("#end").wait_for()
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 300))")  # the smooth scroll
+    before = in_sight(page)
+    assert before[-1] < 500
+    write(page, 5_000)
+    assert in_sight(page) == before
+    more = f"{5_500 - before[-1]:,}"
+    assert page.inner_text("#end-words") in (f"Jump to end ({more} more)", f"Jump to end ({5_499 - before[-1]:,} more)")
+    page.click("#end")
+    drawn(page)
+    assert in_sight(page)[-1] == 5_500
+    assert not page.locator("#end").is_visible()
+    write(page, 10)
+
+    assert in_sight(page)[-1] == 5_510
+
+
+@pytest.mark.slow
+def test_wrapped_lines_stay_in_place_while_others_come(shown: Shown) -> None:
+    """The row at the top of the pane stays there."""
+    page = shown(wrap="")
+    write(page, 400, "word " * 60)
+    page.locator("#output").focus()
+    page.keyboard.press("PageUp")
+    page.keyboard.press("PageUp")
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 500))")
+    before = in_sight(page)
+    write(page, 2_000, "word")
+
+    assert in_sight(page) == before
+
+
+def test_only_so_many_lines_are_kept(shown: Shown) -> None:
+    """The oldest go in blocks, and are counted."""
+    page = shown(**{"max-lines": "5000"})
+    write(page, 20_000)
+
+    kept = page.evaluate("shown.text").splitlines()
+    assert 3_900 < len(kept) <= 5_000
+    assert kept[-1] == "line 20000"
+    assert page.inner_text("#earlier") == f"{20_000 - len(kept):,} earlier lines not kept"
+    assert page.evaluate("shown.lines") == {"received": 20_000, "missing": 0}
+
+
+def test_lines_that_are_let_go_make_place_for_the_oldest_kept(shown: Shown) -> None:
+    """A reader who stands among them is moved, and the pane is never empty."""
+    page = shown(**{"max-lines": "5000"})
+    write(page, 4_000)
+    scroll_to(page, 0)
+    assert in_sight(page)[0] == 1
+    write(page, 16_000)
+
+    numbers = in_sight(page)
+    kept = len(page.evaluate("shown.text").splitlines())
+    assert numbers == list(range(20_001 - kept, 20_001 - kept + len(numbers)))
+    assert len(numbers) >= 15
+
+
+def test_a_bar_is_never_longer_than_browsers_bear(shown: Shown) -> None:
+    """Both ends are reached, and a place between them."""
+    page = shown()
+    page.evaluate("shown.style.setProperty('--sse-line', '200px')")
+    write(page, 100_000)
+    assert size_of(page, "scrollHeight") == 15_000_000
+    assert in_sight(page)[-1] == 100_000
+    scroll_to(page, 7_500_000)
+    assert in_sight(page)[0] == pytest.approx(50_000, abs=3)
+    scroll_to(page, 0)
+
+    assert in_sight(page)[0] == 1
+
+
+def test_rows_are_as_high_as_the_page_wants(shown: Shown) -> None:
+    page = shown()
+    page.evaluate("shown.style.setProperty('--sse-line', '40px')")
+    write(page, 500)
+    assert in_sight(page)[-1] == 500
+    assert size_of(page, "scrollHeight") == pytest.approx(500 * 40, abs=20)
+    scroll_to(page, 4_000)
+
+    assert in_sight(page)[0] == pytest.approx(101, abs=1)
+
+
+# -- who moves them
+
+
+@pytest.mark.parametrize("event", ["new WheelEvent('wheel', { deltaY: -1 })"] + [
+    f"new KeyboardEvent('keydown', {{ key: '{key}' }})" for key in ("ArrowUp", "PageUp", "Home")
+])  # fmt: skip
+def test_a_reader_can_leave_the_end_while_lines_come(shown: Shown, event: str) -> None:
+    """A smooth scroll begins with less than a pixel. The lines of that frame do not take it back."""
+    page = shown()
+    write(page, 500)
+    page.locator("#output").evaluate(f"(output) => output.dispatchEvent({event})")
+    write(page, 500)
+
+    assert page.locator("#end").is_visible()
+    assert in_sight(page)[-1] == 500
+
+
+@pytest.mark.parametrize(
+    "event", ["new WheelEvent('wheel', { deltaY: 1 })", "new KeyboardEvent('keydown', { key: 'a' })"]
+)
+def test_other_ways_do_not_leave_the_end(shown: Shown, event: str) -> None:
+    page = shown()
+    write(page, 500)
+    page.locator("#output").evaluate(f"(output) => output.dispatchEvent({event})")
+    write(page, 500)
+
+    assert in_sight(page)[-1] == 1_000
+
+
+def test_looking_up_where_all_is_in_sight_changes_nothing(shown: Shown) -> None:
+    """The end is followed once there is more."""
+    page = shown()
+    write(page, 3)
+    page.locator("#output").focus()
+    page.keyboard.press("PageUp")
+    page.locator("#output").hover()
+    page.mouse.wheel(0, -400)
+    drawn(page)
+    write(page, 500)
+
+    assert in_sight(page)[-1] == 503
+
+
+def test_scrolling_back_to_the_end_follows_it_again(shown: Shown) -> None:
+    page = shown()
+    write(page, 500)
+    scroll_to(page, 100)
+    assert page.locator("#end").is_visible()
+    scroll_to(page, 1_000_000)
+    assert not page.locator("#end").is_visible()
+    write(page, 50)
+
+    assert in_sight(page)[-1] == 550
+
+
+def test_a_scroll_and_lines_in_the_same_frame(shown: Shown) -> None:
+    """The rows are drawn before the browser tells of the scroll, and do not undo it."""
+    page = shown()
+    write(page, 500)
+    page.evaluate(
+        """() => new Promise((resolve) => requestAnimationFrame(() => {
+            shown.shadowRoot.getElementById("output").scrollTop = 1000;
+            resolve();
+        }) && shown.write({ type: "stdout", line: "more" }))"""
+    )
+    drawn(page)
+
+    assert in_sight(page)[0] == pytest.approx(51, abs=1)
+
+
+def test_a_pane_that_grows_is_filled_and_stays_at_the_end(shown: Shown) -> None:
+    page = shown()
+    write(page, 500)
+    page.evaluate("shown.style.blockSize = '300px'")
+    drawn(page)
+    before = in_sight(page)
+    page.set_viewport_size({"width": 1000, "height": 1_000})
+    page.evaluate("shown.style.blockSize = '900px'")
+    drawn(page)
+    numbers = in_sight(page)
+
+    assert numbers == list(range(501 - len(numbers), 501))
+    assert len(numbers) >= len(before) + 28
+
+
+# -- width
+
+
+def test_a_long_line_can_be_read_to_its_end_from_anywhere(shown: Shown) -> None:
+    """The pane is as wide as the longest line so far, until there are other lines, or lines are wrapped."""
+    page = shown()
+    page.evaluate("shown.write({ type: 'stdout', line: 'x'.repeat(1000) })")
+    write(page, 500)
+    assert size_of(page, "scrollWidth") > 5_000
+    page.click("#wrap")
+    drawn(page)
+    assert size_of(page, "scrollWidth") == size_of(page, "clientWidth")
+    page.set_viewport_size({"width": 500, "height": 600})
+    drawn(page)
+    assert size_of(page, "scrollWidth") == size_of(page, "clientWidth")
+    page.click("#wrap")
+    scroll_to(page, 0)
+    assert size_of(page, "scrollWidth") > 5_000
+    page.evaluate("shown.clear()")
+    write(page, 3)
+
+    assert size_of(page, "scrollWidth") == size_of(page, "clientWidth")
+
+
+# -- other lines
+
+
+def test_cleared_lines_leave_no_trace(shown: Shown) -> None:
+    """The end of other lines is followed, none is marked as found, and the bar is theirs."""
+    page = shown(wrap="")
+    write(page, 300, "word " * 300)
+    page.keyboard.press("Control+f")
+    page.click("#find")
+    page.keyboard.type(" 20")
+    page.keyboard.press("Enter")
+    page.locator("#output .current").wait_for()
+    page.evaluate("shown.clear()")
+    write(page, 400)
+
+    assert in_sight(page)[-1] == 400
+    assert page.locator("#output .current").count() == 0
+    assert size_of(page, "scrollHeight") == pytest.approx(400 * 20, abs=20)
+
+
+def test_a_found_line_is_shown_with_what_is_around_it(shown: Shown) -> None:
+    """Also while lines come."""
+    page = shown()
+    write(page, 1_000)
+    page.click("#find")
+    page.keyboard.type("line 500")
+    page.get_by_text("1 line", exact=True).wait_for()
+    page.keyboard.press("Enter")
+    drawn(page)
+    before = in_sight(page)
+    assert before.index(500) == pytest.approx(len(before) / 3, abs=2)
+    write(page, 1_000)
+
+    assert in_sight(page) == before
+
+
+def test_a_line_in_pieces_is_drawn_until_it_is_whole(shown: Shown) -> None:
+    page = shown()
+    for piece, partial in (("one", True), (" two", True), (" three", False)):
+        page.evaluate(
+            "([line, partial]) => shown.write({ type: 'stdout', line, partial })",
+            [piece, partial],
+        )
+        drawn(page)
+    texts = page.locator("#output .row .text").all_inner_texts()
+
+    assert texts == ["one two three"]
+
+
+def test_rows_that_stay_keep_what_is_selected(shown: Shown) -> None:
+    """A row is made once, and its text is left alone once the line is whole."""
+    page = shown()
+    write(page, 500)
+    page.evaluate("window.rows = [...shown.shadowRoot.querySelectorAll('.row')]")
+    page.evaluate("window.texts = rows.map((row) => row.lastElementChild.firstChild)")
+    write(page, 3)
+    kept = page.evaluate(
+        "rows.map((row, n) => row.isConnected && row.lastElementChild.firstChild === texts[n]).filter(Boolean).length"
+    )
+
+    assert kept == page.evaluate("rows.length") - 3
