@@ -41,6 +41,15 @@ def size_of(page: Page, name: str) -> int:
     return found
 
 
+def find(page: Page, query: str, count: str) -> None:
+    """Goes to the first match."""
+    page.click("#find")
+    page.keyboard.type(query)
+    page.get_by_text(count, exact=True).wait_for()
+    page.keyboard.press("Enter")
+    drawn(page)
+
+
 # -- many lines, and the end
 
 
@@ -239,18 +248,20 @@ def test_a_scroll_and_lines_in_the_same_frame(shown: Shown) -> None:
     assert in_sight(page)[0] == pytest.approx(51, abs=1)
 
 
-def test_a_pane_that_grows_is_filled_and_stays_at_the_end(shown: Shown) -> None:
+def test_a_pane_of_another_height_is_filled(shown: Shown) -> None:
+    """At the end it stays there; elsewhere the row at its top does."""
     page = shown()
     write(page, 500)
     page.evaluate("shown.style.blockSize = '300px'")
     drawn(page)
+    assert in_sight(page)[-1] == 500
+    scroll_to(page, 4_000)
     before = in_sight(page)
-    page.set_viewport_size({"width": 1000, "height": 1_000})
     page.evaluate("shown.style.blockSize = '900px'")
     drawn(page)
     numbers = in_sight(page)
 
-    assert numbers == list(range(501 - len(numbers), 501))
+    assert numbers == list(range(before[0], before[0] + len(numbers)))
     assert len(numbers) >= len(before) + 28
 
 
@@ -285,28 +296,64 @@ def test_cleared_lines_leave_no_trace(shown: Shown) -> None:
     """The end of other lines is followed, none is marked as found, and the bar is theirs."""
     page = shown(wrap="")
     write(page, 300, "word " * 300)
-    page.keyboard.press("Control+f")
-    page.click("#find")
-    page.keyboard.type(" 20")
-    page.keyboard.press("Enter")
+    find(page, "word", "300 lines")
     page.locator("#output .current").wait_for()
     page.evaluate("shown.clear()")
-    write(page, 400)
+    write(page, 300)
 
-    assert in_sight(page)[-1] == 400
+    assert in_sight(page)[-1] == 300
     assert page.locator("#output .current").count() == 0
-    assert size_of(page, "scrollHeight") == pytest.approx(400 * 20, abs=20)
+    assert size_of(page, "scrollHeight") == pytest.approx(300 * 20, abs=20)
+
+
+@pytest.mark.parametrize("number", [1, 2, 999, 1_000])
+def test_a_found_line_at_an_end_leaves_no_room_empty(shown: Shown, number: int) -> None:
+    page = shown()
+    page.evaluate("shown.style.blockSize = '580px'")
+    page.evaluate(
+        """(number) => {
+            for (let n = 1; n <= 1000; n += 1) shown.write({ type: "stdout", line: n === number ? "this" : "line" });
+        }""",
+        number,
+    )
+    drawn(page)
+    find(page, "this", "1 line")
+
+    numbers = in_sight(page)
+    assert number in numbers
+    assert len(numbers) >= size_of(page, "clientHeight") // 20 - 1
+
+
+def test_few_lines_begin_at_the_top(shown: Shown) -> None:
+    page = shown()
+    write(page, 3)
+    tops = page.locator("#output").evaluate(
+        "(output) => [output, output.querySelector('.row')].map((one) => one.getBoundingClientRect().top)"
+    )
+
+    assert tops[1] == pytest.approx(tops[0], abs=10)
+
+
+@pytest.mark.parametrize("step", [-200, 200])
+def test_rows_beyond_the_edges_are_ready_and_those_far_beyond_are_gone(shown: Shown, step: int) -> None:
+    """A quick scroll shows text before it is drawn anew."""
+    page = shown()
+    write(page, 1_000)
+    for top in range(10_000, 10_000 + 10 * step, step):
+        scroll_to(page, top)
+    made = page.locator("#output .row").evaluate_all("(rows) => rows.map((row) => Number(row.dataset.number))")
+    numbers = in_sight(page)
+
+    assert made == list(range(made[0], made[-1] + 1))
+    assert numbers[0] - 9 <= made[0] <= numbers[0] - 7
+    assert numbers[-1] + 7 <= made[-1] <= numbers[-1] + 9
 
 
 def test_a_found_line_is_shown_with_what_is_around_it(shown: Shown) -> None:
     """Also while lines come."""
     page = shown()
     write(page, 1_000)
-    page.click("#find")
-    page.keyboard.type("line 500")
-    page.get_by_text("1 line", exact=True).wait_for()
-    page.keyboard.press("Enter")
-    drawn(page)
+    find(page, "line 500", "1 line")
     before = in_sight(page)
     assert before.index(500) == pytest.approx(len(before) / 3, abs=2)
     write(page, 1_000)

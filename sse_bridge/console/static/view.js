@@ -69,8 +69,6 @@ export class View {
     this.#average = this.#wide = this.#set = 0;
     this.space.style.minWidth = "";
     this.current = -1;
-    this.#anchor = { index: 0, y: 0 };
-    this.#drawn = { from: 0, tops: [0], shift: 0 };
     this.follow(true);
   }
 
@@ -157,13 +155,14 @@ export class View {
     const count = store.end - store.first;
     this.window.style.height = `${height}px`;
     this.#row = parseFloat(getComputedStyle(this.rows).lineHeight) || this.#row;
-    if (this.following || count === 0) this.#anchor = { index: store.end, y: height };
+    if (this.following) this.#anchor = { index: store.end, y: height };
     else if (this.#anchor.index < store.first) this.#anchor = { index: store.first, y: 0 };
     const { index, y } = this.#anchor;
-    this.#place(
-      Math.max(store.first, Math.min(store.end, index - Math.ceil(Math.max(0, y) / this.#row) - BEYOND)),
-      Math.min(store.end, Math.max(store.first, index + Math.ceil(Math.max(0, height - y) / this.#row) + BEYOND)),
-    );
+    // At either end, `#hang` moves the rows so that no room is empty: a whole pane of them has to be there.
+    const fitting = (/** @type {number} */ pixels) => Math.ceil(Math.max(0, pixels) / this.#row);
+    const from = Math.min(index - fitting(y), store.end - fitting(height)) - BEYOND;
+    const to = Math.max(index + fitting(height - y), store.first + fitting(height)) + BEYOND;
+    this.#place(Math.max(store.first, from), Math.min(store.end, to));
     const tops = this.#tops();
     this.#measure(tops, count);
     this.#hang(tops, height);
@@ -173,12 +172,6 @@ export class View {
   /** Makes the pane hold the rows from `from` to `to`; what it already holds is left alone, and with it a selection.
    * @param {number} from @param {number} to */
   #place(from, to) {
-    const until = this.#from + this.#nodes.length;
-    if (from >= until || to <= this.#from) {
-      this.rows.replaceChildren();
-      this.#nodes = [];
-      this.#from = from;
-    }
     while (this.#nodes.length && this.#from < from) {
       /** @type {HTMLElement} */ (this.#nodes.shift()).remove();
       this.#from += 1;
@@ -235,7 +228,7 @@ export class View {
     const isOff = !this.#average || Math.abs(average / this.#average - 1) > 0.2;
     if (isAll || (isAtRest && isOff)) this.#average = average;
     const length = `${Math.min(LONGEST, Math.round(count * this.#average))}px`;
-    if (this.space.style.height !== length) this.space.style.height = length;
+    this.space.style.height = length;
     if (this.wraps) return;
     const wide = this.rows.scrollWidth;
     if (wide > this.#wide) {
