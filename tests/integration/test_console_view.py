@@ -268,10 +268,25 @@ def test_a_pane_of_another_height_is_filled(shown: Shown) -> None:
 # -- width
 
 
+def test_wrapping_in_the_midst_of_a_scroll_keeps_the_place(shown: Shown) -> None:
+    """The bar is measured at once: without a length, it would stand at the end."""
+    page = shown()
+    write(page, 500)
+    page.evaluate(
+        "() => { const { shadowRoot } = shown; shadowRoot.getElementById('output').scrollTop = 4000;"
+        " shadowRoot.getElementById('wrap').click(); }"
+    )
+    drawn(page)
+
+    assert in_sight(page)[0] == pytest.approx(201, abs=1)
+    assert page.locator("#end").is_visible()
+
+
 def test_a_long_line_can_be_read_to_its_end_from_anywhere(shown: Shown) -> None:
-    """The pane is as wide as the longest line so far, until there are other lines, or lines are wrapped."""
+    """The pane is as wide as the longest line that was drawn, until there are other lines, or lines are wrapped."""
     page = shown()
     page.evaluate("shown.write({ type: 'stdout', line: 'x'.repeat(1000) })")
+    drawn(page)
     write(page, 500)
     assert size_of(page, "scrollWidth") > 5_000
     page.click("#wrap")
@@ -306,8 +321,20 @@ def test_cleared_lines_leave_no_trace(shown: Shown) -> None:
     assert size_of(page, "scrollHeight") == pytest.approx(300 * 20, abs=20)
 
 
+def test_other_lines_are_followed_at_once(shown: Shown) -> None:
+    """Also where they come in the same moment, and the reader had left the end of those before."""
+    page = shown()
+    write(page, 500)
+    scroll_to(page, 2_000)
+    page.evaluate("shown.clear(); for (let n = 1; n <= 400; n += 1) shown.write({ type: 'stdout', line: 'other' })")
+    drawn(page)
+
+    assert in_sight(page)[-1] == 400
+
+
 @pytest.mark.parametrize("number", [1, 2, 999, 1_000])
 def test_a_found_line_at_an_end_leaves_no_room_empty(shown: Shown, number: int) -> None:
+    """And the bar stands there, too."""
     page = shown()
     page.evaluate("shown.style.blockSize = '580px'")
     page.evaluate(
@@ -322,6 +349,8 @@ def test_a_found_line_at_an_end_leaves_no_room_empty(shown: Shown, number: int) 
     numbers = in_sight(page)
     assert number in numbers
     assert len(numbers) >= size_of(page, "clientHeight") // 20 - 1
+    below = size_of(page, "scrollHeight") - size_of(page, "clientHeight") - size_of(page, "scrollTop")
+    assert (below if number > 500 else size_of(page, "scrollTop")) == pytest.approx(0, abs=30)
 
 
 def test_few_lines_begin_at_the_top(shown: Shown) -> None:

@@ -66,7 +66,8 @@ export class View {
   reset(store) {
     this.store = store;
     this.#clear();
-    this.#average = this.#wide = this.#set = 0;
+    this.#average = this.#wide = 0;
+    this.#set = this.scroller.scrollTop; // where the reader stood in other lines says nothing of these
     this.space.style.minWidth = "";
     this.current = -1;
     this.follow(true);
@@ -103,7 +104,7 @@ export class View {
 
   /** The first row in sight. */
   get top() {
-    return Math.max(this.store.first, this.#at(0));
+    return this.#at(0);
   }
 
   /** How many rows are below the pane. */
@@ -225,8 +226,8 @@ export class View {
     const average = this.#nodes.length ? /** @type {number} */ (tops.at(-1)) / this.#nodes.length : this.#row;
     const isAll = this.#nodes.length === count;
     const isAtRest = this.following || performance.now() - this.#moved > REST;
-    const isOff = !this.#average || Math.abs(average / this.#average - 1) > 0.2;
-    if (isAll || (isAtRest && isOff)) this.#average = average;
+    const isOff = Math.abs(average / this.#average - 1) > 0.2;
+    if (isAll || !this.#average || (isAtRest && isOff)) this.#average = average;
     const length = `${Math.min(LONGEST, Math.round(count * this.#average))}px`;
     this.space.style.height = length;
     if (this.wraps) return;
