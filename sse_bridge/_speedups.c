@@ -70,6 +70,56 @@ is_same(reader one, reader other, Py_ssize_t size)
     return memcmp(one, other, (size_t)size) == 0;
 }
 
+/* ---- arguments and results ---- */
+
+/* A bytes object, and where in it to begin. */
+struct input {
+    reader begin, at, end;
+};
+
+/* Reads the first two arguments of `expected`. Returns -1 with an exception. */
+static int
+read_input(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expected, struct input *input)
+{
+    char *data;
+    Py_ssize_t size, start;
+
+    if (nargs != expected) {
+        PyErr_SetString(PyExc_TypeError, "wrong number of arguments");
+        return -1;
+    }
+    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
+        return -1;
+    start = PyLong_AsSsize_t(args[1]);
+    if (start == -1 && PyErr_Occurred())
+        return -1;
+    if (start < 0 || start > size) {
+        PyErr_SetString(PyExc_ValueError, "start is out of range");
+        return -1;
+    }
+    input->begin = (reader)data;
+    input->at = input->begin + start;
+    input->end = input->begin + size;
+    return 0;
+}
+
+/* Three results. Takes the reference to `object`, which may be NULL after an error. */
+static PyObject *
+three(PyObject *object, Py_ssize_t second, Py_ssize_t third)
+{
+    PyObject *numbers[2], *results = NULL;
+
+    /* Py_BuildValue reads a format each time. */
+    numbers[0] = PyLong_FromSsize_t(second);
+    numbers[1] = PyLong_FromSsize_t(third);
+    if (object != NULL && numbers[0] != NULL && numbers[1] != NULL)
+        results = PyTuple_Pack(3, object, numbers[0], numbers[1]);
+    Py_XDECREF(object);
+    Py_XDECREF(numbers[0]);
+    Py_XDECREF(numbers[1]);
+    return results;
+}
+
 /* ---- texts ---- */
 
 /*
@@ -345,8 +395,8 @@ read_part(PyObject *object, struct part *part)
         PyErr_SetString(PyExc_ValueError, "a head or the prefix is too long");
         return -1;
     }
-    memset(part->bytes, 0, sizeof(part->bytes));
     memcpy(part->bytes, bytes, (size_t)part->size);
+    memset(part->bytes + part->size, 0, STRIDE);
     return 0;
 }
 
@@ -412,50 +462,27 @@ map_frame(reader at, reader end, const struct head *head, const struct part *pre
     return at + sizeof(TAIL);
 }
 
-/* Three results. Takes the reference to `object`, which may be NULL after an error. */
-static PyObject *
-three(PyObject *object, Py_ssize_t second, Py_ssize_t third)
-{
-    PyObject *numbers[2], *results = NULL;
-
-    /* Py_BuildValue would read its format each time, at a tenth of what a lone line costs here. */
-    numbers[0] = PyLong_FromSsize_t(second);
-    numbers[1] = PyLong_FromSsize_t(third);
-    if (object != NULL && numbers[0] != NULL && numbers[1] != NULL)
-        results = PyTuple_Pack(3, object, numbers[0], numbers[1]);
-    Py_XDECREF(object);
-    Py_XDECREF(numbers[0]);
-    Py_XDECREF(numbers[1]);
-    return results;
-}
-
 PyDoc_STRVAR(map_frames_doc, "map_frames(frames, start, heads, prefix, first, before)\n--\n\n"
                              "Maps and numbers plain frames, up to the first that is something else.");
 
 static PyObject *
 map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    char *data, *before;
-    Py_ssize_t size, start, before_size, count = 0;
-    unsigned long long first;
-    struct part prefix;
+    struct input input;
     struct head heads[MAX_HEADS];
     const struct head *head = heads;
+    struct part prefix;
     struct number number;
     struct writer writer = {NULL, NULL, NULL};
     PyObject *mapped = NULL;
     reader at, end;
+    Py_ssize_t before_size, count = 0;
+    unsigned long long first;
+    char *before;
     int head_count;
 
     (void)module;
-    if (nargs != 6) {
-        PyErr_SetString(PyExc_TypeError, "map_frames takes 6 arguments");
-        return NULL;
-    }
-    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
-        return NULL;
-    start = PyLong_AsSsize_t(args[1]);
-    if (start == -1 && PyErr_Occurred())
+    if (read_input(args, nargs, 6, &input) < 0)
         return NULL;
     head_count = read_heads(args[2], heads);
     if (head_count < 0)
@@ -465,20 +492,20 @@ map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     first = PyLong_AsUnsignedLongLong(args[4]);
     if (first == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
-    if (PyBytes_AsStringAndSize(args[5], &before, &before_size) < 0)
-        return NULL;
-    if (start < 0 || start > size || first > MAX_FIRST) {
-        PyErr_SetString(PyExc_ValueError, "start or first is out of range");
+    if (first > MAX_FIRST) {
+        PyErr_SetString(PyExc_ValueError, "first is out of range");
         return NULL;
     }
-    if (before_size > PY_SSIZE_T_MAX - size) {
+    if (PyBytes_AsStringAndSize(args[5], &before, &before_size) < 0)
+        return NULL;
+    if (before_size > PY_SSIZE_T_MAX - (input.end - input.begin)) {
         PyErr_NoMemory();
         return NULL;
     }
 
     number_set(&number, first);
-    at = (reader)data + start;
-    end = (reader)data + size;
+    at = input.at;
+    end = input.end;
     if (before_size > 0) {
         if (writer_reserve(&writer, before_size + (end - at)) < 0)
             return NULL;
@@ -505,7 +532,7 @@ map_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         count++;
     }
     mapped = three(PyBytes_FromStringAndSize((char *)writer.begin, writer.at - writer.begin), count,
-                   (Py_ssize_t)(at - (reader)data));
+                   at - input.begin);
 done:
     PyMem_Free(writer.begin);
     return mapped;
@@ -607,32 +634,20 @@ PyDoc_STRVAR(join_chunks_doc, "join_chunks(data, start)\n--\n\n"
 static PyObject *
 join_chunks(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    char *data;
-    Py_ssize_t size, start;
+    struct input input;
     struct chunks chunks;
     PyObject *body;
 
     (void)module;
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "join_chunks takes 2 arguments");
+    if (read_input(args, nargs, 2, &input) < 0)
         return NULL;
-    }
-    if (PyBytes_AsStringAndSize(args[0], &data, &size) < 0)
-        return NULL;
-    start = PyLong_AsSsize_t(args[1]);
-    if (start == -1 && PyErr_Occurred())
-        return NULL;
-    if (start < 0 || start > size) {
-        PyErr_SetString(PyExc_ValueError, "start is out of range");
-        return NULL;
-    }
-    chunks = read_chunks((reader)data + start, (reader)data + size, NULL);
+    chunks = read_chunks(input.at, input.end, NULL);
     body = PyBytes_FromStringAndSize(NULL, chunks.size);
     if (body == NULL)
         return NULL;
     if (chunks.size > 0) /* the empty bytes are shared */
-        (void)read_chunks((reader)data + start, chunks.stop, (unsigned char *)PyBytes_AsString(body));
-    return three(body, (Py_ssize_t)(chunks.stop - (reader)data), chunks.missing);
+        (void)read_chunks(input.at, chunks.stop, (unsigned char *)PyBytes_AsString(body));
+    return three(body, chunks.stop - input.begin, chunks.missing);
 }
 
 /* ---- the module ---- */
