@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import httpx
+import psutil
 import pytest
 
 from sse_bridge.sandbox.errors import ApiError
@@ -34,13 +35,13 @@ def state_of(box: Box) -> tuple[str, bool]:
     return data["state"], data["ready"]
 
 
-def letter_of(pid: int) -> str:
-    """The kernel's word for what a process does: `T` for one that is suspended."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 def is_frozen(pid: int) -> bool:
-    return letter_of(pid) == "T"
+    """Whether the process is suspended. A shell in `vfork` waits for a child, which is suspended then."""
+    process = psutil.Process(pid)
+    in_vfork = process.status() == psutil.STATUS_DISK_SLEEP
+    with suppress(psutil.NoSuchProcess):  # the child has ended meanwhile
+        return any(it.status() == psutil.STATUS_STOPPED for it in (process.children() if in_vfork else [process]))
+    return False
 
 
 def test_a_pause_freezes_every_process(box: Box) -> None:
