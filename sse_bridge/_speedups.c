@@ -14,7 +14,8 @@
 #ifndef Py_GIL_DISABLED /* those builds have no stable ABI before Python 3.15 */
 #define Py_LIMITED_API 0x030B0000
 #endif
-#define PY_SSIZE_T_CLEAN
+/* Without PY_SSIZE_T_CLEAN, formats with `#` fail before Python 3.13. With it, they would fail there only if the
+   extension was compiled with the headers of 3.13, which no longer read the macro. */
 #include <Python.h>
 
 #include <stdint.h>
