@@ -269,6 +269,7 @@ class _Connection:
         self._scope = scope
         self._requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         self._cut = anyio.Event()
+        self._over = anyio.Event()
         self._to_page, self._from_app = anyio.create_memory_object_stream[Message](inf)
         self._running = anyio.CancelScope()
         self._has_ended = False
@@ -315,16 +316,19 @@ class _Connection:
     def cut(self) -> None:
         self._has_ended = True
         self._cut.set()
+        self._over.set()
         self._running.cancel()
 
     async def _receive(self) -> Message:
         if self._requests:
             return self._requests.pop()
-        await self._cut.wait()
+        await self._over.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         if self._cut.is_set():
             raise OSError("The client has left.")
         self._to_page.send_nowait(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._over.set()  # a server says the disconnect behind a complete response, too
         await anyio.lowlevel.checkpoint()

@@ -223,6 +223,22 @@ async def test_a_page_escapes_its_url_as_a_browser_does(url: str, path: str, raw
     assert asked == [(path, raw_path, query)]
 
 
+async def test_the_application_hears_of_the_disconnect_after_a_complete_answer() -> None:
+    """As from a server. Quart waits for it."""
+    heard = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Response(status_code=204)(scope, receive, send)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        heard.set()
+
+    async with Page(app) as page:
+        assert await objects(page) == []
+        with anyio.fail_after(10):
+            await heard.wait()
+
+
 async def test_a_page_comes_back_that_is_cut_before_an_answer() -> None:
     """The application may take its time for one."""
     asked = 0

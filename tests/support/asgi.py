@@ -71,6 +71,8 @@ class Page:
         await anyio.lowlevel.checkpoint()
         self.sent.append(message)
         self._changed.notify()
+        if self.ended:
+            self._left.set()  # servers say so once a response is complete, and some frameworks wait for it
 
     def leave(self) -> None:
         self._left.set()
@@ -101,7 +103,7 @@ class Page:
     @property
     def ended(self) -> bool:
         """Whether the response is complete: its last part had `more_body` false."""
-        return len(self.sent) > 1 and not self.sent[-1]["more_body"]
+        return len(self.sent) > 1 and not self.sent[-1].get("more_body", False)
 
     @property
     def is_dismissed(self) -> bool:
