@@ -110,8 +110,7 @@ async def test_a_run_that_exits_leaves_slow_readers_to_the_server() -> None:
         await page.until(lambda: page.ended)
         await wait_all_tasks_blocked()
         assert it.bridge.statistics().viewers == 0
-        with pytest.raises(BlockingIOError):  # full, but open
-            connection.server.send(b"x")
+        connection.fill()  # still open; the kernel may have made room meanwhile
 
 
 async def test_the_connection_is_found_behind_a_proxy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from typing import Any
 
@@ -77,13 +78,13 @@ async def test_a_cancellation_is_one_call_and_claims_only_what_it_saw(
     with serve_raw(output, answer) as upstream:
         work = work_on(upstream.url)
         await read(work)
-        started = anyio.current_time()
-        assert await work.cancel(0.3) is outcome
-        assert anyio.current_time() - started < 1
+        patience = 0.3 if outcome is Cancelled.REQUESTED else 10  # some of the former wait for its end
+        with anyio.fail_after(patience + 10):
+            assert await work.cancel(patience) is outcome
 
     stream, cancel = upstream.requests
     assert sorted(cancel.json) == ["command", "timeout"]
-    assert cancel.json["timeout"] == 1
+    assert cancel.json["timeout"] == math.ceil(patience)
     assert cancel.path == "/api/v1/sandboxes/sbx_1/exec"
     assert cancel.headers["accept"] == "application/json"
     assert f"{MARKER}={stream.json['env'][MARKER]}" in cancel.json["command"]
