@@ -8,8 +8,8 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
-.PHONY: demo test test-pure test-slow test-valkey test-lowest test-matrix sanitize lint types docs dist screenshots format \
-    bench clean system system-matrix
+.PHONY: demo test test-pure test-slow test-valkey test-lowest test-python test-newest test-matrix sanitize lint types docs \
+    dist screenshots format bench clean system system-matrix
 
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
@@ -44,18 +44,38 @@ test-valkey: $(VENV)/installed-valkey
 sanitize: $(VENV)/installed-lint
 	scripts/sanitize $(BIN)/python $(INPUTS)
 
-# With the lowest versions of its dependencies that pyproject.toml allows, in an environment of its own.
+# What starts neither browsers nor Redis, in environments of their own: the suite's quick parts.
+QUICK_TESTS = -q -n 3 --dist worksteal -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream \
+    tests/sandbox tests/client tests/metrics tests/stores tests/cli tests/test_*.py
+
+# With the lowest versions of its dependencies that pyproject.toml allows.
 LOWEST = $(VENV)-lowest
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -q -n 3 -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream
+	$(LOWEST)/bin/python -m pytest $(QUICK_TESTS)
 
 $(LOWEST)/installed: pyproject.toml scripts/lowest-versions
-	$(PYTHON) -m venv --clear $(LOWEST)
-	$(PYTHON) scripts/lowest-versions > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt \
-	    --editable '.[$(EXTRAS)]' --group test
+	$(PYTHON) -m venv --clear $(@D)
+	$(PYTHON) scripts/lowest-versions > $(@D)/constraints.txt
+	$(INSTALL_APART) -c $(@D)/constraints.txt
 	@touch $@
+
+# On another Python: `make test-python PYTHON=python3.12`.
+APART = $(VENV)-$(notdir $(PYTHON))
+test-python: $(APART)/installed
+	$(APART)/bin/python -m pytest $(QUICK_TESTS)
+
+$(APART)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(INSTALL_APART)
+	@touch $@
+
+# On the newest Python of this machine. Where $(PYTHON) is that one, it says so and runs nothing.
+test-newest:
+	@newest=$$($(PYTHON) scripts/newest-python) || exit 1; test -z "$$newest" || \
+	    $(MAKE) --no-print-directory PYTHON="$$newest" test-python
+
+INSTALL_APART = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' && \
+    $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' --group test
 
 # Frameworks, servers, proxies and clients. Compares what it sees with docs/compatibility.md;
 # `make test-matrix TABLES=--write-tables` writes the page's tables instead.
@@ -126,5 +146,5 @@ $(VENV)/installed-%: pyproject.toml hatch_build.py sse_bridge/_speedups.c
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) site dist sse_bridge/_speedups*.so
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-python* site dist sse_bridge/_speedups*.so
 	rm -rf tests/browser/node_modules tests/matrix/clients/node_modules .coverage .hypothesis .mypy_cache .ruff_cache
