@@ -233,13 +233,13 @@ def test_leaving_a_silent_stream_does_not_kill_the_command(box: Box) -> None:
 
 def test_a_client_that_does_not_read_holds_the_command_back(server: Served, box: Box) -> None:
     """`send` waits, so the pipe fills and the command waits. Once the client leaves, the command goes on."""
-    body = b'{"command": "yes | head -c 100000000; echo done > end"}'
+    body = b'{"command": "yes | head -c 40000000; echo done > end"}'
     head = f"POST /api/v1{box.path}/exec/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         client.recv(1000)
-        # Long enough for all of it, if the client read. The kernel takes a few MB, of more than a GB of frames.
-        box.exec("yes | head -c 100000000; yes | head -c 100000000")
+        # Long enough for all of it, if the client read. The kernel takes a few MB, of half a GB of frames.
+        box.exec("yes | head -c 40000000; yes | head -c 40000000")
         assert box.read("end") is None
 
     eventually(lambda: box.read("end") == b"done\n")

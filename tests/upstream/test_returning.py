@@ -150,14 +150,14 @@ async def test_a_stream_that_stays_broken_is_given_up(anyio_backend: str, monkey
     """Although the upstream accepts each time. In `typed` the page is told why."""
     page = Page()
     with serve_raw(lost(ONE), lost()) as upstream:
-        source = EventStream(upstream.url, reconnect=0.2)
+        source = EventStream(upstream.url, reconnect=1)
         bridge = SSEBridge(resolve=lambda request: source, dialect="typed")
         with anyio.fail_after(20):
             await bridge(page.scope, page.receive, page.send)
 
     assert [event["type"] for event in page.objects] == ["stdout", "error"]
     assert page.objects[-1]["code"] == "upstream_lost"
-    assert 1 < len(upstream.requests) < 40
+    assert 1 < len(upstream.requests) < 200  # in a second or more: it does wait in between
 
 
 async def test_a_platform_stream_that_stays_broken_is_given_up(

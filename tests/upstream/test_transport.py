@@ -218,7 +218,7 @@ async def test_a_slow_connection_and_a_slow_answer_are_different_timeouts(anyio_
     of = FastTransport(httpx.create_ssl_context())
     async with server(silent) as url:
         with pytest.raises(httpx.ReadTimeout):
-            await httpx.AsyncClient(transport=of, timeout=0.05).get(url)
+            await httpx.AsyncClient(transport=of, timeout=httpx.Timeout(20, read=0.05)).get(url)
 
     async def never(*args: object, **options: object) -> None:
         await asyncio.sleep(60)
