@@ -72,6 +72,9 @@ class UpstreamError(BridgeError):
             viewers.
         upstream_code: the code that the upstream's answer gives, in `UPPER_CASE`, such as `SANDBOX_NOT_RUNNING`; `None`
             if it gives none. Kept from viewers.
+        upstream_message: what the upstream's answer says, its code first, without the words that stood in the request;
+            `None` if it says nothing, or never came. Kept from viewers.
+        upstream_host: the host, and its port, that gave no answer; `None` if there was one. Kept from viewers.
         started_nothing: whether it is certain that the request had no effect, because it failed to reach the upstream
             or because the upstream looked at it and refused. `False` means that work may be running.
     """
@@ -89,6 +92,8 @@ class UpstreamError(BridgeError):
         request_id: str | None = None,
         upstream_status: int | None = None,
         upstream_code: str | None = None,
+        upstream_message: str | None = None,
+        upstream_host: str | None = None,
         started_nothing: bool = False,
     ) -> None:
         super().__init__(message)
@@ -99,6 +104,8 @@ class UpstreamError(BridgeError):
         self.request_id = request_id
         self.upstream_status = upstream_status
         self.upstream_code = upstream_code
+        self.upstream_message = upstream_message
+        self.upstream_host = upstream_host
         self.started_nothing = started_nothing
 
 

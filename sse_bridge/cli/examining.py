@@ -64,7 +64,7 @@ async def look_at_platform() -> list[Finding]:
         status, _ = await miosa.call("GET", url, headers=headers, json=None, timeout=_TIMEOUT)
     except UpstreamError as error:
         remedy = "Check MIOSA_BASE_URL, HTTPS_PROXY and the network."
-        return [Finding("platform", False, f"{where}: {words_of(error)}", remedy)]
+        return [Finding("platform", False, words_of(error), remedy)]
     reached = Finding("platform", True, f"{where} answers")
     if status in (401, 403):
         which = "MIOSA_ACCESS_TOKEN wins over MIOSA_API_KEY, and MIOSA_TENANT counts."

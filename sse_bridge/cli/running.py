@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -22,7 +21,7 @@ from ..upstream.miosa.client import Miosa
 from .asking import Wanted, platform
 from .heeding import heed
 from .printing import Printer, ignore_stdout
-from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_status, say, words_of
+from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_status, message_of, say, words_of
 
 __all__ = ["run_here"]
 
@@ -74,7 +73,7 @@ class _Running(Watcher):
             try:
                 end = await self._watch(bridge)
             except BridgeError as error:
-                end = _failed(error, urlsplit(self._miosa.base_url).netloc.rpartition("@")[2])
+                end = _failed(error)
             finally:
                 with anyio.CancelScope(shield=True):
                     await bridge.shutdown()
@@ -187,15 +186,15 @@ class _Running(Watcher):
         return End(FAILED, error_of(outcome.error, message, cancelled=how_far), words)
 
 
-def _failed(error: BridgeError, platform: str = "") -> End:
+def _failed(error: BridgeError) -> End:
     """The command was not started, or it is unknown whether it was."""
     code = str(getattr(error, "code", "configuration"))
-    remedy = _REMEDIES.get(code, "").format(platform=platform)
-    return End(FAILED, error_of(code, str(getattr(error, "message", error))), f"{words_of(error)} {remedy}".rstrip())
+    remedy = _REMEDIES.get(code, "")
+    return End(FAILED, error_of(code, message_of(error)), f"{words_of(error)} {remedy}".rstrip())
 
 
 _REMEDIES: Final = {
     "not_found": "Is that the id of a sandbox of yours?",
     "upstream_unauthorized": "Check MIOSA_API_KEY.",
-    "upstream_unreachable": "Does {platform} answer? MIOSA_BASE_URL names it.",
+    "upstream_unreachable": "Is MIOSA_BASE_URL set, and right?",
 }

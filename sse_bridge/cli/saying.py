@@ -5,9 +5,21 @@ from __future__ import annotations
 import sys
 from typing import Any, Final, NamedTuple
 
-from ..errors import BridgeError
+from ..errors import BridgeError, UpstreamError
 
-__all__ = ["BROKEN_PIPE", "FAILED", "HOW_FAR", "End", "error_of", "exit_status", "fail", "missing", "say", "words_of"]
+__all__ = [
+    "BROKEN_PIPE",
+    "FAILED",
+    "HOW_FAR",
+    "End",
+    "error_of",
+    "exit_status",
+    "fail",
+    "message_of",
+    "missing",
+    "say",
+    "words_of",
+]
 
 #: The command's exit code is unknown, because something other than the command failed: docker's 125.
 FAILED: Final = 125
@@ -21,6 +33,12 @@ HOW_FAR: Final = {
     "confirmed": "the command is gone (confirmed)",
     "acknowledged": "the platform took the request, but the command was not seen to end (acknowledged)",
     "requested": "the platform did not answer; the command may still be running (requested)",
+}
+
+#: Refusals whose reason only the platform's own words give.
+_REFUSED: Final = {
+    "upstream_rejected": "The platform refused the command",
+    "upstream_failed": "The platform failed",
 }
 
 
@@ -63,9 +81,20 @@ def missing(error: ModuleNotFoundError, package: str, extra: str) -> int:
     return fail(f'this needs {package}: pip install "sse_bridge[{extra}]"')
 
 
+def message_of(error: Exception) -> str:
+    """What an error says. The user of the command line owns the key, so it names the host and quotes the platform."""
+    message = str(getattr(error, "message", error))
+    if isinstance(error, UpstreamError):
+        if error.upstream_host is not None:
+            return message.replace("The upstream", error.upstream_host, 1)
+        if error.upstream_message is not None and error.code in _REFUSED:
+            return f"{_REFUSED[error.code]}: {error.upstream_message}"
+    return message
+
+
 def words_of(error: Exception) -> str:
     """An error in one line, with its code and the platform's id of the request where it has them."""
-    message = str(getattr(error, "message", error))
+    message = message_of(error)
     details = [str(it) for it in (getattr(error, "code", None), getattr(error, "request_id", None)) if it]
     return f"{message} ({', '.join(details)})" if isinstance(error, BridgeError) and details else message
 

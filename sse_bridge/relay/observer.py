@@ -44,14 +44,17 @@ def resumed(facts: RunFacts) -> None:
 def failed(facts: RunFacts, error: UpstreamError) -> None:
     """The upstream refused, or its stream broke off."""
     level = logging.INFO if error.code in _EXPECTED else logging.WARNING
-    logger.log(
-        level,
-        "run %s...: %s (upstream status %s, request %s)",
-        name_of(facts.token),
-        error.code,
-        error.upstream_status,
-        error.request_id,
-    )
+    if error.upstream_host is not None:
+        logger.log(level, "run %s...: %s (no answer from %s)", name_of(facts.token), error.code, error.upstream_host)
+    else:
+        logger.log(
+            level,
+            "run %s...: %s (upstream status %s, request %s)",
+            name_of(facts.token),
+            error.code,
+            error.upstream_status,
+            error.request_id,
+        )
     log_cause(error, "run %s...: the cause", name_of(facts.token))
 
 

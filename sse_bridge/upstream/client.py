@@ -162,9 +162,9 @@ class HTTPUpstream:
             raise self._misconfigured(error) from error
         except httpx.HTTPError as error:
             sent_nothing = trace.sent_nothing or isinstance(error, _BEFORE_SENDING)
-            raise _failure(sent_nothing, in_time=not isinstance(error, httpx.TimeoutException)) from error
+            raise _failure(request, sent_nothing, in_time=not isinstance(error, httpx.TimeoutException)) from error
         if response is None:
-            raise _failure(trace.sent_nothing, in_time=False)
+            raise _failure(request, trace.sent_nothing, in_time=False)
         return response
 
     def _misconfigured(self, error: ConfigurationError) -> UpstreamUnreachable:
@@ -296,25 +296,23 @@ def _built(client: httpx.AsyncClient, request: _Request, trace: Trace) -> httpx.
     return built
 
 
-def _failure(sent_nothing: bool, *, in_time: bool) -> UpstreamError:
+def _failure(request: _Request, sent_nothing: bool, *, in_time: bool) -> UpstreamError:
     """The error for a request that gets no answer."""
+    host = httpx.URL(request[1]).netloc.decode("ascii")
     if in_time:
         message = "cannot be reached." if sent_nothing else "broke the connection before it answered."
-        return UpstreamUnreachable(f"The upstream {message}", started_nothing=sent_nothing)
+        return UpstreamUnreachable(f"The upstream {message}", upstream_host=host, started_nothing=sent_nothing)
     message = "accept a connection" if sent_nothing else "answer"
-    return UpstreamTimeout(f"The upstream did not {message} in time.", started_nothing=sent_nothing)
+    return UpstreamTimeout(f"The upstream did not {message} in time.", upstream_host=host, started_nothing=sent_nothing)
 
 
 def _refused(response: httpx.Response, body: bytes) -> Refusal:
     """The error for a refused request. Logs what the operator needs to fix it."""
     refused = refusal(response.status_code, response.headers, body)
+    said = for_the_log(words(body), response.request)
+    refused.upstream_message = said or None
     if refused.status == 502:  # the server's fault, or the platform's
-        logger.warning(
-            "the upstream answered %d (request %s): %s",
-            response.status_code,
-            refused.request_id,
-            for_the_log(words(body), response.request),
-        )
+        logger.warning("the upstream answered %d (request %s): %s", response.status_code, refused.request_id, said)
     return refused
 
 

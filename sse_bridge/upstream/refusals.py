@@ -1,6 +1,6 @@
 """What an upstream's refusal means to a viewer: one row of a table for each status (`docs/miosa.md` §6).
 
-The request id is the only text of the upstream's that gets on. Its code and message are for the log.
+The request id is the only text of the upstream's that viewers get. Its code and message are for the log and callers.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from sse_bridge import Lines, SSEBridge, UpstreamLost
@@ -24,7 +24,7 @@ from sse_bridge.cli import main
 from sse_bridge.testing import Script
 from tests.cli.conftest import Background, Piped, own_sandbox
 from tests.support.programs import free_port
-from tests.support.sandboxes import LocalSandbox, new_mark, running
+from tests.support.sandboxes import KEY, LocalSandbox, new_mark, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
@@ -181,7 +181,11 @@ def test_a_platform_that_vanishes(background: Background) -> None:
     [
         ({"MIOSA_API_KEY": "msk_wrong"}, "upstream_unauthorized", "Check MIOSA_API_KEY."),
         ({"MIOSA_API_KEY": ""}, "configuration", "Set MIOSA_API_KEY"),
-        ({"MIOSA_BASE_URL": "http://127.0.0.1:1"}, "upstream_unreachable", "Does 127.0.0.1:1 answer?"),
+        (
+            {"MIOSA_BASE_URL": "http://127.0.0.1:1"},
+            "upstream_unreachable",
+            "127.0.0.1:1 cannot be reached. (upstream_unreachable) Is MIOSA_BASE_URL set",
+        ),
         ({}, "not_found", "Is that the id of a sandbox of yours?"),
     ],
 )
@@ -191,6 +195,28 @@ def test_a_command_that_is_not_started(variables: dict[str, str], code: str, sai
     assert last(done.stdout)["type"] == "error"
     assert last(done.stdout)["code"] == code
     assert said in done.stderr.decode()
+
+
+@pytest.mark.slow
+def test_a_refusal_in_the_platforms_own_words(piped: Piped, sandbox: LocalSandbox) -> None:
+    done = piped("run", "--json", "--cwd", "/elsewhere", sandbox.id, "true")
+    words = "The platform refused the command: INVALID_PATH: path must be inside /workspace"
+    assert (done.returncode, last(done.stdout)["message"]) == (125, words)
+    assert re.fullmatch(rf"sse-bridge: {words} \(upstream_rejected, req_\w+\)\n", done.stderr.decode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "words"), [(400, "The platform refused the command"), (500, "The platform failed")])
+def test_a_refusal_that_quotes_the_request(status: int, words: str, piped: Piped) -> None:
+    async def platform(scope: Scope, receive: Receive, send: Send) -> None:
+        shown = dict(scope["headers"]).get(b"authorization", b"").decode()
+        body = {"error": {"code": "NO_GOOD", "message": f"no good: {shown} may not"}}
+        await JSONResponse(body, status_code=status)(scope, receive, send)
+
+    with serve(platform, lifespan="off") as served:
+        done = piped("run", "--json", "sbx_1", "true", MIOSA_BASE_URL=served.url)
+    assert last(done.stdout)["message"] == f"{words}: NO_GOOD: no good: ... ... may not"
+    assert KEY not in done.stderr.decode()
 
 
 @pytest.mark.slow

@@ -148,6 +148,18 @@ async def test_a_refusal_is_a_warning_if_somebody_has_to_mend_it(
     ]
 
 
+@pytest.mark.parametrize("kind", [UpstreamUnreachable, UpstreamTimeout])
+async def test_the_host_that_gave_no_answer_is_named(
+    anyio_backend: str, kind: type[UpstreamError], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Viewers see the message, which leaves it out."""
+    async with scene(ScriptedWork(refusal=kind("No.", upstream_host="api.miosa.ai")), by_hand=True):
+        pass
+
+    (warning,) = [message for level, message in said(caplog) if level == "WARNING"]
+    assert warning == f"run tokent...: {kind.default_code} (no answer from api.miosa.ai)"
+
+
 async def test_a_stream_that_breaks_off_is_a_warning(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
     """So is one that ends without an exit."""
     for last in (UpstreamLost("It broke."), None):

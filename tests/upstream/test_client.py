@@ -234,6 +234,7 @@ async def test_a_refusal_that_the_operator_has_to_mend_is_a_warning(
             assert record.levelno == logging.WARNING
             assert record.getMessage() == f"the upstream answered {status} (request req_1): {logged}"
             assert logged not in str(caught.value)
+            assert caught.value.upstream_message == logged
 
 
 @pytest.mark.parametrize(
@@ -365,6 +366,7 @@ async def test_a_missing_answer_is_a_timeout(anyio_backend: str, monkeypatch: An
         with pytest.raises(UpstreamTimeout) as caught:
             await read(upstream)
         assert not caught.value.started_nothing
+        assert caught.value.upstream_host == httpx.URL(upstream.url).netloc.decode()
         await upstream.until_left()
 
 

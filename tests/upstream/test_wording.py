@@ -71,6 +71,13 @@ def test_what_the_request_held_is_cut_out(quoted: str, around: str) -> None:
         assert secret not in text.lower()
 
 
+@pytest.mark.parametrize("cwd", ["/space/shop", "/workspace2", "/home/workspace"])
+def test_the_folder_of_every_sandbox_stays(cwd: str) -> None:
+    """MIOSA documents it. The kind of fault: `--cwd /space/shop` left "inside /work..." of the reason."""
+    message = "path must be inside /workspace"
+    assert logged(f"INVALID_PATH: {message}, not {cwd}", {"cwd": cwd}) == f"INVALID_PATH: {message}, not ..."
+
+
 @pytest.mark.parametrize("command", ["ls", "ls -l", "id", "a b c"])
 def test_short_commands_are_cut_out_as_a_whole(command: str) -> None:
     """Their words are too short to tell from the upstream's own, and are left in there."""
