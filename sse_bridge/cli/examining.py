@@ -105,7 +105,7 @@ async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Findi
 
     findings = []
     asked = {**headers, "Prefer": "respond-async", "Accept-Encoding": "gzip"}  # as browsers do
-    run = follow(url, headers=asked, give_up_after=2 * _TIMEOUT)
+    run = follow(url, headers=asked, give_up_after=_TIMEOUT)
     try:
         async with run:
             first = None
@@ -121,18 +121,19 @@ async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Findi
                 how_far = await run.cancel()
                 findings.append(Finding("end", True, "it was ended" if how_far is None else f"ended: {how_far.value}"))
     except FollowError as error:
-        findings.append(Finding("run", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG)))
+        what = "start" if run.token is None else "run"
+        findings.append(Finding(what, False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG)))
     except httpx.HTTPError as error:
         findings.append(Finding("run", False, type(error).__name__, _REMEDIES["gave_up"]))
     return findings
 
 
-_LOOK_AT_THE_LOG: Final = "The log of the bridge says more."
+_LOOK_AT_THE_LOG: Final = "Look at the log of the bridge."
 _REMEDIES: Final = {
     "upstream_unauthorized": "The bridge's key is wrong: set MIOSA_API_KEY where it runs.",
     "not_event_stream": "Is this the URL of a bridge? Write the slash at its end.",
     "http_404": "Is this the URL of a bridge? Write the slash at its end.",
-    "gave_up": "Is the server up, and the proxy pointed at it?",
+    **dict.fromkeys(("gave_up", "http_502", "http_503", "http_504"), "Is the server up, and the proxy pointed at it?"),
     "run_unknown": "Several workers need store=RedisStore(...).",
 }
 

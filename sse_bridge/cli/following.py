@@ -26,6 +26,20 @@ _SILENT: Final = 3.0
 _CANCEL_TIMEOUT: Final = 10.0
 
 
+class _TellingCourse(Course[Item]):
+    """Says on stderr, once, with which answer the server keeps the user waiting."""
+
+    _has_told = False
+
+    def pause(self, now: float) -> float:
+        """See `Course.pause`."""
+        seconds = super().pause(now)
+        if self.refusal is not None and not self._has_told:
+            self._has_told = True
+            say(f"{self.refusal.message} Trying again.")
+        return seconds
+
+
 class Following:
     """One run, shown until it ends or a signal comes.
 
@@ -48,7 +62,7 @@ class Following:
         async with anyio.create_task_group() as tasks:
             await tasks.start(heed, self._stop, self._leave)
             tasks.start_soon(self._say_if_silent)
-            async with FollowedRun(self._settings, Course(self._settings, Items()), None) as run:
+            async with FollowedRun(self._settings, _TellingCourse(self._settings, Items()), None) as run:
                 end = await self._show(run)
                 self._has_news = True
                 how_far = await _cancel(run) if self._cancels and not run.is_over else None

@@ -22,7 +22,7 @@ from .errors import EventsMissing, FollowError, RunFailed, RunLost, RunRefused
 from .lines import View
 from .options import Settings
 from .reading import Fault, Item, Reader
-from .refusals import is_definite, of_answer, of_error
+from .refusals import is_definite, of_answer, of_error, status_line
 from .waits import Waits
 
 __all__ = ["MAX_ANSWER", "Ask", "Course"]
@@ -88,6 +88,7 @@ class Course(Generic[T]):
         self._run_url = settings.url if is_token(last) else None
         if self._run_url is not None:
             self.reader.token = last
+        self._doubts: set[int] = set()  # what a proxy or a server answered to starts; 0 if the answer was lost
         self._phase = Phase.LOOK if self._run_url is not None else Phase.START
         self._waits = Waits(settings.give_up_after)
         self._faults = 0  # since the last good event
@@ -104,6 +105,11 @@ class Course(Generic[T]):
     @property
     def _faulty(self) -> bool:
         return isinstance(self._trouble, Fault)
+
+    @property
+    def refusal(self) -> RunRefused | None:
+        """What the last request was answered, if it was refused and is made again."""
+        return self._trouble if isinstance(self._trouble, RunRefused) else None
 
     @property
     def run_url(self) -> httpx.URL | None:
@@ -139,8 +145,8 @@ class Course(Generic[T]):
         return seconds
 
     def _give_up(self) -> NoReturn:
-        if isinstance(self._trouble, RunRefused):
-            raise self._trouble
+        if self.refusal is not None:
+            raise self.refusal
         what = "The run" if self.run_url is not None else "The server"
         raise RunLost(
             f"{what} could not be reached for {self._settings.give_up_after:g} seconds.",
@@ -240,15 +246,23 @@ class Course(Generic[T]):
 
     def _unsure(self, now: float) -> None:
         """A start may have happened."""
+        self._doubts.add((self.refusal and self.refusal.status) or 0)
         is_late = self._waits.unsure(now) > _START_AGAIN
         if self._settings.method == "POST" and not is_late:
             return
         self._error = RunLost(
-            "The answer to the start was lost, so a command may be running."
-            + (" Start with POST, which can be repeated." if self._settings.method == "GET" else ""),
+            self._doubt() + (" Start with POST, which can be repeated." if self._settings.method == "GET" else ""),
             code="start_unknown",
         )
         self._error.__cause__ = self._trouble
+
+    def _doubt(self) -> str:
+        """Why it is not known whether a command runs."""
+        if 0 in self._doubts:
+            return "The answer to the start was lost, so a command may be running."
+        answers = " or ".join(map(status_line, sorted(self._doubts)))
+        often = f" each time for {_START_AGAIN:g} seconds" if self._settings.method == "POST" else ""
+        return f"The server answered {answers}{often}, so it is not known whether a command runs. See the server's log."
 
     def _moves(self, headers: Mapping[str, str]) -> bool:
         """Goes where a redirect of the same server points, such as to the path with a slash."""

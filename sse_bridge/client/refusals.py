@@ -8,7 +8,7 @@ from typing import Final
 from ..wire.objects import Body, read_object
 from .errors import FollowError, KeyRefused, RunFailed, RunRefused, RunUnknown
 
-__all__ = ["is_definite", "of_answer", "of_error"]
+__all__ = ["is_definite", "of_answer", "of_error", "status_line"]
 
 #: Statuses that pass by themselves, from the bridge or from a proxy.
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -19,7 +19,7 @@ def of_answer(status: int, content: bytes, run: str | None) -> RunRefused:
     error = _error_in(content)
     kind = _kind(error.get("code"))
     return kind(
-        _text(error.get("message")) or f"The server answered {status} {_phrase(status)}".rstrip() + ".",
+        _text(error.get("message")) or f"The server answered {status_line(status)}.",
         code=_text(error.get("code")) or f"http_{status}",
         status=status,
         request_id=_text(error.get("request_id")),
@@ -68,8 +68,9 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else str(value)
 
 
-def _phrase(status: int) -> str:
+def status_line(status: int) -> str:
+    """A status with its name, where it has one."""
     try:
-        return HTTPStatus(status).phrase
+        return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
-        return ""
+        return str(status)

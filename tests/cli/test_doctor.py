@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_bridge import Miosa, SandboxExec, SSEBridge, speedups
@@ -103,6 +104,19 @@ def test_a_bridge_whose_key_is_wrong(piped: Piped, sandbox: LocalSandbox) -> Non
         done = piped("doctor", served.url + "/", COLUMNS="200")
     assert done.returncode == 1
     assert "The bridge's key is wrong" in done.stdout.decode()
+
+
+def test_a_bridge_that_answers_with_an_error(piped: Piped) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(status_code=500)(scope, receive, send)
+
+    with serve(broken, lifespan="off") as served:
+        done = piped("doctor", served.url + "/", COLUMNS="200")
+    assert done.returncode == 1
+    said = " ".join(done.stdout.decode().split())
+    assert (
+        "wrong start The server answered 500 Internal Server Error. (http_500) Look at the log of the bridge." in said
+    )
 
 
 def test_redis(piped: Piped, tmp_path: Path) -> None:

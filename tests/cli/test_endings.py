@@ -326,6 +326,23 @@ def test_a_bridge_that_does_not_answer(silent: socket.socket, background: Backgr
     assert b"a command may be running" in err
 
 
+@pytest.mark.slow
+def test_a_bridge_that_answers_with_an_error(background: Background) -> None:
+    """The user learns of it with the first retry, and reads it once."""
+    asked = []
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await Response(status_code=500)(scope, receive, send)
+
+    with serve(broken, lifespan="off") as served:
+        process = background("follow", served.url)
+        eventually(lambda: len(asked) >= 3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=4)
+    assert err.decode().count("sse-bridge: The server answered 500 Internal Server Error. Trying again.\n") == 1
+
+
 # -- what is said before anything runs
 
 

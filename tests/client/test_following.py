@@ -181,6 +181,27 @@ async def test_a_start_is_not_asked_again_when_its_key_may_be_forgotten() -> Non
     assert 30 < anyio.current_time() - before < 40
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([Reply(500)], "The server answered 500 Internal Server Error each time for 30 seconds, so it is not known"),
+        ([Reply(504), Reply(500)], "answered 500 Internal Server Error or 504 Gateway Timeout each time for 30"),
+        ([Reply(504), Broken(), Reply(500)], "The answer to the start was lost"),
+    ],
+)
+async def test_a_start_whose_answer_is_an_error_each_time(steps: list[Step], said: str) -> None:
+    """No answer was lost, so that is not what it says."""
+    error = (await read(Server(*steps))).raised(RunLost)
+    assert error.code == "start_unknown"
+    assert said in error.message
+
+
+async def test_a_start_by_get_whose_answer_is_an_error() -> None:
+    error = (await read(Server(Reply(500)), method="GET")).raised(RunLost)
+    assert "500 Internal Server Error, so" in error.message
+    assert "Start with POST" in error.message
+
+
 async def test_a_start_by_get_is_asked_once() -> None:
     """As a browser starts it: the request has no key."""
     server = Server(Broken(), stream(*run_of("a")))
