@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import shlex
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +15,24 @@ from .listening import LOOPBACK, Port, opened, url_of
 from .saying import fail, missing
 
 __all__ = ["sandbox"]
+
+#: `sandbox.PROFILES`, whose module is imported when the command runs.
+_PROFILES: Final = (
+    "standard",
+    "soma",
+    "pieces",
+    "legacy-unnamed",
+    "legacy-types",
+    "legacy-keys",
+    "legacy-timeout",
+    "no-exit",
+    "failed-exit",
+    "late-start",
+    "slow-headers",
+    "silent",
+    "cut",
+    "cut-inside",
+)
 
 
 def _name(text: str) -> str:
@@ -30,10 +50,18 @@ def sandbox(
     name: Annotated[
         str | None,
         typer.Option(
-            "--sandbox", parser=_name, metavar="NAME", help="Create a sandbox with this name, and say its id."
+            "--sandbox",
+            parser=_name,
+            metavar="NAME",
+            help="Create a sandbox with this name, and print its id. Commands take the id, not the name.",
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="How sandboxes behave.")] = "standard",
+    profile: Annotated[
+        str, typer.Option(metavar="PROFILE", help=f"How sandboxes behave: {', '.join(_PROFILES)}.")
+    ] = "standard",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Leave out the lines on stderr for each command's start and end.")
+    ] = False,
 ) -> int:
     """Serve MIOSA's sandbox API over processes of this machine, without any isolation."""
     from ..sandbox import PROFILES, create_app
@@ -44,29 +72,40 @@ def sandbox(
         return missing(error, "uvicorn", "serve")
     if profile not in PROFILES:
         return fail(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
-    known = key or os.environ.get("MIOSA_API_KEY")
-    used = known or f"msk_local_{secrets.token_urlsafe(24)}"
+    inherited = None if key else os.environ.get("MIOSA_API_KEY")
+    used = key or inherited or f"msk_local_{secrets.token_urlsafe(24)}"
     if (listener := opened(host, port)) is None:
         return 1
     with listener:
         app = create_app(key=used, profile=PROFILES[profile])
         sandbox_id = app.state.sandboxes.create({"name": name}).id if name else None
-        _print_banner(url_of(listener), None if known else used, sandbox_id)
+        _print_banner(url_of(listener), None if inherited else used, sandbox_id)
+        if not quiet:
+            logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
             serve(app, listener)
     return 0
 
 
-def _print_banner(url: str, new_key: str | None, sandbox_id: str | None) -> None:
-    """Says what runs here and how to use it. Shows the key only if we made it up, and only once."""
-    key = "MIOSA_API_KEY=<the key this server was given>" if new_key is None else f"MIOSA_API_KEY={new_key}"
+def _print_banner(url: str, key: str | None, sandbox_id: str | None) -> None:
+    """Says what runs here and how to use it, in lines to be pasted.
+
+    Shows a key that we made up, which only we know, and one of the command line, which this terminal shows already. A
+    key of the environment is `None`: users put it there to keep it out of terminals and logs.
+    """
+    exports = [f"  export MIOSA_BASE_URL={url}"]
+    if key is not None:
+        exports.append(f"  export MIOSA_API_KEY={shlex.quote(key)}")
+    if sandbox_id is not None:
+        exports.append(f"  export SANDBOX_ID={sandbox_id}")
+    if key is None:
+        exports.append("MIOSA_API_KEY is the one in the environment of this server.")
     print(
         f"MIOSA's sandbox API over processes of this machine: {url}",
         "WARNING: there is no isolation. Anyone with the key can run commands on this machine, as you.",
         "",
         "To point a client at it (the SDK adds /api/v1 itself):",
-        f"  export MIOSA_BASE_URL={url}",
-        f"  export {key}",
+        *exports,
         "",
         *([] if sandbox_id is None else _usage(url, sandbox_id)),
         "Ctrl-C ends the server and every command that runs in it.",

@@ -10,6 +10,7 @@ stream of the tenant's events. How much is kept is our choice.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from bisect import bisect_right
 from collections import deque
@@ -25,6 +26,8 @@ from .processes import KILLED, Outcome
 from .ulids import Ulids, to_text
 
 __all__ = ["MAX_KEPT", "Batch", "ExecEvents", "Feed"]
+
+logger: Final = logging.getLogger("sse_bridge.sandbox")
 
 #: Bytes of output that are kept for readers, in each sandbox: as much as of a process's output.
 MAX_KEPT: Final = 1024 * 1024
@@ -151,7 +154,8 @@ class Feed:
 
 
 class ExecEvents:
-    """Makes known what a command does, as its observer.
+    """Makes known what a command does, as its observer. The log has its start and end, but not its text: that may hold
+    secrets.
 
     Args:
         feed: where its events go.
@@ -164,6 +168,7 @@ class ExecEvents:
         self._lines = {"stdout": WholeLines(), "stderr": WholeLines()}
         self._is_over = False
         feed.publish("sandbox.exec.started", exec_id=self._id, command=command)
+        logger.info("%s: started", self._id)
 
     def printed(self, stream: str, piece: bytes) -> None:
         """Takes a piece of output."""
@@ -178,6 +183,7 @@ class ExecEvents:
             self._publish(stream, lines.finish())
         facts = {"exec_id": self._id, "exit_code": outcome.exit_code, "duration_ms": outcome.duration_ms}
         self._feed.publish("sandbox.exec.completed", **facts)
+        logger.info("%s: %s", self._id, "timed out" if outcome.timed_out else f"exit {outcome.exit_code}")
 
     def _publish(self, stream: str, lines: bytes) -> None:
         if lines:

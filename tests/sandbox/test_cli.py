@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from sse_bridge import cli
+from sse_bridge.sandbox import PROFILES
 from tests.sandbox.helpers import KEY, Box, frame, is_running, lines_of
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,8 @@ def test_the_banner_says_how_to_use_it_and_warns() -> None:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", sandbox.url)
         assert "no isolation" in sandbox.banner
         assert KEY not in sandbox.banner
+        assert not sandbox.said("MIOSA_API_KEY")  # which could not be pasted
+        assert "MIOSA_API_KEY is the one in the environment" in sandbox.banner
         with sandbox.http() as http:
             assert Box(http).exec("echo ok")["stdout"] == "ok\n"
 
@@ -112,9 +115,22 @@ def test_a_missing_key_is_made_up() -> None:
 
 
 def test_the_command_lines_key_wins() -> None:
-    """Over the environment's."""
-    with started("--key", "other") as sandbox, sandbox.http("other") as http:
+    """Over the environment's. The banner shows it, as the terminal does already."""
+    with started("--key", "my other") as sandbox, sandbox.http("my other") as http:
         assert http.get("/sandboxes").status_code == 200
+        assert "export MIOSA_API_KEY='my other'\n" in sandbox.banner
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_starts_and_ends_of_commands_are_logged(quiet: bool) -> None:
+    """By their ids. Their text may hold secrets."""
+    with started(*(["--quiet"] if quiet else [])) as sandbox, sandbox.http() as http:
+        Box(http).exec("echo hunter2; exit 3")
+        sandbox.stop(signal.SIGTERM)
+        assert sandbox.process.stdout
+        logged = sandbox.process.stdout.read()
+    line = r"\d\d:\d\d:\d\d (exec_\w+): "
+    assert re.fullmatch("" if quiet else rf"{line}started\n{line}exit 3\n", logged)
 
 
 def test_a_sandbox_can_be_made_with_the_server() -> None:
@@ -124,6 +140,7 @@ def test_a_sandbox_can_be_made_with_the_server() -> None:
         answer = http.post(f"/sandboxes/{box_id}/exec/stream", json={"command": "echo ok"})
         assert answer.content == frame("stdout", {"line": "ok"}) + frame("exit", {"exit_code": 0})
         assert [each["id"] for each in http.get("/sandboxes").json()["data"]] == [box_id]
+        assert sandbox.said("SANDBOX_ID") == box_id
         assert http.get("/sandboxes/by-name/my box").json()["data"]["id"] == box_id
         assert KEY not in sandbox.banner
 
@@ -141,6 +158,17 @@ def test_an_unknown_profile_is_an_error(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["sandbox", "--profile", "none"]) == 1
 
     assert "unknown profile 'none'; the profiles are standard, soma," in capsys.readouterr().err
+
+
+def test_the_help_names_the_profiles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them. And it says that commands take a sandbox's id, not the name that `--sandbox` gives it."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        cli.main(["sandbox", "--help"])
+
+    shown = capsys.readouterr().out
+    assert f"How sandboxes behave: {', '.join(PROFILES)}." in shown
+    assert "Commands take the id, not the name." in shown
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
@@ -184,7 +212,7 @@ def test_a_signal_ends_the_server_and_its_commands(signum: signal.Signals) -> No
 
 def test_a_shutdown_completes_open_streams() -> None:
     """The command is killed first, so its client gets the exit frame and a complete response."""
-    with started() as sandbox, sandbox.http() as http:
+    with started("--quiet") as sandbox, sandbox.http() as http:
         box = Box(http)
         with http.stream("POST", f"{box.path}/exec/stream", json={"command": "echo $$ > pid; sleep 1000"}) as stream:
             box.pid("pid")
