@@ -35,10 +35,23 @@ def _folder_of(text: str) -> str:
     return text
 
 
+def _command_of(context: typer.Context, words: list[str]) -> list[str]:
+    """Refuses a command that begins with an option of ours: it stands behind the sandbox by mistake."""
+    name = words[0].partition("=")[0] if words else ""
+    ours = {spelled for parameter in context.command.get_params(context) for spelled in parameter.opts}
+    if name.startswith("-") and name in ours:
+        raise typer.BadParameter(f"`{name}` is an option of sse-bridge: write it before the sandbox.")
+    return words
+
+
 Sandbox = Annotated[str, typer.Argument(parser=_id_of, metavar="SANDBOX", help="Its id.")]
 CommandLine = Annotated[
     list[str],
-    typer.Argument(metavar="COMMAND", help="One argument is a line for the sandbox's shell; several are quoted."),
+    typer.Argument(
+        metavar="COMMAND",
+        callback=_command_of,
+        help="One argument is a line for the sandbox's shell; several are quoted.",
+    ),
 ]
 Env = Annotated[
     list[str] | None,

@@ -353,6 +353,10 @@ def test_a_bridge_that_answers_with_an_error(background: Background) -> None:
         (["run", "--cwd", "relative", "sbx_1", "true"], "not an absolute path"),
         (["run", "--env", "=1", "sbx_1", "true"], "not a variable"),
         (["run", "--timeout", "0", "sbx_1", "true"], "--timeout"),
+        (["run", "sbx_1", "--cwd", "/workspace", "--", "true"], "`--cwd` is an option of sse-bridge"),
+        (["run", "sbx_1", "--timeout=5", "true"], "`--timeout` is an option of sse-bridge"),
+        (["run", "sbx_1", "-e", "A=1", "--", "true"], "`-e` is an option of sse-bridge"),
+        (["serve", "sbx_1", "--port", "1", "--", "true"], "`--port` is an option of sse-bridge"),
         (["follow", "nonsense"], "not a URL"),
         (["follow", "http://localhost/", "--header", "nonsense"], "not a header"),
         (["follow", "http://localhost/", "--header", "a b: c"], "not a header"),
@@ -365,6 +369,17 @@ def test_wrong_arguments(arguments: list[str], said: str, capsys: pytest.Capture
         main(arguments)
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["command", "true"], ["--", "true", "--cwd"], ["true", "--env"], ["-x"]])
+def test_words_of_a_command_that_are_no_options_of_ours(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They pass, and what is missing is the key. The kind of fault: `command` is the name of an argument of ours."""
+    monkeypatch.setenv("MIOSA_API_KEY", "")
+    monkeypatch.delenv("MIOSA_ACCESS_TOKEN", raising=False)
+    assert main(["run", "sbx_1", *words]) == 125
+    assert "There is no API key." in capsys.readouterr().err
 
 
 def test_a_port_that_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:
