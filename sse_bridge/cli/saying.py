@@ -39,6 +39,7 @@ HOW_FAR: Final = {
 _REFUSED: Final = {
     "upstream_rejected": "The platform refused the command",
     "upstream_failed": "The platform failed",
+    "upstream_not_event_stream": "The platform sent no event stream",
 }
 
 

@@ -265,11 +265,8 @@ class _Opening:
             if response.status_code != httpx.codes.OK:
                 raise _refused(response, await beginning(body, CLOSE_TIMEOUT))
             if not _is_event_stream(response):
-                if _is_json(response):
-                    _log_other_answer(response, await beginning(body, CLOSE_TIMEOUT))
-                raise UpstreamMisbehaved(
-                    "The upstream answered with something other than an event stream.", upstream_status=200
-                )
+                is_json = _is_json(response)
+                raise _misbehaved(response, await beginning(body, CLOSE_TIMEOUT) if is_json else b"")
         except BaseException:
             await body.aclose()
             raise
@@ -316,10 +313,16 @@ def _refused(response: httpx.Response, body: bytes) -> Refusal:
     return refused
 
 
-def _log_other_answer(response: httpx.Response, body: bytes) -> None:
-    """Some platforms answer 200, and say in the body what went wrong."""
-    if said := for_the_log(json_words(body), response.request):
+def _misbehaved(response: httpx.Response, body: bytes) -> UpstreamMisbehaved:
+    """The error for a 200 without a stream. Some platforms say in JSON what went wrong, which is logged."""
+    said = for_the_log(json_words(body), response.request) if body else ""
+    if said:
         logger.warning("the upstream answered 200 with JSON in place of an event stream: %s", said)
+    return UpstreamMisbehaved(
+        "The upstream answered with something other than an event stream.",
+        upstream_status=200,
+        upstream_message=said or None,
+    )
 
 
 class _DiscreetURL(httpx.URL):

@@ -206,7 +206,14 @@ def test_a_refusal_in_the_platforms_own_words(piped: Piped, sandbox: LocalSandbo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("status", "words"), [(400, "The platform refused the command"), (500, "The platform failed")])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, "The platform sent no event stream"),
+        (400, "The platform refused the command"),
+        (500, "The platform failed"),
+    ],
+)
 def test_a_refusal_that_quotes_the_request(status: int, words: str, piped: Piped) -> None:
     async def platform(scope: Scope, receive: Receive, send: Send) -> None:
         shown = dict(scope["headers"]).get(b"authorization", b"").decode()

@@ -259,6 +259,7 @@ async def test_what_a_200_says_in_place_of_a_stream_is_logged(
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     start = "the upstream answered 200 with JSON in place of an event stream: "
     assert warnings == [start + one for one in logged]
+    assert caught.value.upstream_message == (logged[0] if logged else None)
     assert "secret" not in caplog.text
     assert "No room" not in str(caught.value)
 
