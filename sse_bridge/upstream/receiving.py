@@ -78,9 +78,14 @@ class Incoming:
             data = self._feed_head(data)
         if not data or self.is_complete:
             return
-        pieces = len(self.parts)
-        self._parse(data)
-        if len(self.parts) > pieces:
+        parts, parser = self.parts, self._parser
+        pieces = len(parts)
+        assert parser is not None, "the connection is open"
+        try:
+            parser.feed_data(data)
+        except _STOPS as error:
+            self._stopped(error)
+        if len(parts) > pieces:
             self._barren = 0
             return
         self._barren += len(data)
@@ -129,8 +134,11 @@ class Incoming:
         try:
             self._parser.feed_data(data)
         except _STOPS as error:
-            if not self.is_complete:
-                raise httpx.RemoteProtocolError(str(error) or "The server wants another protocol.") from error
+            self._stopped(error)
+
+    def _stopped(self, error: Exception) -> None:
+        if not self.is_complete:
+            raise httpx.RemoteProtocolError(str(error) or "The server wants another protocol.") from error
 
     def end(self) -> None:
         """The connection is closed. That completes a body without framing (RFC 9112 6.3).

@@ -45,6 +45,7 @@ class Pipeline:
         "_most_at_once",
         "_release_at",
         "_splitter",
+        "_twin",
         "continuity",
         "discards",
         "finished",
@@ -62,6 +63,7 @@ class Pipeline:
     ) -> None:
         self._splitter = FrameSplitter(max_frame_size, facts(shape))
         self._mapper = dialect.mapper(shape, numbered=ids.visible)
+        self._twin = speedups.map_frames
         self._ids = ids
         #: Where the stream is, for an upstream whose stream can be opened again.
         self.continuity = continuity
@@ -109,7 +111,8 @@ class Pipeline:
 
         A gap stands where a discarded frame would have stood, and behind it the ending that this frame told of.
         """
-        if (twin := speedups.map_frames) is None or len(chunk) > self._most_at_once or self.discards:
+        twin = self._twin
+        if twin is None or len(chunk) > self._most_at_once or self.discards:
             return self._feed(chunk)
         splitter, start, before = self._splitter, 0, b""
         if not splitter.is_at_rest and splitter.fits(chunk):
@@ -135,7 +138,7 @@ class Pipeline:
         if not frames:
             return b""
         heads = self._mapper.heads
-        if heads and (twin := speedups.map_frames) is not None:
+        if heads and (twin := self._twin) is not None:
             numbered, count, end = twin(frames, 0, heads, self._ids.prefix, self.next, b"")
             self.next += count
             return numbered if end == len(frames) else numbered + self._map_rest(twin, frames, end)
