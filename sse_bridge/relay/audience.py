@@ -18,6 +18,7 @@ from ..wire.ids import FrameIds
 from .clock import Clock
 from .elsewhere import Afar, Holder, Tap
 from .options import RunOptions, ViewerOptions
+from .rounds import Rounds
 from .signal import Signal
 from .statistics import RunStatistics, Totals
 from .viewer import Gone, Viewer
@@ -65,8 +66,8 @@ class Audience:
         "_held",
         "_held_since",
         "_ids",
-        "_notified",
         "_others",
+        "_rounds",
         "_stalls",
         "_totals",
         "_viewers",
@@ -86,7 +87,7 @@ class Audience:
         self._clock = clock
         self._viewers: list[Viewer] = []
         self._absent: Viewer | None = None  # the last viewer to leave, during the grace period
-        self._notified: list[Signal | Tap] = []
+        self._rounds = Rounds()  # of all that read the log
         self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
         #: Notified whenever a reader has taken something, or there may be room for another reason.
         self.taken = Signal()
@@ -125,7 +126,7 @@ class Audience:
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self.taken, options, clock)
         self._viewers.append(viewer)
-        self._notified.append(viewer.news)
+        self._rounds.readers.append(viewer.news)
         self._calm_until = -1  # the newcomer may be far behind already: look
         self._totals.viewers_seen += 1
         self._forget_absent()
@@ -161,7 +162,7 @@ class Audience:
         if viewer not in self._viewers:
             return
         self._viewers.remove(viewer)
-        self._notified.remove(viewer.news)
+        self._rounds.readers.remove(viewer.news)
         self._totals.add_viewer(viewer.delivery.statistics())
         self._totals.viewers_stalled += viewer.gone is Gone.STALLED
         if self._viewers or self._is_followed_from_afar or self._feeder is None:
@@ -200,13 +201,13 @@ class Audience:
     def tap(self, tap: Tap) -> None:
         """Adds a reader of the log. Call `untap` when it is done."""
         self._others[tap] = tap
-        self._notified.append(tap)
+        self._rounds.readers.append(tap)
         self._calm_until = -1
 
     def untap(self, tap: Tap) -> None:
         """Removes a reader of the log. May be called again."""
         if self._others.pop(tap, None) is not None:
-            self._notified.remove(tap)
+            self._rounds.readers.remove(tap)
             self.taken.notify()
 
     def follow_from_afar(self, worker: str, number: int | None, mark: int) -> None:
@@ -252,17 +253,19 @@ class Audience:
 
     # -- feeding
 
-    def append(self, frames: bytes, next_number: int) -> None:
-        """Adds whole, numbered frames and wakes the viewers. `next_number` follows the last of them.
+    def append(self, frames: bytes, next_number: int) -> bool:
+        """Adds whole, numbered frames and wakes the viewers. Says whether there is room for more, as `has_room` does.
 
-        The feeder may call this in a callback of the event loop, where anyio cannot tell which library runs.
+        `next_number` follows the last frame. The feeder may call this in a callback of the event loop, where anyio
+        cannot tell which library runs.
 
         Raises:
             ValueError: the log is closed, or the numbers do not rise.
         """
-        self.log.append(frames, next_number)
-        for news in self._notified:
-            news.notify()
+        log = self.log
+        log.append(frames, next_number)
+        self._rounds.wake()
+        return log.size <= self._calm_until or not self._must_wait()
 
     def send_away(self) -> None:
         """Ends the responses of all viewers between two frames, so that their clients come back with their places."""
@@ -273,8 +276,7 @@ class Audience:
         """Ends the log: viewers take what is there and are done. The feeder is told nothing from now on."""
         self.log.close()
         self._feeder = None
-        for news in self._notified:
-            news.notify()
+        self._rounds.wake()
 
     def has_room(self) -> bool:
         """Whether the feeder may add more. Above a viewer's mark it waits, see `wait_for_room`."""

@@ -274,8 +274,8 @@ class Run:
         if self.doubt is not None and self.doubt.arises():
             self.doubt.hold(chunk)
             return False
-        if frames := pipeline.feed(chunk):
-            audience.append(frames, pipeline.next)
+        frames = pipeline.feed(chunk)
+        has_room = audience.append(frames, pipeline.next) if frames else audience.has_room()
         if pipeline.discards:
             for discard in pipeline.discards:
                 observer.discarded(self.facts, discard.size)
@@ -284,7 +284,7 @@ class Run:
             self._finished()
         elif pipeline.unfinished:
             self._flush_soon()
-        return audience.has_room()
+        return has_room
 
     async def _wait_for_room(self) -> None:
         if self.doubt is not None:
