@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sse_bridge.wire.dialects import TYPED
+from sse_bridge.wire.dialects import TYPED, VERBATIM
 from sse_bridge.wire.events import Event
 from sse_bridge.wire.ids import FrameIds
 from sse_bridge.wire.pipeline import Pipeline
@@ -31,6 +31,19 @@ def followed(*frames: str) -> list[Any]:
 
 
 # -- exits
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+@pytest.mark.parametrize("field", ["database: 4", "data2", "data-x:5"])
+def test_only_a_data_field_carries_the_ending_of_verbatim_frames(field: str, before: int) -> None:
+    """Another may begin with the same letters. Of a large chunk, only the end is kept."""
+    made = Pipeline(VERBATIM, EVENT_STREAM, FrameIds(None), None)
+    made.feed(
+        b"data: x\n\n" * before
+        + f'event: error\ndata: {{"error":"disk full"}}\n{field}\n\nevent: log\n{field}\n\n'.encode()
+    )
+
+    assert isinstance(made.ending, Failure)
 
 
 @SHAPES
