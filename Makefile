@@ -31,7 +31,7 @@ test-pure: $(VENV)/installed-lint
 # a thousand cuts and viewers, and every shape of the benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
-	$(BIN)/python -m pytest -q -m slow --ignore=tests/integration/test_soak.py \
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow --ignore=tests/integration/test_soak.py \
 	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
 
 # What depends on the server in which workers share their runs, with Valkey in place of Redis.

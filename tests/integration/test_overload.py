@@ -147,6 +147,7 @@ class Seen:
                 self.next += 1
 
 
+@pytest.mark.slow
 def test_a_client_that_vanished_behind_a_blocked_socket_is_gone_after_the_send_timeout(
     sandbox: LocalSandbox, tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ def test_a_page_shows_that_its_run_has_expired(page: Page, sandbox: LocalSandbox
         assert it.runs_started == 1
 
 
+@pytest.mark.slow
 def test_the_browser_asks_a_busy_bridge_again_by_itself(page: Page, sandbox: LocalSandbox) -> None:
     """The page stays empty meanwhile, and gets its run once there is room."""
     with site(sandbox, max_runs=1) as it:

@@ -85,7 +85,7 @@ WAYS = {
 
 
 #: Those of them that `make test` tries.
-QUICK = ["uvicorn-limit", "uvicorn-reload", "gunicorn-uvicorn-max", "hypercorn-trio-max"]
+QUICK = ["uvicorn-limit", "uvicorn-reload", "gunicorn-uvicorn-max"]
 
 
 @pytest.mark.parametrize(

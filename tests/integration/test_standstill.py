@@ -24,7 +24,8 @@ def stand_still(bridge: BridgeProcess) -> None:
     bridge.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("server", ["uvicorn", pytest.param("hypercorn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 def test_clients_of_a_process_that_stood_still_lose_nothing(server: str, sandbox: LocalSandbox, tmp_path: Path) -> None:
     """A viewer that reads goes on reading, and a browser that comes back finds its run, with every line."""
     command = "for n in $(seq 80); do echo $n; sleep 0.1; done"

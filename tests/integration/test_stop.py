@@ -158,7 +158,7 @@ def assert_clean(log: str) -> None:
     ("number", "kinds"),
     [
         *((signal.SIGTERM, [kind]) for kind in KINDS),
-        (signal.SIGINT, ["idle", "chatty", "stalled-behind-proxy"]),
+        pytest.param(signal.SIGINT, ["idle", "chatty", "stalled-behind-proxy"], marks=pytest.mark.slow),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "+".join(value),
 )

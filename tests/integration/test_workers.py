@@ -36,7 +36,7 @@ LATENCY = 0.05
     ],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("has_viewer", [True, False])
+@pytest.mark.parametrize("has_viewer", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_no_worker_is_ended_in_the_midst_of_its_stop(
     server: str, number: signal.Signals, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
 ) -> None:

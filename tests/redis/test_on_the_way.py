@@ -35,9 +35,8 @@ def test_an_entry_whose_acknowledgement_is_lost_is_there_once(
     assert numbers_in(redis_server, crew.stream(local.token)) == list(range(1, local.seen[-1].number + 1))
 
 
-@pytest.mark.parametrize(
-    "is_mirrored", [pytest.param(False, id="found"), pytest.param(True, id="mirrored", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("is_mirrored", [False, True], ids=["found", "mirrored"])
 def test_what_is_trimmed_before_it_is_fetched_is_counted(
     make_crew: MakeCrew, redis_server: Keeper, way: Switch, ticker: Ticker, view: NewViewer, is_mirrored: bool
 ) -> None:

@@ -112,7 +112,7 @@ def test_delete_reaches_the_run_from_any_worker(
     assert not crew.is_sealed(viewers[0].token)  # its owner has ended it
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_key_starts_one_command_wherever_it_is_sent(
     workers: Sequence[Worker], platform: Platform, view: NewViewer, rounds: int
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from tests.redis.crew import LEASE, MakeCrew
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker
@@ -67,6 +69,7 @@ def test_a_deploy_moves_viewers_and_leaves_the_run_alone(
     assert platform.cancels == before
 
 
+@pytest.mark.slow
 def test_a_run_that_outlasts_the_drain_is_ended(
     make_crew: MakeCrew, platform: Platform, ticker: Ticker, view: NewViewer
 ) -> None:
