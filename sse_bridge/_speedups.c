@@ -28,7 +28,7 @@
 
 typedef const unsigned char *reader;
 
-/* Bytes that `copy_ordinary` handles at once. It may write as many behind the end of a text. */
+/* Bytes that are read and copied at once. */
 #define STRIDE 16
 
 /* ---- bytes ---- */
@@ -132,63 +132,40 @@ is_ordinary(unsigned char byte)
     return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
 }
 
-#ifndef HAVE_SSE2
+#ifdef HAVE_SSE2
+/* Copies a stride. Returns which of its bytes are not ordinary, as bits. */
+static inline unsigned int
+copy_stride(reader at, unsigned char *to)
+{
+    const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+    /* Compared as signed numbers, bytes from 0x80 on are below 0x20, too. */
+    __m128i other = _mm_or_si128(_mm_cmplt_epi8(bytes, space),
+                                 _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)));
+
+    _mm_storeu_si128((__m128i *)(void *)to, bytes);
+    return (unsigned int)_mm_movemask_epi8(other);
+}
+
+/* Where the lowest bit stands that is set. One is. */
+static inline int
+lowest_bit(unsigned int bits)
+{
+#if defined(__GNUC__)
+    return __builtin_ctz(bits);
+#else
+    int place = 0;
+
+    while ((bits >> place & 1) == 0)
+        place++;
+    return place;
+#endif
+}
+#else
 /* Eight bytes as a number: the same byte in each place, and whether one of them is below n (128 at most). */
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 #define HAS_BELOW(bytes, n) ((((bytes) - EACH(n)) & ~(bytes) & EACH(0x80)) != 0)
 #endif
-
-/*
- * Copies ordinary bytes, and returns where the first other one stands, or `end`. It may write STRIDE bytes more than
- * it copies.
- */
-static inline reader
-copy_ordinary(reader at, reader end, unsigned char **to)
-{
-    unsigned char *out = *to;
-#ifdef HAVE_SSE2
-    const __m128i space = _mm_set1_epi8(0x20), quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
-
-    while (end - at >= STRIDE) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
-        /* Compared as signed numbers, bytes from 0x80 on are below 0x20, too. */
-        __m128i other = _mm_or_si128(_mm_cmplt_epi8(bytes, space),
-                                     _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)));
-        unsigned int mask = (unsigned int)_mm_movemask_epi8(other);
-
-        _mm_storeu_si128((__m128i *)(void *)out, bytes);
-        if (mask != 0) {
-            int ordinary = 0;
-#if defined(__GNUC__)
-            ordinary = __builtin_ctz(mask);
-#else
-            while ((mask >> ordinary & 1) == 0)
-                ordinary++;
-#endif
-            *to = out + ordinary;
-            return at + ordinary;
-        }
-        at += STRIDE;
-        out += STRIDE;
-    }
-#else
-    uint64_t bytes;
-
-    while (end - at >= (Py_ssize_t)sizeof(bytes)) {
-        memcpy(&bytes, at, sizeof(bytes));
-        if (HAS_BELOW(bytes, 0x20) || HAS_BELOW(bytes ^ EACH('"'), 1) || HAS_BELOW(bytes ^ EACH('\\'), 1) ||
-            (bytes & EACH(0x80)) != 0)
-            break;
-        memcpy(out, &bytes, sizeof(bytes));
-        at += sizeof(bytes);
-        out += sizeof(bytes);
-    }
-#endif
-    while (at < end && is_ordinary(*at))
-        *out++ = *at++;
-    *to = out;
-    return at;
-}
 
 static inline int
 is_hex(unsigned char byte)
@@ -254,31 +231,75 @@ character_length(reader at, reader end)
     return length;
 }
 
+/* The length of what begins with a byte that is not ordinary, and may stay as it is; 0 if it may not. */
+static inline int
+special_length(reader at, reader end)
+{
+    return *at == '\\' ? escape_length(at, end) : *at >= 0x80 ? character_length(at, end) : 0;
+}
+
 /*
- * Copies a text up to its quote, and returns where that stands; NULL if the text is not plain or has no end.
+ * Copies a text up to its quote, and returns where that stands; NULL if the text is not plain or has no end. It may
+ * write STRIDE bytes more than it copies.
  */
 static inline reader
 copy_text(reader at, reader end, unsigned char **to)
 {
-    for (;;) {
-        int length;
+    unsigned char *out = *to;
+    int length;
 
-        at = copy_ordinary(at, end, to);
+#ifdef HAVE_SSE2
+    while (end - at >= STRIDE) {
+        unsigned int others = copy_stride(at, out);
+        int next = STRIDE;
+
+        while (others != 0) {
+            int place = lowest_bit(others);
+
+            if (at[place] == '"') {
+                *to = out + place;
+                return at + place;
+            }
+            length = special_length(at + place, end);
+            if (length == 0)
+                return NULL;
+            if (place + length > STRIDE) { /* the next stride has all of it */
+                next = place;
+                break;
+            }
+            others &= ~0u << (place + length);
+        }
+        at += next;
+        out += next;
+    }
+#endif
+    for (;;) {
+#ifndef HAVE_SSE2
+        uint64_t bytes;
+
+        while (end - at >= (Py_ssize_t)sizeof(bytes)) {
+            memcpy(&bytes, at, sizeof(bytes));
+            if (HAS_BELOW(bytes, 0x20) || HAS_BELOW(bytes ^ EACH('"'), 1) || HAS_BELOW(bytes ^ EACH('\\'), 1) ||
+                (bytes & EACH(0x80)) != 0)
+                break;
+            memcpy(out, &bytes, sizeof(bytes));
+            at += sizeof(bytes);
+            out += sizeof(bytes);
+        }
+#endif
+        while (at < end && is_ordinary(*at))
+            *out++ = *at++;
         if (at == end)
             return NULL;
-        if (*at == '"')
+        if (*at == '"') {
+            *to = out;
             return at;
-        length = *at == '\\' ? escape_length(at, end) : *at >= 0x80 ? character_length(at, end) : 0;
+        }
+        length = special_length(at, end);
         if (length == 0)
             return NULL;
-        if (end - at >= STRIDE) {
-            memcpy(*to, at, STRIDE);
-            *to += length;
-            at += length;
-        }
-        else
-            while (length-- > 0)
-                *(*to)++ = *at++;
+        while (length-- > 0)
+            *out++ = *at++;
     }
 }
 

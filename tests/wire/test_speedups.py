@@ -154,9 +154,16 @@ def test_characters_are_those_of_utf_8(c: Any) -> None:
         )
 
 
-@pytest.mark.parametrize("special", [bytes([byte]) for byte in [*range(0x20), *b'"\\', 0x7F, 0x80, 0xFF]])
-def test_a_special_byte_is_found_wherever_it_stands(c: Any, special: bytes) -> None:
-    """A text is read in strides, and byte by byte in the end."""
+@pytest.mark.parametrize(
+    "special",
+    [
+        *(bytes([byte]) for byte in [*range(0x20), *b'"\\', 0x7F, 0x80, 0xFF]),
+        *(b'\\"', b"\\\\", b"\\u001b", b"\\u000a", b"\\u00", b"\\x", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98"),
+        *("é".encode(), "€".encode(), "😀".encode(), '\\"€\\u001b😀\\t'.encode(), b'\\"' * 20, b"\\u001b" * 9),
+    ],
+)
+def test_what_is_not_ordinary_is_found_wherever_it_stands(c: Any, special: bytes) -> None:
+    """A text is read in strides, and byte by byte in the end. It may end within one that stands across two."""
     for before, after in itertools.product(range(36), (0, 1, 40)):
         frame = text_frame(b"a" * before + special + b"b" * after)
         call = frame, 0, HEADS[0], PREFIX, 7, b""
