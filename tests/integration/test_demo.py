@@ -15,7 +15,7 @@ from typing import cast
 import httpx
 import psutil
 import pytest
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Page, Route, expect
 
 from sse_bridge.console.app import create_app
 from tests.support.sandboxes import KEY, local_sandbox, running
@@ -199,7 +199,7 @@ def test_the_policy_is_chosen_with_the_keyboard_and_kept_while_a_run_goes_on(dem
     assert page.get_by_label("Script").is_disabled()
     assert page.get_by_label("Coalesce").is_disabled()
     page.click("#stop")
-    assert page.get_by_label("Coalesce").is_enabled()
+    expect(page.get_by_label("Coalesce")).to_be_enabled()
 
 
 @pytest.mark.slow
