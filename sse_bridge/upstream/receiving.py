@@ -80,6 +80,7 @@ class Incoming:
             return
         parts, parser = self.parts, self._parser
         pieces = len(parts)
+        # `_parse`, spelled out: saves a call for each line.
         assert parser is not None, "the connection is open"
         try:
             parser.feed_data(data)

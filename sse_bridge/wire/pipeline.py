@@ -115,8 +115,8 @@ class Pipeline:
         if twin is None or len(chunk) > self._most_at_once or self.discards:
             return self._feed(chunk)
         splitter, start, before = self._splitter, 0, b""
-        if not splitter.is_at_rest and splitter.fits(chunk):
-            start = chunk.find(b"\n\n") + 2
+        if not splitter.is_at_rest and b"\n\n" in chunk and splitter.fits(chunk):
+            start = chunk.index(b"\n\n") + 2
             before = self._feed(chunk[:start])  # the frame that has begun; the others are not copied
         heads = self._mapper.heads
         if not (splitter.is_at_rest and heads):
