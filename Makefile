@@ -14,12 +14,12 @@ MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 demo: $(VENV)/installed-serve
 	$(BIN)/sse-bridge demo --port $(PORT)
 
-# `wire` and `flow` must have full branch coverage. The tests of the other parts wait more than they compute, so three to
-# five processes share two cores. Of the tests that start servers and browsers, each file runs in one process.
+# `wire` and `flow` must have full branch coverage. The tests of the other parts wait more than they compute, so three or
+# four processes share two cores. Of the tests that start servers and browsers, each file runs in one process.
 test: $(VENV)/installed-lint system $(CLIENTS)
 	$(BIN)/python -m pytest -q -n 2 tests/wire tests/flow \
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
-	$(BIN)/python -m pytest -q -n 5 -m "not slow" --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
+	$(BIN)/python -m pytest -q -n 4 -m "not slow" --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks --ignore=tests/redis
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
 

@@ -340,8 +340,8 @@ async def test_leaving_before_the_upstream_has_answered_ends_the_work_too(anyio_
 async def test_the_exec_goes_on_for_the_grace_period(anyio_backend: str) -> None:
     """The last viewer's leaving starts the clock."""
     async with scene(grace=0.2) as it:
-        it.audience.leave(it.viewer)
         left = anyio.current_time()
+        it.audience.leave(it.viewer)
         it.work.feed(stdout("still there"))
         await it.work.closed.wait()
 
