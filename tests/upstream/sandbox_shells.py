@@ -88,6 +88,11 @@ class Agent:
         )
         os.close(pipe)
 
+    def command_is_over(self) -> bool:
+        """Whether the command's first process has ended, once it was started, and before there is a loop."""
+        children = psutil.Process(self.process.pid).children()
+        return all(child.status() == psutil.STATUS_ZOMBIE for child in children if child.name() != "cat")
+
     def loop(self, evidence: Evidence = Evidence.OUTPUT, timeout: float = 8, *, has_ended: bool = False) -> str:
         """The loop that ends this command, if it is started now."""
         age = time.monotonic() - self._started_at + timeout

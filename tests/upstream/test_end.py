@@ -194,10 +194,12 @@ def test_a_process_whose_main_thread_has_ended_is_not_taken_for_dead(
 @pytest.mark.parametrize("evidence", list(Evidence))
 @pytest.mark.usefixtures("quick")
 def test_a_command_that_was_never_seen_is_gone_only_if_the_platform_says_so(
-    start: Start, evidence: Evidence, has_ended: bool
+    start: Start, evidence: Evidence, has_ended: bool, tmp_path: Path
 ) -> None:
     """The platform says so by ending the stream. Anything else it has sent proves only that there was a command."""
-    agent = start(":")
+    agent = start(": > ran")
+    eventually((tmp_path / "0" / "ran").exists, timeout=30)
+    eventually(agent.command_is_over, timeout=30)  # else the loop sees it end
     loop = agent.loop(evidence, timeout=0.4 if evidence is Evidence.NONE else 8, has_ended=has_ended)
 
     assert agent.end(loop) == ("gone" if has_ended and evidence is not Evidence.NONE else "unseen")
