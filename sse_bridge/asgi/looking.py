@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Final
 
 from anyio.lowlevel import EventLoopToken
@@ -36,25 +36,38 @@ class Look:
         self._count = count
         self._last = count()
         self._home: tuple[int, EventLoopToken] | None = None  # the event loop, and its thread
+        self._moving = Lock()
 
     def settle_in(self, token: EventLoopToken) -> None:
-        """The running event loop changes what is counted, from now on."""
-        self._home = get_ident(), token
+        """The running event loop changes what is counted, from now on: not while another thread counts."""
+        with self._moving:
+            self._home = get_ident(), token
 
     def take(self) -> BridgeStatistics:
         """A snapshot; the last one if the event loop is too busy to take one."""
-        if self._home is None or self._home[0] == get_ident():
+        home = self._home
+        if home is None:
+            return self._take_at_rest(home)
+        thread, token = home
+        if thread == get_ident():
             return self._take()
         asked: Future[BridgeStatistics] = Future()
         try:
-            call_soon(self._home[1], lambda: self._answer(asked))
+            call_soon(token, lambda: self._answer(asked))
         except RuntimeError:  # the event loop is over, and changes nothing any more
-            return self._take()
+            return self._take_at_rest(home)
         try:
             return asked.result(PATIENCE)
         except TooLate:
             asked.cancel()
             return self._last
+
+    def _take_at_rest(self, home: tuple[int, EventLoopToken] | None) -> BridgeStatistics:
+        """Takes one in any thread, while no event loop changes what is counted. None can begin to in the meantime."""
+        with self._moving:
+            if self._home is home:
+                return self._take()
+        return self.take()
 
     def _take(self) -> BridgeStatistics:
         self._last = self._count()

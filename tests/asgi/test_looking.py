@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from sse_bridge import BridgeStatistics, Drop, SSEBridge
+from sse_bridge.asgi.looking import Look
 from tests.support.site import Site, site
 from tests.support.work import ScriptedWork, exit_frame, finished, stdout
 
@@ -100,6 +102,36 @@ async def test_a_thread_gets_the_last_snapshot_from_a_busy_event_loop(anyio_back
 
         assert found == [before]
         assert it.bridge.statistics().requests_refused == {405: 1}
+
+
+async def test_the_first_event_loop_waits_for_a_thread_that_counts(anyio_backend: str) -> None:
+    """Until a bridge has an event loop, a thread counts by itself. What it counts must not change meanwhile."""
+    counting, may_go_on = threading.Event(), threading.Event()
+    nothing = SSEBridge(None, lambda request: ScriptedWork()).statistics()
+
+    def count() -> BridgeStatistics:
+        counting.set()
+        assert may_go_on.wait(10)
+        return nothing
+
+    may_go_on.set()  # for the one that it takes when it is made
+    look = Look(count)
+    counting.clear()
+    may_go_on.clear()
+    token = anyio.lowlevel.current_token()
+    scrape, settle = threading.Thread(target=look.take), threading.Thread(target=look.settle_in, args=[token])
+    scrape.start()
+    assert counting.wait(10)
+    settle.start()
+    settle.join(0.1)
+    waits = settle.is_alive()
+    may_go_on.set()
+    settle.join(10)
+    scrape.join(10)
+
+    assert waits
+    assert not settle.is_alive()
+    assert not scrape.is_alive()
 
 
 def test_a_thread_looks_at_a_bridge_whose_event_loop_is_over() -> None:
