@@ -27,6 +27,8 @@ class Page:
         self.app = app
         self.sent: list[Message] = []
         self.left = anyio.Event()
+        #: Set once the response has begun.
+        self.begun = anyio.Event()
 
     async def request(self, method: str, path: str, body: object = None) -> None:
         """Awaits the application for one request, until its coroutine ends."""
@@ -57,6 +59,7 @@ class Page:
     async def send(self, message: Message) -> None:
         """Accepts every message at once."""
         self.sent.append(message)
+        self.begun.set()
 
     @property
     def status(self) -> int:
@@ -238,6 +241,7 @@ async def test_shutting_down_kills_everything_and_removes_the_folders() -> None:
         command = "setsid sleep 1000 > /dev/null & echo $! > child; echo $$ > main; sleep 1000; true"
         tasks.start_soon(page.request, "POST", f"{path}/exec/stream", {"command": command})
         pids = [await number_soon_in(folder / name) for name in ("child", "main")]
+        await page.begun.wait()  # a stream that has not is refused
     assert page.body == frame("exit", {"exit_code": 137})
     assert not any(map(is_running, pids))
     assert not exists(folder.parent)
