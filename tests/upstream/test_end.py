@@ -107,6 +107,12 @@ def tools(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return tools_named(request.param, tmp_path_factory.mktemp("applets"))
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apart from what else runs in the checkout: an orphan in the command's folder may be a part of it."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens the pause between looks, for tests in which their number counts."""
