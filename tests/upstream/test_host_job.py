@@ -303,8 +303,11 @@ async def test_a_job_that_is_over_ends_as_its_record_says(anyio_backend: str, re
 
 
 @pytest.mark.parametrize("record", [job("running"), answer(200, {"job": {"state": ["completed"]}}), answer(200, [])])
-async def test_a_job_that_is_said_to_be_over_and_is_not_is_an_error(anyio_backend: str, record: Any) -> None:
+async def test_a_job_that_is_said_to_be_over_and_is_not_is_an_error(
+    anyio_backend: str, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """We ask for as long as for a stream."""
+    monkeypatch.setattr(background, "READY_TIMEOUT", 0.5)
     with serve_raw(started, no_content, record) as upstream:
         work = work_on(upstream.url)
         with anyio.fail_after(5), pytest.raises(UpstreamError, match="without an exit"):
