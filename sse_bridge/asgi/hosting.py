@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import anyio
@@ -21,6 +22,7 @@ from ..relay.info import RunFacts
 from ..relay.mirror import Followed, Mirror
 from ..relay.options import RunOptions, ViewerOptions
 from ..relay.run import Run
+from ..relay.standin import StandIn
 from ..relay.statistics import BridgeStatistics, Totals, WorkerStatistics
 from ..relay.viewer import Gone, Viewer
 from ..relay.watching import Watcher
@@ -300,7 +302,10 @@ class Host:
         This is the only reader of `receive`, which brings the request's body first. It runs in the request's own task,
         which servers may cancel natively at any time: it has no cleaning up to do.
         """
-        self.here().start_soon(self._show, run, viewer, downstream, finally_call=downstream.done)
+        context = self.here().own_context()
+        self.here().start_soon(
+            self._show, run, viewer, downstream, context, context=context, finally_call=downstream.done
+        )
         try:
             with downstream.watching:
                 while (await downstream.receive())["type"] != "http.disconnect":
@@ -333,8 +338,8 @@ class Host:
             message = f"There are too many {what} here now. Try again in a moment."
             raise BridgeUnavailable(message, code="busy", retry_after=RETRY_AFTER_LIMIT)
 
-    async def _show(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:
-        """Writes one viewer's response. All that is sent to the viewer comes from this task.
+    async def _show(self, run: Followed, viewer: Viewer, downstream: Downstream, context: Context | None) -> None:
+        """Writes one viewer's response. All that is sent to the viewer comes from this task, or from its stand-in.
 
         What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream`.
         """
@@ -345,9 +350,8 @@ class Host:
         try:
             with viewer.scope:
                 if await begin(run, viewer, downstream, options.viewer.commit_after):
-                    await viewer.write(
-                        downstream.send_body, first_frames(run, options.viewer, resumes=downstream.resumes)
-                    )
+                    first = first_frames(run, options.viewer, resumes=downstream.resumes)
+                    await viewer.write(downstream.send, first, None if context is None else StandIn(context))
                 elif run.refused is not None:
                     self.count_refusal(Refusal.of_run(run.refused))
             if viewer.scope.cancelled_caught:

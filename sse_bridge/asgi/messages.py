@@ -122,6 +122,12 @@ class Outbox:
         self.has_begun = True
         return self._send(message)
 
+    @staticmethod
+    def behind(send: Send) -> Send:
+        """The server's own `send` once a response has begun, if `send` is an outbox's: saves a call for each line."""
+        outbox = getattr(send, "__self__", None)
+        return outbox._send if isinstance(outbox, Outbox) and outbox.has_begun else send
+
     async def close_unread(self) -> None:
         """Sends an empty response to a client that has left, unless a response has begun.
 

@@ -83,10 +83,6 @@ class Downstream:
         self.shown.set()
         self.watching.cancel()
 
-    def send_body(self, content: bytes, more: bool) -> Awaitable[None]:
-        """Sends a piece of the response's body: `messages.body`, spelled out, which saves a call for each line."""
-        return self.send({"type": "http.response.body", "body": content, "more_body": more})
-
     def acknowledged(self) -> int | None:
         """See `Sockets.acknowledged`."""
         return self._sockets.acknowledged(with_own_addresses(self._scope, self.receive))
@@ -127,6 +123,7 @@ async def begin(run: Followed, viewer: Viewer, downstream: Downstream, commit_af
         return False
     head = messages.start(200, [*STREAM_HEADERS, (b"sse-bridge-run", run.token.encode())])
     await viewer.timed(downstream.send(head))
+    downstream.send = messages.Outbox.behind(downstream.send)
     return True
 
 

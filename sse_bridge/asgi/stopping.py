@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from math import inf
 from typing import Any, Final, NamedTuple, cast
@@ -84,24 +84,35 @@ class Open:
     def _call_soon(self, function: Callable[[], None]) -> None:
         call_soon(self._token, function)
 
+    def own_context(self) -> Context | None:
+        """A context that one task may have for its own, for a `StandIn`; `None` on trio.
+
+        It is `None`, too, with a task factory of the application's, which may know nothing of contexts.
+        """
+        native = cast(Any, self._token.native_token)
+        return copy_context() if hasattr(native, "create_task") and native.get_task_factory() is None else None
+
     def start_soon(
         self,
         function: Callable[..., Coroutine[Any, Any, None]],
         *arguments: object,
+        context: Context | None = None,
         finally_call: Callable[[], None] | None = None,
     ) -> None:
-        """Runs a function in a task of its own, which outlives the request that starts it, in the present context.
+        """Runs a function in a task of its own, which outlives the request that starts it.
 
         The event loop cancels it when it ends. The function lets no exception out: on trio that would end the loop.
 
         Args:
+            context: of the task, see `own_context`; `None` for a copy of the present one.
             finally_call: is called after the function, and instead of it if asyncio cancels the task before its first
                 step.
         """
         native = cast(Any, self._token.native_token)  # an asyncio event loop, or a `TrioToken`
         finish = finally_call or _nothing
         if hasattr(native, "create_task"):
-            self._tasks.keep(native.create_task(function(*arguments)), finish)
+            options = {} if context is None else {"context": context}
+            self._tasks.keep(native.create_task(function(*arguments), **options), finish)
         else:
             import trio
 

@@ -126,7 +126,7 @@ class Audience:
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self.taken, options, clock)
         self._viewers.append(viewer)
-        self._rounds.readers.append(viewer.news)
+        self._rounds.readers.append(viewer)
         self._calm_until = -1  # the newcomer may be far behind already: look
         self._totals.viewers_seen += 1
         self._forget_absent()
@@ -162,7 +162,7 @@ class Audience:
         if viewer not in self._viewers:
             return
         self._viewers.remove(viewer)
-        self._rounds.readers.remove(viewer.news)
+        self._rounds.readers.remove(viewer)
         self._totals.add_viewer(viewer.delivery.statistics())
         self._totals.viewers_stalled += viewer.gone is Gone.STALLED
         if self._viewers or self._is_followed_from_afar or self._feeder is None:
@@ -264,7 +264,7 @@ class Audience:
         """
         log = self.log
         log.append(frames, next_number)
-        self._rounds.wake()
+        self._rounds.tell()
         return log.size <= self._calm_until or not self._must_wait()
 
     def send_away(self) -> None:
@@ -276,7 +276,7 @@ class Audience:
         """Ends the log: viewers take what is there and are done. The feeder is told nothing from now on."""
         self.log.close()
         self._feeder = None
-        self._rounds.wake()
+        self._rounds.tell()
 
     def has_room(self) -> bool:
         """Whether the feeder may add more. Above a viewer's mark it waits, see `wait_for_room`."""

@@ -1,4 +1,4 @@
-"""Waking the readers of a run with many viewers, a few at a time."""
+"""Telling the readers of a run that there is news, a few at a time."""
 
 from __future__ import annotations
 
@@ -8,67 +8,72 @@ from typing import Final, Protocol
 
 __all__ = ["TURN", "Rounds"]
 
-#: Readers that are woken together. With 1,000 and 5,000 viewers, 8 to 64 measure alike.
+#: Readers that are told together. With 1,000 and 5,000 viewers, 8 to 64 measure alike.
 TURN: Final = 16
 
 
 class Reader(Protocol):
-    """A reader that waits for news."""
+    """A reader that may wait for news."""
 
     def notify(self) -> None:
-        """Wakes it, if it waits."""
+        """Tells it that there is some."""
         ...
 
 
 class Rounds:
-    """The readers of a run. It wakes many of them in turns, one in each round of the event loop.
+    """The readers of a run. On asyncio it tells many of them in turns, one in each round of the event loop.
 
-    If all were woken at once, the loop would hold a callback and a future for each of them before the first one runs.
-    CPython's garbage collector takes these for objects that last. With 5,000 viewers of a line a second, it looked
-    through everything every ten seconds, and the process stood still for 0.2 s. In turns, they are gone before it runs.
+    A viewer that is told sends what is new, or is woken for it. If all were woken at once, the event loop would hold a
+    callback and a future for each of them before the first one runs. CPython's garbage collector takes these for
+    objects that last. With 5,000 viewers of a line a second, it looked through everything every ten seconds, and the
+    process stood still for 0.2 s. In turns, they are gone before it runs.
 
-    On trio, which has no such callbacks, all are woken at once.
+    Readers are told outside of any task, as a `StandIn` needs it. On trio, all are told at once.
     """
 
-    __slots__ = ("_at", "_is_late", "_round", "readers")
+    __slots__ = ("_at", "_is_late", "_is_on", "_loop", "_round", "readers")
 
     def __init__(self) -> None:
         #: All of them. The list may change at any time.
         self.readers: list[Reader] = []
-        self._round: Sequence[Reader] = ()  # those that the present round wakes; empty between rounds
+        self._is_on = False  # a round goes on, or will soon begin
+        self._round: Sequence[Reader] = ()  # those that it tells, once it has begun
         self._at = 0  # the first of them whose turn is still to come
         self._is_late = False  # there is more news, and some had their turn before it
+        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: a system call before Python 3.12
 
-    def wake(self) -> None:
-        """Wakes all that wait now: up to `TURN` at once, the others in the rounds of the event loop that follow."""
-        if len(self.readers) <= TURN:
-            for reader in self.readers:
-                reader.notify()
-        elif self._round:
-            self._is_late = True
-        else:
-            self._begin()
-
-    def _begin(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            for reader in self.readers:
-                reader.notify()
+    def tell(self) -> None:
+        """Tells all readers: `TURN` of them at once if no task runs, the others in rounds of the event loop."""
+        if self._is_on:
+            self._is_late = self._at > 0
             return
-        self._round = tuple(self.readers)
+        if self._loop is None:
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                for reader in self.readers:
+                    reader.notify()
+                return
+        self._is_on = True
         self._at = 0
-        self._is_late = False
-        self._turn(loop)
+        if asyncio.current_task(self._loop) is None:
+            self._turn(self._loop)
+        else:
+            self._loop.call_soon(self._turn, self._loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._at:
+            self._round = tuple(self.readers)
         end = self._at + TURN
-        for reader in self._round[self._at : end]:
-            reader.notify()
-        self._at = end
+        turn, self._at = self._round[self._at : end], end
         if end < len(self._round):
             loop.call_soon(self._turn, loop)
-            return
-        self._round = ()
-        if self._is_late:
-            self.wake()
+        elif self._is_late:
+            self._at = 0
+            self._is_late = False
+            loop.call_soon(self._turn, loop)
+        else:
+            self._is_on = False
+            self._round = ()
+        for reader in turn:  # last, since a reader may bring news, or fail
+            reader.notify()

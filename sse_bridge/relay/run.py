@@ -295,16 +295,17 @@ class Run:
     def _took(self, frames: bytes) -> None:
         """Adds frames that the upstream had sent before."""
         self._append(frames)
-        if self._pipeline.finished and not self.is_over:
+        if self._pipeline.finished:
             self._finished()
 
     def _finished(self) -> None:
         """The terminal frame is out. The upstream gets a moment to end its stream."""
-        if not self._pipeline.exited:
-            observer.broken_off(self.facts, self.outcome())
-        self._end()
-        self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
-        self.hasten(self._lifetime.leaves_at)
+        if not self.is_over:
+            if not self._pipeline.exited:
+                observer.broken_off(self.facts, self.outcome())
+            self._end()
+            self._lifetime.leaves_at = self._clock.now() + END_AFTER_EXIT
+            self.hasten(self._lifetime.leaves_at)
 
     # -- time
 
@@ -384,7 +385,8 @@ class Run:
         if isinstance(reason, UpstreamError) and not self._pipeline.exited:  # an exit may turn up at the end
             observer.failed(self.facts, reason)
         self._append(frames)
-        self._end()
+        if not self.is_over:  # a `send` of this frame may have cancelled the run
+            self._end()
 
     def _append(self, frames: bytes) -> None:
         if frames:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum, auto
 from math import inf
 from typing import Final
 
 import anyio
+from starlette.types import Message, Send
 
 from ..flow.delivery import Delivery
 from ..wire.events import comment
@@ -15,6 +16,7 @@ from .clock import Clock
 from .options import ViewerOptions
 from .progress import LOOKS, Progress
 from .signal import Latch, Signal
+from .standin import StandIn
 
 __all__ = ["HEARTBEAT", "Gone", "Viewer"]
 
@@ -29,7 +31,9 @@ CLOSING_TIME: Final = 1.0
 #: Seconds beyond `retry_ms` in which a client whose time was up may come back. Browsers reconnect within three.
 RETURN_TIME: Final = 10.0
 
-SendBody = Callable[[bytes, bool], Awaitable[None]]
+
+async def _nowhere(message: Message) -> None:
+    raise RuntimeError("this viewer has no response yet")
 
 
 class Gone(Enum):
@@ -61,6 +65,8 @@ class Viewer:
         "_is_ending",
         "_is_expired",
         "_options",
+        "_send",
+        "_stand_in",
         "clock",
         "delivery",
         "gone",
@@ -92,6 +98,8 @@ class Viewer:
         self._is_expired = False  # its time is up, and it is to come back
         self._is_ending = False  # its last `send` has begun
         self._farewell: tuple[bytes, Latch] | None = None  # last words, and what to wait for behind them
+        self._stand_in: StandIn | None = None  # of the task that writes
+        self._send: Send = _nowhere
 
     @property
     def returns_within(self) -> float:
@@ -131,41 +139,62 @@ class Viewer:
         self._is_expired = True
         self._rouse()
 
-    async def write(self, send_body: SendBody, first: bytes) -> None:
+    def notify(self) -> None:
+        """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task."""
+        stand_in = self._stand_in
+        if stand_in is None or not stand_in.finishes(self._send_news) or not self.delivery.is_idle():
+            self.news.notify()
+
+    def _send_news(self) -> Awaitable[None] | None:
+        frames = self.delivery.take(0.0)
+        if not frames:
+            return None
+        self.took.notify()
+        self.took_at = self.clock.now()
+        self._heartbeat_due = False
+        return self._send({"type": "http.response.body", "body": frames, "more_body": True})  # `_body`, spelled out
+
+    async def write(self, send: Send, first: bytes, stand_in: StandIn | None = None) -> None:
         """Writes the log to its end, with heartbeats in silence. Returns after the end.
 
         Args:
-            send_body: sends a body, and says whether more follows.
+            send: of the response. Its head is out.
             first: is sent at once, before the log has anything.
+            stand_in: of the running task; `None` if that has to be woken for all news.
 
         Raises:
-            OSError: whatever `send_body` raises.
+            OSError: whatever `send` raises.
         """
-        await self.timed(send_body(first, True))
-        del first  # it may be silent from now on
-        delivery, progress, now = self.delivery, self.progress, self.clock.now
-        while True:
-            time = now() if delivery.is_paced else 0.0
-            if self._is_expired and not delivery.is_within_frame:
-                await self._finish(send_body)
-                return
-            if frames := delivery.take(time):
-                self.took.notify()
-                self.took_at = progress.sending_since = now()  # `timed`, spelled out: saves a coroutine a line
-                await send_body(frames, True)
-                progress.sending_since = None
-                self._heartbeat_due = False
-                if delivery.is_idle() and not self._is_expired:  # what the branches below would find out, in one look
+        self._send = send
+        try:
+            await self.timed(self._body(first))
+            del first  # it may be silent from now on
+            self._stand_in = stand_in
+            delivery, now = self.delivery, self.clock.now
+            while True:
+                time = now() if delivery.is_paced else 0.0
+                if self._is_expired and not delivery.is_within_frame:
+                    await self._finish()
+                    return
+                if frames := delivery.take(time):
+                    self.took.notify()
+                    await self.timed(self._body(frames))
+                elif delivery.finished:
+                    await self._finish()
+                    return
+                elif self._heartbeat_due:
+                    await self.timed(self._body(HEARTBEAT))
+                elif (ready_at := delivery.ready_at(time)) < inf:
+                    await self._wait(ready_at - time)
+                elif stand_in is None or delivery.is_paced:
                     await self.news.wait()
-            elif delivery.finished:
-                await self._finish(send_body)
-                return
-            elif self._heartbeat_due:
-                await self.timed(send_body(HEARTBEAT, True))
-            elif (ready_at := delivery.ready_at(time)) == inf:
-                await self.news.wait()
-            else:
-                await self._wait(ready_at - time)
+                elif (rest := await stand_in.wait(self.news.wait())) is not None:
+                    await self.timed(rest)
+        finally:  # a run that is over keeps its last viewer, which keeps nothing of the request
+            self._stand_in, self._send = None, _nowhere
+
+    def _body(self, content: bytes, *, more: bool = True) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": content, "more_body": more})
 
     async def _wait(self, seconds: float) -> None:
         """Waits until the pace lets frames go, or a heartbeat is due."""
@@ -186,11 +215,11 @@ class Viewer:
             await self._farewell[1].wait()
             self.scope.deadline = max(deadline, self.clock.deadline(LAST_SEND))
 
-    async def _finish(self, send_body: SendBody) -> None:
+    async def _finish(self) -> None:
         if self._farewell is not None and self._farewell[0]:
-            await self.timed(send_body(self._farewell[0], True))
+            await self.timed(self._body(self._farewell[0]))
         await self.until_done()
-        await self.last(send_body(b"", False))
+        await self.last(self._body(b"", more=False))
 
     async def last(self, sending: Awaitable[None]) -> None:
         """Awaits the last `send` of the response. See `end`."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
 import anyio
+import anyio.lowlevel
 import pytest
 
 from sse_bridge import SSEBridge
@@ -17,11 +23,19 @@ class Reader:
 
     def __init__(self, news: list[str]) -> None:
         self.news = news
+        #: What it does at its first wake-up.
+        self.does: Callable[[], None] | None = None
+        self.in_task: bool | None = None
         self.seen: list[str] = []
         self.wakes = 0
 
     def notify(self) -> None:
         self.wakes += 1
+        with suppress(RuntimeError):  # on trio
+            self.in_task = asyncio.current_task() is not None
+        if self.does is not None:
+            does, self.does = self.does, None
+            does()
         self.seen = list(self.news)
 
 
@@ -49,7 +63,7 @@ async def test_all_readers_are_woken_once(anyio_backend: str, news: list[str], c
     """However many they are."""
     rounds, readers = rounds_of(count, news)
     news.append("one")
-    rounds.wake()
+    rounds.tell()
     await rounds_to_end()
 
     assert [reader.seen for reader in readers] == [["one"]] * count
@@ -57,16 +71,73 @@ async def test_all_readers_are_woken_once(anyio_backend: str, news: list[str], c
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_event_loop_gets_its_turn_between_them(anyio_backend: str, news: list[str]) -> None:
-    """On asyncio."""
+@pytest.mark.parametrize("begins", ["in a callback", "in a task"])
+async def test_the_event_loop_gets_its_turn_between_them(anyio_backend: str, news: list[str], begins: str) -> None:
+    """On asyncio. No reader is told within a task: it may do something in the place of another."""
     rounds, readers = rounds_of(3 * TURN, news)
-    rounds.wake()
-    woken = [sum(reader.wakes for reader in readers)]
-    while woken[-1] < len(readers):
-        await anyio.lowlevel.checkpoint()
+    woken: list[int] = []
+
+    def count() -> None:
         woken.append(sum(reader.wakes for reader in readers))
 
-    assert woken == [TURN, 2 * TURN, 3 * TURN]
+    def callback() -> None:
+        rounds.tell()
+        count()
+
+    if begins == "in a task":
+        rounds.tell()
+        count()
+    else:
+        asyncio.get_running_loop().call_soon(callback)
+        await anyio.lowlevel.checkpoint()
+    while woken[-1] < len(readers):
+        await anyio.lowlevel.checkpoint()
+        count()
+
+    assert woken == [*([0] if begins == "in a task" else []), TURN, 2 * TURN, 3 * TURN]
+    assert {reader.in_task for reader in readers} == {False}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("count", [1, 3 * TURN])
+async def test_news_that_come_before_the_first_turn_take_no_further_round(
+    anyio_backend: str, news: list[str], count: int
+) -> None:
+    """All readers find them in the first."""
+    rounds, readers = rounds_of(count, news)
+    for text in "abc":
+        news.append(text)
+        rounds.tell()
+    await rounds_to_end()
+
+    assert [(reader.seen, reader.wakes) for reader in readers] == [(["a", "b", "c"], 1)] * count
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reader_that_brings_news_or_fails_stops_no_other(anyio_backend: str, news: list[str]) -> None:
+    """Whether it is the first, in the midst of a round, or the last."""
+    rounds, readers = rounds_of(3 * TURN, news)
+    failed: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+
+    def bring() -> None:
+        news.append("more")
+        rounds.tell()
+
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    for at in (0, TURN + 1, 3 * TURN - 1):
+        readers[at].does = bring
+    readers[TURN + 2].does = fail
+    loop.call_soon(rounds.tell)
+    await rounds_to_end()
+    rounds.tell()
+    await rounds_to_end()
+
+    assert [reader.seen for reader in readers] == [["more"] * 3] * len(readers)
+    assert len(failed) == 1
 
 
 async def test_news_that_come_in_the_meantime_reach_those_that_had_their_turn(
@@ -76,13 +147,14 @@ async def test_news_that_come_in_the_meantime_reach_those_that_had_their_turn(
     rounds, readers = rounds_of(3 * TURN, news)
     for text in "abc":
         news.append(text)
-        rounds.wake()
+        rounds.tell()
+        await anyio.lowlevel.checkpoint()
     await rounds_to_end()
 
     assert [reader.seen for reader in readers] == [["a", "b", "c"]] * len(readers)
     assert max(reader.wakes for reader in readers) <= 3
     before = [reader.wakes for reader in readers]
-    rounds.wake()
+    rounds.tell()
     await rounds_to_end()
     assert [reader.wakes for reader in readers] == [wakes + 1 for wakes in before]
 
@@ -91,12 +163,12 @@ async def test_readers_may_come_and_go_in_the_meantime(anyio_backend: str, news:
     """The list changes, and each that stays is woken."""
     rounds, readers = rounds_of(3 * TURN, news)
     stays = readers[-1]
-    rounds.wake()
+    rounds.tell()
     del rounds.readers[:TURN]
     newcomer = Reader(news)
     rounds.readers.append(newcomer)
     news.append("for all")
-    rounds.wake()
+    rounds.tell()
     await rounds_to_end()
 
     assert stays.seen == newcomer.seen == ["for all"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import random
+from collections.abc import Callable
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from math import inf
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
+from starlette.types import Message, Send
 
 from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
@@ -18,7 +24,9 @@ from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay import viewer as viewer_module
 from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.options import ViewerOptions
+from sse_bridge.relay.rounds import Rounds
 from sse_bridge.relay.signal import Latch, Signal
+from sse_bridge.relay.standin import StandIn
 from sse_bridge.relay.viewer import HEARTBEAT, Gone, Viewer
 from sse_bridge.wire.dialects import DIALECTS
 from sse_bridge.wire.ids import FrameIds
@@ -36,7 +44,9 @@ class Sink:
         self.late = 0
         self.hold: anyio.Event | None = None
 
-    async def __call__(self, content: bytes, more: bool) -> None:
+    async def __call__(self, message: Message) -> None:
+        content, more = message["body"], message["more_body"]
+        assert message["type"] == "http.response.body"
         if self.hold is not None:
             await self.hold.wait()
         self.bodies.append(content)
@@ -61,6 +71,22 @@ def viewer_of(
     return Viewer(delivery, Signal(), options, clock)
 
 
+async def write(viewer: Viewer, sink: Send, first: bytes = b"first") -> None:
+    """Writes a viewer's response: with a stand-in on asyncio, as the bridge does."""
+    try:
+        stand_in = StandIn(copy_context())
+    except RuntimeError:
+        stand_in = None  # on trio
+    await viewer.write(sink, first, stand_in)
+
+
+def tell(viewer: Viewer) -> None:
+    """Tells the viewer that the log has grown or has ended, as its run does."""
+    rounds = Rounds()
+    rounds.readers.append(viewer)
+    rounds.tell()
+
+
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
     """Batching joins what is there without waiting for more. The end is a body of its own."""
     log, sink = RunLog(), Sink()
@@ -69,7 +95,7 @@ async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
         log.append(b"data: %d\n\n" % number, number + 2)
     log.close()
 
-    await viewer.write(sink, b"first")
+    await write(viewer, sink)
 
     assert sink.bodies == [b"first", b"".join(b"data: %d\n\n" % number for number in range(5)), b""]
     assert sink.ended
@@ -84,7 +110,7 @@ async def test_a_batch_is_bounded(anyio_backend: str) -> None:
         log.append(b"x" * (BATCH // 4), number + 2)
     log.close()
 
-    await viewer.write(sink, b"")
+    await write(viewer, sink, b"")
 
     assert max(map(len, sink.bodies)) <= BATCH
     assert sum(map(len, sink.bodies)) == 5 * BATCH
@@ -95,7 +121,7 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         sent_at = viewer.took_at
 
@@ -109,7 +135,7 @@ async def test_a_heartbeat_is_due_only_after_silence(anyio_backend: str) -> None
         assert sink.bodies == [b"first", HEARTBEAT]
 
         log.append(b"data: 1\n\n", 2)
-        viewer.news.notify()
+        tell(viewer)
         await wait_all_tasks_blocked()
         viewer.tick(viewer.took_at + 9)
         await wait_all_tasks_blocked()
@@ -127,11 +153,11 @@ async def test_heartbeats_never_pile_up_behind_a_stalled_viewer(anyio_backend: s
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log, send_timeout=inf)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         sink.hold = anyio.Event()
         log.append(b"data: 1\n\n", 2)
-        viewer.news.notify()
+        tell(viewer)
         await wait_all_tasks_blocked()
         for beat in range(1, 100):
             viewer.tick(viewer.took_at + 10 * beat)
@@ -148,11 +174,11 @@ async def test_a_due_heartbeat_gives_way_to_frames(anyio_backend: str) -> None:
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         viewer.tick(viewer.took_at + 10)
         log.append(b"data: 1\n\n", 2)
-        viewer.news.notify()
+        tell(viewer)
         await wait_all_tasks_blocked()
 
         assert sink.bodies == [b"first", b"data: 1\n\n"]
@@ -168,7 +194,7 @@ async def test_a_send_that_hangs_ends_the_viewer_at_its_timeout(anyio_backend: s
 
     async def write_to_the_end() -> None:
         with viewer.scope:
-            await viewer.write(sink, b"first")
+            await write(viewer, sink)
         done.set()
 
     async with anyio.create_task_group() as tasks:
@@ -226,11 +252,11 @@ async def test_a_pace_delays_frames_and_news_does_not_wake_the_viewer(anyio_back
     for number in range(4):
         log.append(b"data: %d\n\n" % number, number + 2)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
         bodies, takes = len(sink.bodies), viewer.delivery.takes
-        viewer.news.notify()
+        tell(viewer)
         await wait_all_tasks_blocked()
         assert viewer.delivery.takes == takes
         log.close()
@@ -244,7 +270,7 @@ async def test_heartbeats_go_out_while_a_pace_keeps_frames_back(anyio_backend: s
     viewer = viewer_of(log, rate=TokenBucket(1 / 3600, burst=1))
     log.append(b"data: 1\n\ndata: 2\n\n", 3)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         viewer.tick(viewer.took_at + 10)
         await wait_all_tasks_blocked()
@@ -281,7 +307,7 @@ async def test_a_viewer_that_is_stopped_gets_what_is_pending_and_a_farewell(
             await wait_all_tasks_blocked()
             log.append(b"data: 1\n\n", 2)
             log.close()
-            viewer.news.notify()
+            tell(viewer)
             viewer.stop(farewell, anyio.current_time() + 5, done)
             await wait_all_tasks_blocked()
 
@@ -344,9 +370,9 @@ async def test_a_viewer_with_a_heartbeat_due_is_asked_again_an_interval_later(an
     assert viewer.tick(now + 1) == pytest.approx(now + 11)
 
 
-async def written(viewer: Viewer, send_body: Callable[[bytes, bool], Awaitable[None]]) -> None:
+async def written(viewer: Viewer, sink: Sink) -> None:
     with viewer.scope:
-        await viewer.write(send_body, b"first")
+        await write(viewer, sink)
 
 
 # -- a frame that takes long ---------------------------------------------------------------------------------------
@@ -365,11 +391,12 @@ class SlowSink(Sink):
         self._speed = speed
         self._left = limit
 
-    async def __call__(self, content: bytes, more: bool) -> None:
+    async def __call__(self, message: Message) -> None:
+        content = message["body"]
         assert len(content) <= BATCH
         self._left -= len(content)
         await anyio.sleep(inf if self._left < 0 else len(content) / self._speed)
-        await super().__call__(content, more)
+        await super().__call__(message)
 
 
 def line(size: int) -> bytes:
@@ -484,6 +511,205 @@ async def test_the_time_of_a_viewer_ends_while_a_send_hangs(anyio_backend: str, 
     assert clock.now() - began == pytest.approx(20)
 
 
+# -- what is sent in the task's place ------------------------------------------------------------------------------
+
+
+def in_callback(function: Callable[[], None]) -> None:
+    """Calls a function in a callback of the event loop, as transports do."""
+    asyncio.get_running_loop().call_soon(function)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_frames_are_sent_in_the_callback_that_brings_them(anyio_backend: str) -> None:
+    """The task sleeps on. Its end wakes it. What the viewer has taken is known at once."""
+    log, sink, seen = RunLog(), Sink(), []
+    viewer = viewer_of(log, kind=CountingDelivery)
+    assert isinstance(viewer.delivery, CountingDelivery)
+
+    def bring() -> None:
+        log.append(b"data: 1\n\n", 2)
+        viewer.took_at -= 100
+        tell(viewer)
+        seen.append((list(sink.bodies), viewer.clock.now() - viewer.took_at < 50))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink)
+        await wait_all_tasks_blocked()
+        takes = viewer.delivery.takes
+        in_callback(bring)
+        await viewer.took.wait()
+        await wait_all_tasks_blocked()
+        assert viewer.delivery.takes == takes + 1
+        log.close()
+        tell(viewer)
+
+    assert seen == [([b"first", b"data: 1\n\n"], True)]
+    assert sink.bodies == [b"first", b"data: 1\n\n", b""]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_due_heartbeat_gives_way_to_frames_in_a_callback(anyio_backend: str) -> None:
+    """The task is awake for it already, and finds that there is no silence any more."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+
+    def bring() -> None:
+        viewer.tick(viewer.took_at + 10)
+        log.append(b"data: 1\n\n", 2)
+        tell(viewer)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink)
+        await wait_all_tasks_blocked()
+        in_callback(bring)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert sink.bodies == [b"first", b"data: 1\n\n"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_pace_is_kept_where_frames_come_in_a_callback(anyio_backend: str) -> None:
+    """The task keeps it."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, rate=TokenBucket(1 / 3600, burst=2))
+
+    def bring() -> None:
+        for number in range(4):
+            log.append(b"data: %d\n\n" % number, number + 2)
+        tell(viewer)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink)
+        await wait_all_tasks_blocked()
+        in_callback(bring)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_backlog_that_comes_at_once_is_left_to_the_task(anyio_backend: str) -> None:
+    """Behind its first batch."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+
+    def bring() -> None:
+        for number in range(20):
+            log.append(b"x" * (BATCH // 4), number + 2)
+        tell(viewer)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink)
+        await wait_all_tasks_blocked()
+        in_callback(bring)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+    assert [len(body) for body in sink.bodies[1:]] == [BATCH] * 5
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_hangs_in_the_callback_ends_the_viewer_at_its_timeout(anyio_backend: str) -> None:
+    """It hangs in the task from then on."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(written, viewer, sink)
+        await wait_all_tasks_blocked()
+        sink.hold = anyio.Event()
+        log.append(b"data: 1\n\n", 2)
+        in_callback(lambda: tell(viewer))
+        await wait_all_tasks_blocked()
+        since = viewer.took_at
+
+        assert viewer.tick(since + 29) == pytest.approx(since + 30)
+        assert viewer.tick(since + 30) == inf
+
+    assert viewer.gone is Gone.STALLED
+    assert sink.bodies == [b"first"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_fails_in_the_callback_fails_in_the_task(anyio_backend: str) -> None:
+    """Servers say so that the client has left. The feeder hears nothing of it."""
+    log, fails, told = RunLog(), False, []
+
+    async def send(message: Message) -> None:
+        if fails:
+            raise BrokenPipeError("the client has left")
+
+    viewer = viewer_of(log)
+
+    def bring() -> None:
+        log.append(b"data: 1\n\n", 2)
+        tell(viewer)
+        told.append(True)
+
+    async def writes() -> None:
+        with pytest.raises(BrokenPipeError):
+            await viewer.write(send, b"first", StandIn(copy_context()))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(writes)
+        await wait_all_tasks_blocked()
+        fails = True
+        in_callback(bring)
+
+    assert told == [True]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_each_frame_is_sent_once_and_in_order_whoever_sends_it(anyio_backend: str, seed: int) -> None:
+    """Frames come in callbacks and from tasks, sends wait now and then, heartbeats are due, and the log ends."""
+    rng = random.Random(seed)
+    log = RunLog()
+    bodies: list[bytes] = []
+    sending = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sending
+        sending += 1
+        assert sending == 1
+        for _ in range(rng.choice([0, 0, 0, 1, 2])):
+            await anyio.lowlevel.checkpoint()
+        if rng.random() < 0.1:
+            await anyio.sleep(0.001)
+        bodies.append(message["body"])
+        sending -= 1
+
+    viewer = viewer_of(log, policy=rng.choice(POLICIES[:3]))
+    rounds = Rounds()
+    rounds.readers.append(viewer)
+
+    def bring(number: int) -> None:
+        log.append(b"data: %d\n\n" % number, number + 1)
+        rounds.tell()
+
+    async def writes() -> None:
+        await write(viewer, send, b"")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(writes)
+        for number in range(1, 101):
+            if anyio_backend == "asyncio" and rng.random() < 0.7:
+                in_callback(partial(bring, number))
+                await anyio.lowlevel.checkpoint()
+            else:
+                bring(number)
+            if rng.random() < 0.1:
+                viewer.tick(viewer.took_at + 10)
+            for _ in range(rng.choice([0, 0, 1, 5])):
+                await anyio.lowlevel.checkpoint()
+        log.close()
+        rounds.tell()
+
+    sent = b"".join(bodies).replace(HEARTBEAT, b"")
+    assert sent == b"".join(b"data: %d\n\n" % number for number in range(1, 101))
+    assert viewer.delivery.statistics().frames_out == 100
+
+
 # -- a client that reads while a `send` hangs ----------------------------------------------------------------------
 
 
@@ -492,11 +718,11 @@ async def test_a_viewer_that_is_sent_away_while_its_last_frame_is_sent_goes_behi
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(viewer.write, sink, b"first")
+        tasks.start_soon(write, viewer, sink)
         await wait_all_tasks_blocked()
         sink.hold = hold = anyio.Event()
         log.append(b"data: 1\n\n", 2)
-        viewer.news.notify()
+        tell(viewer)
         await wait_all_tasks_blocked()
 
         viewer.send_away()

@@ -1,0 +1,133 @@
+"""Doing what a waiting asyncio task would do, without waking it.
+
+Waking a task takes a future, a handle of the event loop's and two steps of the task, for each line to each viewer, and
+the line itself needs none of it. So whoever has news calls the viewer's `send` in the task's place. Nearly always it
+returns without a wait, and the task sleeps on. Otherwise the task is woken to await the rest.
+
+To the code that runs, this is the task: `asyncio.current_task` and the context variables are the task's. A cancellation
+meets it wherever it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from types import CoroutineType, coroutine
+from typing import Any
+
+__all__ = ["StandIn"]
+
+
+class StandIn:
+    """Stands in for the running task while that waits. Only one at a time may stand in for a task.
+
+    `_enter_task` and `_leave_task` are made for this: "Extending" in the documentation of asyncio.
+
+    Args:
+        context: the task's own. `Task.get_context` comes with Python 3.12.
+
+    Raises:
+        RuntimeError: no task of asyncio's runs.
+    """
+
+    __slots__ = ("_begun", "_context", "_failure", "_loop", "_task", "_waits")
+
+    def __init__(self, context: Context) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a task of asyncio's has to make its own stand-in")
+        self._task = task
+        self._loop = task.get_loop()
+        self._context = context
+        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None  # and what it waits for
+        self._failure: BaseException | None = None
+        self._waits = False  # whether the task does, and nothing has begun in its place
+
+    def finishes(self, act: Callable[[], Awaitable[None] | None]) -> bool:
+        """Does something that the waiting task has to do, and says whether that is done. No task may be running.
+
+        If it returns false, wake the task. It was not waiting, or what was begun has to wait or has failed, and goes on
+        there: see `wait`.
+
+        Args:
+            act: is called if the task waits. What it returns is then awaited.
+        """
+        if not self._waits:
+            return False
+        loop, task = self._loop, self._task
+        _enter_task(loop, task)
+        try:
+            awaitable = self._context.run(act)
+            if awaitable is None:
+                return True
+            steps = awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable)
+            try:
+                awaited = self._context.run(steps.send, None)
+            except StopIteration:
+                return True
+            _note(awaited, False)  # others may wait for it before the task does
+            self._begun = steps, awaited
+        except BaseException as error:
+            self._failure = error
+        finally:
+            _leave_task(loop, task)
+        self._waits = False
+        return False
+
+    async def wait(self, news: Awaitable[None]) -> Awaitable[None] | None:
+        """Waits for news, in the task.
+
+        Returns:
+            What `finishes` has begun and not finished.
+
+        Raises:
+            BaseException: what it has begun has failed.
+        """
+        self._waits = True
+        try:
+            await news
+        except asyncio.CancelledError as error:
+            if self._begun is None:
+                raise
+            (steps, awaited), self._begun = self._begun, None
+            # As `Task.cancel` does: what is awaited passes the cancellation on.
+            is_passed_on = asyncio.isfuture(awaited) and awaited.cancel(*error.args)
+            return _rest(steps, awaited, None if is_passed_on else error)
+        finally:
+            self._waits = False
+        if self._failure is not None:
+            try:
+                raise self._failure
+            finally:
+                self._failure = None
+        begun, self._begun = self._begun, None
+        return None if begun is None else _rest(*begun, None)
+
+
+def _note(awaited: Any, is_yielded: bool) -> None:
+    """Marks a future that an `await` yielded. A task takes the mark back, and a second `await` refuses a marked one."""
+    if asyncio.isfuture(awaited):
+        awaited._asyncio_future_blocking = is_yielded
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+@coroutine
+def _rest(steps: Coroutine[Any, Any, None], awaited: Any, error: BaseException | None) -> Generator[Any, None, None]:
+    """Goes on with a coroutine that waits for `awaited`, or throws an error at it where it waits."""
+    while True:
+        if error is None:
+            _note(awaited, True)
+            try:
+                yield awaited
+            except BaseException as thrown:
+                error = thrown
+        try:
+            awaited = steps.send(None) if error is None else steps.throw(error)
+        except StopIteration:
+            return
+        error = None
