@@ -51,15 +51,22 @@ class Rounds:
             try:
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
-                for reader in self.readers:
-                    reader.notify()
+                self._tell_all()
                 return
+        is_task = asyncio.current_task(self._loop) is not None
+        if not is_task and len(self.readers) <= TURN:
+            self._tell_all()
+            return
         self._is_on = True
         self._at = 0
-        if asyncio.current_task(self._loop) is None:
-            self._turn(self._loop)
-        else:
+        if is_task:
             self._loop.call_soon(self._turn, self._loop)
+        else:
+            self._turn(self._loop)
+
+    def _tell_all(self) -> None:
+        for reader in self.readers:
+            reader.notify()
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._at:

@@ -15,9 +15,11 @@ from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from types import CoroutineType, coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["StandIn"]
+
+T = TypeVar("T")
 
 
 class StandIn:
@@ -32,7 +34,7 @@ class StandIn:
         RuntimeError: no task of asyncio's runs.
     """
 
-    __slots__ = ("_begun", "_context", "_failure", "_loop", "_task", "_waits")
+    __slots__ = ("_begun", "_context", "_failure", "_loop", "_task", "waits")
 
     def __init__(self, context: Context) -> None:
         task = asyncio.current_task()
@@ -43,25 +45,21 @@ class StandIn:
         self._context = context
         self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None  # and what it waits for
         self._failure: BaseException | None = None
-        self._waits = False  # whether the task does, and nothing has begun in its place
+        #: Whether the task waits, and nothing has begun in its place: `finishes` may be called.
+        self.waits = False
 
-    def finishes(self, act: Callable[[], Awaitable[None] | None]) -> bool:
-        """Does something that the waiting task has to do, and says whether that is done. No task may be running.
+    def finishes(self, function: Callable[[T], Awaitable[None]], argument: T) -> bool:
+        """Awaits `function(argument)` in the task's place while it `waits`. Says whether that is done.
 
-        If it returns false, wake the task. It was not waiting, or what was begun has to wait or has failed, and goes on
-        there: see `wait`.
+        If it is not, because it has to wait or has failed, wake the task. It goes on there: see `wait`.
 
-        Args:
-            act: is called if the task waits. What it returns is then awaited.
+        Raises:
+            RuntimeError: a task is running.
         """
-        if not self._waits:
-            return False
         loop, task = self._loop, self._task
         _enter_task(loop, task)
         try:
-            awaitable = self._context.run(act)
-            if awaitable is None:
-                return True
+            awaitable = self._context.run(function, argument)
             steps = awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable)
             try:
                 awaited = self._context.run(steps.send, None)
@@ -73,7 +71,7 @@ class StandIn:
             self._failure = error
         finally:
             _leave_task(loop, task)
-        self._waits = False
+        self.waits = False
         return False
 
     async def wait(self, news: Awaitable[None]) -> Awaitable[None] | None:
@@ -85,7 +83,7 @@ class StandIn:
         Raises:
             BaseException: what it has begun has failed.
         """
-        self._waits = True
+        self.waits = True
         try:
             await news
         except asyncio.CancelledError as error:
@@ -96,7 +94,7 @@ class StandIn:
             is_passed_on = asyncio.isfuture(awaited) and awaited.cancel(*error.args)
             return _rest(steps, awaited, None if is_passed_on else error)
         finally:
-            self._waits = False
+            self.waits = False
         if self._failure is not None:
             try:
                 raise self._failure

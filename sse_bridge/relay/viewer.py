@@ -141,18 +141,20 @@ class Viewer:
 
     def notify(self) -> None:
         """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task."""
-        stand_in = self._stand_in
-        if stand_in is None or not stand_in.finishes(self._send_news) or not self.delivery.is_idle():
-            self.news.notify()
-
-    def _send_news(self) -> Awaitable[None] | None:
-        frames = self.delivery.take(0.0)
-        if not frames:
-            return None
-        self.took.notify()
-        self.took_at = self.clock.now()
-        self._heartbeat_due = False
-        return self._send({"type": "http.response.body", "body": frames, "more_body": True})  # `_body`, spelled out
+        stand_in, delivery = self._stand_in, self.delivery
+        if stand_in is not None and stand_in.waits:
+            if frames := delivery.take(0.0):
+                self.took.notify()
+                self.took_at = self.clock.now()
+                self._heartbeat_due = False
+                message = {"type": "http.response.body", "body": frames, "more_body": True}
+                is_sent = stand_in.finishes(self._send, message)
+                if not is_sent:
+                    self.news.notify()
+                    return
+            if delivery.is_idle():
+                return
+        self.news.notify()
 
     async def write(self, send: Send, first: bytes, stand_in: StandIn | None = None) -> None:
         """Writes the log to its end, with heartbeats in silence. Returns after the end.
