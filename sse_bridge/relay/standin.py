@@ -1,8 +1,8 @@
 """Doing what a waiting asyncio task would do, without waking it.
 
-Waking a task takes a future, a handle of the event loop's and two steps of the task, for each line to each viewer, and
-the line itself needs none of it. So whoever has news calls the viewer's `send` in the task's place. Nearly always it
-returns without a wait, and the task sleeps on. Otherwise the task is woken to await the rest.
+To wake a task, asyncio makes a future and a handle and resumes the task, for each line to each viewer. The line needs
+none of that. So the callback that has the line calls the viewer's `send` in the task's place. Nearly always `send`
+returns without waiting, and the task sleeps on. If `send` has to wait, the task is woken and awaits the rest.
 
 To the code that runs, this is the task: `asyncio.current_task` and the context variables are the task's. A cancellation
 meets it wherever it waits.

@@ -19,7 +19,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sse_bridge.asgi.messages import Message, Outbox
+from sse_bridge.asgi.messages import Message, Outbox, Send
 from sse_bridge.upstream.base import Room, Take
 from tests.support.asgi import Page
 from tests.support.site import Site, site
@@ -64,6 +64,18 @@ class Recorder(Page):
         self._changed.notify()
         if self.ended:
             self.leave()
+
+
+def cancelling(it: Site, page: Recorder, word: bytes) -> Send:
+    """The page's `send`, which cancels the site's runs once it sends `word`."""
+
+    async def send(message: Message) -> None:
+        await page.send(message)
+        if word in message.get("body", b""):
+            for run in list(it.bridge._host._store.runs):
+                run.cancel()
+
+    return send
 
 
 async def opened(it: Site, page: Page) -> Page:
@@ -180,19 +192,9 @@ async def test_a_task_factory_of_the_application_may_know_no_contexts(anyio_back
 @pytest.mark.parametrize("line", ["a line", "the exit"])
 async def test_a_send_may_end_the_run_that_it_sends_from(anyio_backend: str, line: str) -> None:
     """In the midst of the callback that brings a line, or the run's own end. It ends once."""
-    work, page = Transported(), Page()
+    work, page = Transported(), Recorder()
     async with site(work) as it:
-
-        async def send(message: Message) -> None:
-            page.sent.append(message)
-            page._changed.notify()
-            if page.ended:
-                page.leave()
-            if message["type"] == "http.response.body" and b'"a"' in message["body"]:
-                for run in list(it.bridge._host._store.runs):
-                    run.cancel()
-
-        it.tasks.start_soon(it.bridge, page.scope, page.receive, send)
+        it.tasks.start_soon(it.bridge, page.scope, page.receive, cancelling(it, page, b'"a"'))
         await page.until(lambda: page.content)
         chunk = stdout("a") + (exit_frame(3) if line == "the exit" else b"")
         asyncio.get_running_loop().call_soon(work.take, chunk)
@@ -207,19 +209,9 @@ async def test_a_send_may_end_the_run_that_it_sends_from(anyio_backend: str, lin
 
 async def test_a_send_of_the_last_frame_may_cancel_its_run(anyio_backend: str) -> None:
     """Which ends in the clock's callback, because its time is up. It is counted once."""
-    work, page = Transported(), Page()
+    work, page = Transported(), Recorder()
     async with site(work, max_run_time=0.05) as it:
-
-        async def send(message: Message) -> None:
-            page.sent.append(message)
-            page._changed.notify()
-            if page.ended:
-                page.leave()
-            if message["type"] == "http.response.body" and b'"error"' in message["body"]:
-                for run in list(it.bridge._host._store.runs):
-                    run.cancel()
-
-        it.tasks.start_soon(it.bridge, page.scope, page.receive, send)
+        it.tasks.start_soon(it.bridge, page.scope, page.receive, cancelling(it, page, b'"error"'))
         await page.until(lambda: page.content)
         await work.bring("a", "b")
         await page.until(lambda: page.ended)

@@ -243,7 +243,7 @@ async def test_a_future_will_do(anyio_backend: str) -> None:
 
 @pytest.mark.parametrize("kind", ["future", "task"])
 async def test_several_may_wait_for_the_same(anyio_backend: str, kind: str) -> None:
-    """Each in its own task, and whoever else waits for it meanwhile."""
+    """Three tasks whose `send`s await one future, and a fourth task that awaits it between callback and wake-up."""
     loop = asyncio.get_running_loop()
     gate = anyio.Event()
     shared = loop.create_future() if kind == "future" else loop.create_task(gate.wait())

@@ -519,6 +519,16 @@ def in_callback(function: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(function)
 
 
+async def brought(viewer: Viewer, sink: Sink, bring: Callable[[], None]) -> None:
+    """Writes a viewer's response, and has `bring` called in a callback while the task waits."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write, viewer, sink)
+        await wait_all_tasks_blocked()
+        in_callback(bring)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_frames_are_sent_in_the_callback_that_brings_them(anyio_backend: str) -> None:
     """The task sleeps on. Its end wakes it. What the viewer has taken is known at once."""
@@ -558,12 +568,7 @@ async def test_a_due_heartbeat_gives_way_to_frames_in_a_callback(anyio_backend: 
         log.append(b"data: 1\n\n", 2)
         tell(viewer)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink)
-        await wait_all_tasks_blocked()
-        in_callback(bring)
-        await wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
+    await brought(viewer, sink, bring)
 
     assert sink.bodies == [b"first", b"data: 1\n\n"]
 
@@ -579,12 +584,7 @@ async def test_a_pace_is_kept_where_frames_come_in_a_callback(anyio_backend: str
             log.append(b"data: %d\n\n" % number, number + 2)
         tell(viewer)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink)
-        await wait_all_tasks_blocked()
-        in_callback(bring)
-        await wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
+    await brought(viewer, sink, bring)
 
     assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
 
@@ -600,12 +600,7 @@ async def test_a_backlog_that_comes_at_once_is_left_to_the_task(anyio_backend: s
             log.append(b"x" * (BATCH // 4), number + 2)
         tell(viewer)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, viewer, sink)
-        await wait_all_tasks_blocked()
-        in_callback(bring)
-        await wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
+    await brought(viewer, sink, bring)
 
     assert [len(body) for body in sink.bodies[1:]] == [BATCH] * 5
 
