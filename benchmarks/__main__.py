@@ -2,11 +2,11 @@
 
     python -m benchmarks [--shape S1 ...] [--peer node ...] [--growth] [--repeat N] [--quick] [--json FILE]
 
-Each repetition starts one peer after the other, each in its own process. The upstream and the client run in two more
-processes and are never the bottleneck. CPU time is the operating system's figure for the serving process. A peer gets
-figures only if it delivers all lines in order, and the exit. The tables show medians of the repetitions. Figures go to
-`benchmarks/results/`, plots to `docs/figures/`, or both to where `--json` says. Without arguments everything is
-measured, which takes three quarters of an hour.
+Each repetition starts one peer after the other, each in its own process, on a core of its own. The upstream and the
+client run in two more processes, on the other cores, and are never the bottleneck. CPU time is the operating system's
+figure for the serving process. A peer gets figures only if it delivers all lines in order, and the exit. The tables
+show medians of the repetitions. Figures go to `benchmarks/results/`, plots to `docs/figures/`, or both to where
+`--json` says. Without arguments everything is measured, which takes three quarters of an hour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .client import Incorrect
 from .figures import Figures, medians
 from .plots import draw
 from .report import show, show_targets
-from .servers import PEERS, upstream
+from .servers import PEERS, leave_a_core, upstream
 from .shapes import GROWTH, LINES, SHAPES, Shape, warm_up
 
 #: By shape and peer, all repetitions; empty for a peer that failed.
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for all figures, with the plots beside it")
     arguments = parser.parse_args()
     _allow_descriptors()
+    leave_a_core()
     repeat, share = (1, 0.1) if arguments.quick else (arguments.repeat, 1.0)
     peers = arguments.peer or []
     is_all = not (arguments.shape or arguments.growth)

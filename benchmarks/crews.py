@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import psutil
@@ -15,7 +16,7 @@ from redis import Redis
 
 from .client import Incorrect
 from .leaving import SCRIPT, local_sandbox
-from .servers import Serving, free_port, serving, started
+from .servers import ALL_CORES, Serving, bound_to, free_port, serving, started
 
 __all__ = ["Crew", "a_redis", "crew", "crew_with_sandbox"]
 
@@ -25,7 +26,10 @@ _ALONE: Final = ("bridge",)
 
 @dataclass(frozen=True)
 class Crew:
-    """The worker that reads the runs and, where a peer needs them, a worker that mirrors them, and Redis."""
+    """The worker that reads the runs and, where a peer needs them, a worker that mirrors them, and Redis.
+
+    They share all cores.
+    """
 
     owner: Serving
     mirror: Serving | None
@@ -61,7 +65,8 @@ def crew(name: str, upstream_url: str, **environment: str) -> Iterator[Crew]:
         if redis is not None:
             environment["STORE"] = f"redis://127.0.0.1:{redis.port}/0"
         workers = 2 if name == "mirror" else 1
-        started = [stack.enter_context(serving(name, upstream_url, **environment)) for _ in range(workers)]
+        one = partial(serving, name, upstream_url, cores=ALL_CORES, **environment)
+        started = [stack.enter_context(one()) for _ in range(workers)]
         yield Crew(started[0], started[1] if workers == 2 else None, redis)
 
 
@@ -81,6 +86,7 @@ def a_redis() -> Iterator[Serving]:
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", directory]
-        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        command = [program, *options]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=bound_to(ALL_CORES))
         with started(port, process):
             yield Serving("redis", port, psutil.Process(process.pid), "")

@@ -9,20 +9,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Final
 
 import psutil
 
-__all__ = ["PEERS", "Serving", "free_port", "serving", "started", "upstream"]
+__all__ = ["ALL_CORES", "PEERS", "Serving", "bound_to", "free_port", "leave_a_core", "serving", "started", "upstream"]
 
 _HERE: Final = Path(__file__).parent
 #: Seconds in which a process has to listen.
 _START_TIMEOUT: Final = 20.0
+#: The cores that the benchmark may use; none where processes cannot be bound to some.
+ALL_CORES: Final = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,26 @@ def _cpu(process: psutil.Process) -> float:
         return sum(process.cpu_times()[:2])
 
 
+def leave_a_core() -> None:
+    """Leaves a core to the serving process, given two. This process and those that it starts get the others.
+
+    Otherwise the upstream and the client would run on the peer's core now and then, and would keep it waiting. A line
+    of S3 would take twice as long, and the cost of it would depend on where the kernel put whom.
+    """
+    if len(ALL_CORES) > 1:
+        os.sched_setaffinity(0, ALL_CORES - _serving_core())
+
+
+def bound_to(cores: frozenset[int]) -> Callable[[], None] | None:
+    """What a child does first to run on these cores alone (`preexec_fn`), if this process has left one."""
+    is_left = bool(ALL_CORES) and os.sched_getaffinity(0) != ALL_CORES
+    return partial(os.sched_setaffinity, 0, cores) if is_left else None
+
+
+def _serving_core() -> frozenset[int]:
+    return frozenset(sorted(ALL_CORES)[:1])
+
+
 @contextmanager
 def upstream(lines: int) -> Iterator[str]:
     """Starts the upstream in its own process; yields its URL."""
@@ -106,8 +129,14 @@ def upstream(lines: int) -> Iterator[str]:
 
 
 @contextmanager
-def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Serving]:
+def serving(
+    name: str, upstream_url: str, *, cores: frozenset[int] | None = None, **environment: str
+) -> Iterator[Serving]:
     """Starts a peer in its own process, and ends it with the context.
+
+    Args:
+        cores: that it runs on; `None` for the one that `leave_a_core` has left.
+        environment: variables that it gets.
 
     Raises:
         FileNotFoundError: its program is missing.
@@ -118,7 +147,12 @@ def serving(name: str, upstream_url: str, **environment: str) -> Iterator[Servin
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w+b") as log:
         command = _command(peer, port, upstream_url, Path(directory))
         process = subprocess.Popen(
-            command, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command,
+            env={**os.environ, **own, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=bound_to(cores or _serving_core()),
         )
         with started(port, process, Path(log.name)):
             yield Serving(name, port, psutil.Process(process.pid), upstream_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import socket
 import time
@@ -18,7 +19,7 @@ from benchmarks.crews import crew
 from benchmarks.figures import COLUMNS, medians
 from benchmarks.plots import draw
 from benchmarks.report import show
-from benchmarks.servers import PEERS, serving, upstream
+from benchmarks.servers import ALL_CORES, PEERS, leave_a_core, serving, upstream
 from benchmarks.shapes import SHAPES
 from benchmarks.sharing import shared_burst
 from benchmarks.targets import TARGETS
@@ -65,6 +66,22 @@ def test_viewers_of_one_run_get_the_same(url: str) -> None:
         run = run_of(first)
         others = [stack.enter_context(connect(server.port, f"/{run}?shape=paced")) for _ in range(3)]
         assert followed([first, *others], 1.0).frames >= 18 * 4
+
+
+@pytest.mark.skipif(len(ALL_CORES) < 2, reason="one core, or none that processes can be bound to")
+def test_a_peer_has_its_core_for_itself(url: str) -> None:
+    leave_a_core()
+    try:
+        own = os.sched_getaffinity(0)
+        with upstream(LINES) as other, serving("passthrough", other) as server:
+            assert len(server.process.cpu_affinity()) == 1
+            assert not own & set(server.process.cpu_affinity())
+        with crew("bridge", url) as workers:
+            assert set(workers.owner.process.cpu_affinity()) == ALL_CORES
+    finally:
+        os.sched_setaffinity(0, ALL_CORES)
+    with serving("passthrough", url) as server:
+        assert set(server.process.cpu_affinity()) == ALL_CORES
 
 
 def followed(connections: list[socket.socket], seconds: float) -> Paced:
