@@ -262,12 +262,19 @@ async def test_a_run_that_goes_on_without_viewers_holds_nothing_of_the_last_ones
         first, token = await it.started()
         path = f"/{token}"
         scope = {**page.scope, "path": path, "raw_path": path.encode(), "session": held}
-        it.tasks.start_soon(it.bridge, scope, page.receive, page.send)
+        answered = asyncio.Event()
+
+        async def app(scope: dict[str, Any]) -> None:
+            await it.bridge(scope, page.receive, page.send)
+            answered.set()
+
+        it.tasks.start_soon(app, scope)
         del held, scope
         await page.until(lambda: page.content)
         first.leave()
         await rounds_to_end()
         page.leave()
+        await answered.wait()
         await rounds_to_end()
         gc.collect()
 
