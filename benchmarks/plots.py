@@ -112,7 +112,7 @@ def _draw_growth(growth: Mapping[str, Mapping[str, Any]], directory: Path) -> No
 def _write(picture: Any, directory: Path, name: str) -> None:
     from matplotlib import pyplot
 
-    picture.tight_layout()
+    picture.tight_layout(w_pad=3)  # or the label of a long bar runs into the names beside it
     for path in _paths(directory, name):
         picture.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(picture)
