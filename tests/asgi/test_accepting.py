@@ -7,9 +7,12 @@ limit.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
+import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,12 +25,21 @@ import uvicorn
 from starlette.requests import Request
 
 from sse_bridge import SSEBridge
+from sse_bridge.asgi.uvicorn import servers
 from tests.support.asgi import Page
 from tests.support.servers import run_hypercorn
 from tests.support.site import STOPPED, Site, site
 from tests.support.work import ScriptedWork
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+
+@pytest.fixture(autouse=True)
+def own_event_loops() -> Iterator[None]:
+    """The lowest uvicorn that we allow makes uvloop's the event loops of the whole process, and of all later tests."""
+    yield
+    if sys.version_info < (3, 14):
+        asyncio.set_event_loop_policy(None)
 
 
 # -- listening sockets, whatever the server
@@ -267,6 +279,33 @@ def test_uvicorn_is_found_in_any_program(way: Callable[[Coroutine[Any, Any, None
     with program.streaming(lambda: asyncio.run(way(server.serve(sockets=[program.listener])))) as content:  # type: ignore[arg-type]
         server.should_exit = True
         assert is_told(content)
+
+
+class Held:
+    """What a program has in a variable for a while."""
+
+
+async def test_a_programs_variables_are_left_alone(anyio_backend: str) -> None:
+    """Where uvicorn is loaded, its server is looked for in every task. What a task lets go of is gone."""
+    gone: list[weakref.ref[Held]] = []
+    looked, end = anyio.Event(), anyio.Event()
+
+    async def program() -> None:
+        held = Held()
+        gone.append(weakref.ref(held))
+        await looked.wait()
+        del held
+        await end.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program)
+        await anyio.wait_all_tasks_blocked()
+        assert not servers()
+        looked.set()
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert gone[0]() is None
+        end.set()
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
