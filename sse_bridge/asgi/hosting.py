@@ -364,6 +364,7 @@ class Host:
         finally:
             here.remove_viewer(viewer)
             timer.stop()
+            viewer.progress.forget()
             self._leave(run, viewer)
 
     async def _see_off(self, run: Followed, viewer: Viewer, downstream: Downstream) -> None:

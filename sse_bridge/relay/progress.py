@@ -31,6 +31,10 @@ class Progress:
         self._seen_in: float | None = None  # the `send` in which that was, by its beginning
         self._at = -inf
 
+    def forget(self) -> None:
+        """Lets go of the connection, which has nothing more to say of this client."""
+        self.acknowledged = _unknown
+
     def look(self, now: float) -> float:
         """When the client last took something while a `send` hangs, as far as the connection says.
 

@@ -254,6 +254,35 @@ async def test_a_run_that_is_kept_holds_nothing_of_its_last_viewers_request(anyi
         assert gone() is None
 
 
+async def test_a_run_that_goes_on_without_viewers_holds_nothing_of_the_last_ones_request(anyio_backend: str) -> None:
+    """It keeps the viewer's place, and may wait for it."""
+    work, page, held = Transported(), Page(), Session()
+    gone = weakref.ref(held)
+    async with site(work, grace=None) as it:
+        first, token = await it.started()
+        path = f"/{token}"
+        scope = {**page.scope, "path": path, "raw_path": path.encode(), "session": held}
+        answered = asyncio.Event()
+
+        async def app(scope: dict[str, Any]) -> None:
+            await it.bridge(scope, page.receive, page.send)
+            answered.set()
+
+        it.tasks.start_soon(app, scope)
+        del held, scope
+        await page.until(lambda: page.content)
+        first.leave()
+        await rounds_to_end()
+        page.leave()
+        await answered.wait()
+        await rounds_to_end()
+        gc.collect()
+
+        assert not sum(it.bridge.statistics().runs_ended.values())
+        assert gone() is None
+        work.end()
+
+
 async def rounds_to_end() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
