@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -19,6 +21,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def event_loops_of_asyncio() -> None:
+    """An old uvicorn that a test runs makes uvloop's the event loops of the whole process, and of all later tests."""
+    if sys.version_info < (3, 14) and type(asyncio.get_event_loop_policy()).__module__.startswith("uvloop"):
+        asyncio.set_event_loop_policy(None)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import os
 import socket
-import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
@@ -32,14 +31,6 @@ from tests.support.site import STOPPED, Site, site
 from tests.support.work import ScriptedWork
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
-
-
-@pytest.fixture(autouse=True)
-def own_event_loops() -> Iterator[None]:
-    """The lowest uvicorn that we allow makes uvloop's the event loops of the whole process, and of all later tests."""
-    yield
-    if sys.version_info < (3, 14):
-        asyncio.set_event_loop_policy(None)
 
 
 # -- listening sockets, whatever the server

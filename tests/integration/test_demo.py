@@ -280,7 +280,7 @@ def test_a_second_tab_watches_by_the_link_and_either_may_go(demo: Demo, page: Pa
     second = open_second(page)
     second.get_by_text("Batch 2/10").wait_for()
     page.get_by_text("Batch 2/10").wait_for()
-    assert rows(second)[:6] == rows(page)[:6]
+    assert rows(second)[:5] == rows(page)[:5]  # as far as both are known to be
     assert rows(second)[0] == (1, "Starting data pipeline...")
     assert second.inner_text("#state .badge") == "watching"
 
