@@ -238,7 +238,7 @@ async def test_a_body_that_stops_is_a_read_timeout(anyio_backend: str) -> None:
 
     async with server(stops) as url, httpx.AsyncClient(transport=FastTransport(httpx.create_ssl_context())) as client:
         with pytest.raises(httpx.ReadTimeout):
-            await client.get(url, timeout=0.05)
+            await client.get(url, timeout=httpx.Timeout(20, read=0.05))
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
