@@ -59,10 +59,11 @@ def follow(
         bool, typer.Option("--json", help="Print each event as a line of JSON; the last one says how it ended.")
     ] = False,
 ) -> int:
-    """Follow a run through lost connections: its output here, its exit code ours. Ctrl-C leaves it running.
+    """Follow a run through lost connections; print its output, and exit with its code. Ctrl-C leaves it running.
 
     Exit codes:
     0 to 255: the command's own; 0 for a stream without a command.
+    124: its time was up, and the platform ended it.
     125: it is unknown: output is missing, or the server has vanished.
     130, 143: Ctrl-C, SIGTERM.
     141: the reader of the pipe has left.

@@ -16,7 +16,7 @@ from ..client.options import Settings
 from ..client.reading import Item
 from .heeding import heed
 from .printing import Printer, ignore_stdout
-from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_status, say, words_of
+from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_of, say, words_of
 
 __all__ = ["Following"]
 
@@ -88,7 +88,7 @@ class Following:
                 dropped = getattr(error, "dropped", None)
                 return End(FAILED, error_of(error.code, error.message, dropped=dropped), words_of(error))
             code = run.exit_code
-            return End(exit_status(code or 0), {"type": "end"} if code is None else {"type": "exit", "code": code})
+            return End(0, {"type": "end"}) if code is None else exit_of(code, timed_out=run.timed_out)
         return None
 
     async def _say_if_silent(self) -> None:

@@ -24,12 +24,13 @@ def run_command(
         bool, typer.Option("--json", help="Print each event as a line of JSON; the last one says how it ended.")
     ] = False,
 ) -> int:
-    """Run a command in a MIOSA sandbox: its output here, its exit code ours. Ctrl-C ends it.
+    """Run a command in a MIOSA sandbox; print its output, and exit with its code. Ctrl-C ends it.
 
     The platform and the key are MIOSA_BASE_URL and MIOSA_API_KEY.
 
     Exit codes:
     0 to 255: the command's own; 137 if SIGKILL ended it.
+    124: its time was up, and the platform ended it.
     125: it is unknown: no such sandbox, a wrong key, a vanished platform.
     130, 143: Ctrl-C, SIGTERM. stderr says whether the command is gone.
     141: the reader of the pipe has left, and the command was ended.

@@ -21,7 +21,7 @@ from ..upstream.miosa.client import Miosa
 from .asking import Wanted, platform
 from .heeding import heed
 from .printing import Printer, ignore_stdout
-from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_status, message_of, say, words_of
+from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_of, message_of, say, words_of
 
 __all__ = ["run_here"]
 
@@ -173,7 +173,7 @@ class _Running(Watcher):
 
     def _ended(self, outcome: Outcome) -> End:
         if outcome.exit_code is not None:
-            return End(exit_status(outcome.exit_code), {"type": "exit", "code": outcome.exit_code})
+            return exit_of(outcome.exit_code, timed_out=outcome.timed_out)
         how_far = None if outcome.cancelled is None else outcome.cancelled.value
         if self._signal is not None:
             words = "the end of the command is unknown" if how_far is None else HOW_FAR[how_far]

@@ -13,6 +13,7 @@ __all__ = [
     "HOW_FAR",
     "End",
     "error_of",
+    "exit_of",
     "exit_status",
     "fail",
     "message_of",
@@ -23,6 +24,8 @@ __all__ = [
 
 #: The command's exit code is unknown, because something other than the command failed: docker's 125.
 FAILED: Final = 125
+#: The platform ended the command because its time was up: `timeout(1)`'s 124.
+TIMED_OUT: Final = 124
 #: 128 + SIGPIPE, as the shell says of a program whose reader has left.
 BROKEN_PIPE: Final = 141
 #: Negative exit codes stand for signals in some runtimes.
@@ -58,6 +61,14 @@ def error_of(code: str, message: str, **details: object) -> dict[str, Any]:
     """The last line with `--json` of a run that ended without an exit code. Details that are `None` are left out."""
     known = {name: value for name, value in details.items() if value is not None}
     return {"type": "error", "code": code, "message": message, **known}
+
+
+def exit_of(code: int, *, timed_out: bool) -> End:
+    """How it ends with the command's exit."""
+    if not timed_out:
+        return End(exit_status(code), {"type": "exit", "code": code})
+    body = {"type": "exit", "code": code, "timed_out": True}
+    return End(TIMED_OUT, body, "the platform ended the command because its time was up")
 
 
 def say(message: str) -> None:

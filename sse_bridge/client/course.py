@@ -76,6 +76,7 @@ class Course(Generic[T]):
 
     def __init__(self, settings: Settings, view: View[T]) -> None:
         self.exit_code: int | None = None
+        self.timed_out = False
         #: The run has ended, and all of it was read.
         self.is_over = False
         self.reader = Reader(settings.max_event_size)
@@ -358,6 +359,7 @@ class Course(Generic[T]):
         if item.kind != "exit":
             return None
         code = item.body.get("code")
+        self.timed_out = item.body.get("timed_out") is True
         if isinstance(code, int):
             self.exit_code = code
             return self._finish(None)

@@ -29,6 +29,11 @@ class Followed(Generic[T]):
         return self._course.exit_code
 
     @property
+    def timed_out(self) -> bool:
+        """Whether the platform ended the command because its time was up. MIOSA gives it the exit code -1."""
+        return self._course.timed_out
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended, and all of it was read."""
         return self._course.is_over

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
 from sse_bridge import SSEBridge, UpstreamLost
 from sse_bridge.testing import Script
 from tests.cli.conftest import Piped, Terminal
+from tests.client.scripted import RUN, event, run_of
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.servers import serve
 from tests.support.waiting import eventually
@@ -28,6 +31,18 @@ def test_a_run_is_followed_to_its_exit_through_cuts(piped: Piped) -> None:
         done = piped("follow", url)
     assert done.stdout.decode().splitlines() == [f"line {number}" for number in range(500)]
     assert (done.stderr, done.returncode, script.starts) == (b"oh\n", 3, 1)
+
+
+def test_a_command_whose_time_was_up_is_124(piped: Piped) -> None:
+    async def bridge(scope: Any, receive: Any, send: Any) -> None:
+        headers = {"Content-Type": "text/event-stream", "SSE-Bridge-Run": RUN}
+        end = event(2, "exit", code=-1, timed_out=True)
+        await Response(run_of("a")[0] + event(1, "stdout", line="a") + end, headers=headers)(scope, receive, send)
+
+    with serve(bridge, lifespan="off") as served:
+        done = piped("follow", served.url)
+    assert (done.stdout, done.returncode) == (b"a\n", 124)
+    assert done.stderr == b"sse-bridge: the platform ended the command because its time was up\n"
 
 
 @pytest.mark.slow

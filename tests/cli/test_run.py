@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from sse_bridge.cli.saying import exit_status
+from sse_bridge.cli.saying import exit_of, exit_status
 from tests.cli.conftest import PROGRAM, Piped, Terminal, own_sandbox
 from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.waiting import eventually
@@ -32,6 +32,19 @@ def test_a_command_that_a_signal_ended(piped: Piped, sandbox: LocalSandbox) -> N
 @pytest.mark.parametrize(("code", "status"), [(0, 0), (255, 255), (-9, 137), (256, 125), (-300, 125)])
 def test_codes_that_a_process_cannot_have(code: int, status: int) -> None:
     assert exit_status(code) == status
+
+
+def test_a_command_whose_time_was_up(piped: Piped, sandbox: LocalSandbox) -> None:
+    done = piped("run", "--json", "--timeout", "1", sandbox.id, "echo a; sleep 60")
+    assert done.returncode == 124
+    assert done.stderr == b"sse-bridge: the platform ended the command because its time was up\n"
+    assert json.loads(done.stdout.splitlines()[-1]) == {"type": "exit", "code": -1, "timed_out": True}
+
+
+def test_whatever_code_the_platform_gives_a_command_whose_time_was_up() -> None:
+    for code in (-1, 0, 137):
+        end = exit_of(code, timed_out=True)
+        assert (end.status, end.body) == (124, {"type": "exit", "code": code, "timed_out": True})
 
 
 @pytest.mark.slow

@@ -88,6 +88,16 @@ async def test_a_run_is_read_to_its_exit(dialect: str, code: int) -> None:
     assert server.requests[0].headers["accept"] == "text/event-stream"
 
 
+@pytest.mark.parametrize("timed_out", [True, False, "true"])
+async def test_an_exit_says_whether_the_commands_time_was_up(timed_out: Any) -> None:
+    server = Server(stream(event(0, "start", run=RUN), event(1, "exit", code=-1, timed_out=timed_out)))
+    async with httpx.AsyncClient(transport=server) as client, follow(URL, client=client) as run:
+        assert not run.timed_out
+        async for _ in run:
+            pass
+    assert (run.exit_code, run.timed_out) == (-1, timed_out is True)
+
+
 async def test_bytes_may_be_cut_anywhere() -> None:
     whole = b"".join(run_of("ä", "b"))
     followed = await read(Server(stream(*(whole[at : at + 1] for at in range(len(whole))))))
