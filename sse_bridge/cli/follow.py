@@ -64,8 +64,8 @@ def follow(
     Exit codes:
     0 to 255: the command's own; 0 for a stream without a command.
     124: its time was up, and the platform ended it.
-    125: it is unknown: output is missing, or the server has vanished.
-    130, 143: Ctrl-C, SIGTERM.
+    125: it is unknown: output is missing, or the server has vanished; or output could not be written.
+    130, 143, 129, 131: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT.
     141: the reader of the pipe has left.
     2: wrong arguments.
     """

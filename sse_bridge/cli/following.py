@@ -15,8 +15,8 @@ from ..client.lines import Items
 from ..client.options import Settings
 from ..client.reading import Item
 from .heeding import heed
-from .printing import Printer, ignore_stdout
-from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_of, say, words_of
+from .printing import Printer, unwritable
+from .saying import FAILED, HOW_FAR, End, error_of, exit_of, say, words_of
 
 __all__ = ["Following"]
 
@@ -51,6 +51,7 @@ class Following:
 
     def __init__(self, settings: Settings, printer: Printer, *, cancels: bool) -> None:
         self._settings = settings
+        self._course = _TellingCourse(settings, Items())
         self._printer = printer
         self._cancels = cancels
         self._has_news = False
@@ -62,7 +63,7 @@ class Following:
         async with anyio.create_task_group() as tasks:
             await tasks.start(heed, self._stop, self._leave)
             tasks.start_soon(self._say_if_silent)
-            async with FollowedRun(self._settings, _TellingCourse(self._settings, Items()), None) as run:
+            async with FollowedRun(self._settings, self._course, None) as run:
                 end = await self._show(run)
                 self._has_news = True
                 how_far = await _cancel(run) if self._cancels and not run.is_over else None
@@ -80,10 +81,9 @@ class Following:
             try:
                 async for item in run:
                     self._has_news = True
-                    await self._printer.show([item])
-            except BrokenPipeError:
-                ignore_stdout()
-                return End(BROKEN_PIPE, None)
+                    await self._printer.show([item, *self._course.rest()])
+            except OSError as error:
+                return unwritable(error)
             except FollowError as error:
                 dropped = getattr(error, "dropped", None)
                 return End(FAILED, error_of(error.code, error.message, dropped=dropped), words_of(error))

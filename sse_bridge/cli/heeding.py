@@ -11,7 +11,8 @@ from anyio.abc import TaskStatus
 
 __all__ = ["heed"]
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+#: Ctrl-C, a stop from outside, a terminal that is closed, and Ctrl-\\. Windows has the first two.
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
 async def heed(
@@ -24,10 +25,16 @@ async def heed(
 
     Start it in a task group by `start`, before the work begins that a signal is to end.
     """
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+    with anyio.open_signal_receiver(*_heeded()) as signals:
         async with anyio.create_task_group() as tasks:
             task_status.started()
             heeded = first
             async for number in signals:
                 tasks.start_soon(heeded, number)
                 heeded = again
+
+
+def _heeded() -> list[signal.Signals]:
+    """Not those that this process was started to ignore, as by `nohup`."""
+    known = [signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]

@@ -7,15 +7,15 @@ import os
 import sys
 from collections.abc import Iterable
 from math import inf
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TextIO
 
 import anyio
 import anyio.to_thread
 
 from ..client.reading import Item
-from .saying import End, say
+from .saying import BROKEN_PIPE, FAILED, End, say
 
-__all__ = ["Printer", "ignore_stdout"]
+__all__ = ["Printer", "unwritable"]
 
 _STREAMS: Final = ("stdout", "stderr")
 #: Seconds that the last line gets where the user has sent a signal, and the reader has paused the pipe.
@@ -30,12 +30,15 @@ class Printer:
 
     Args:
         as_json: whether each event becomes a line of JSON on stdout instead. The last line says how it ended.
+
+    Raises:
+        OSError: from `show`: the output cannot be written. `unwritable` says how that ends.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._out: BinaryIO = sys.stdout.buffer
-        self._err: BinaryIO = sys.stderr.buffer
+        self._out = _bytes_of(sys.stdout)
+        self._err = _bytes_of(sys.stderr)
         self._has_exit = False  # whether the exit was shown
         self._writes = 0  # in threads that have not returned
 
@@ -45,7 +48,8 @@ class Printer:
         In a thread: a reader that pauses the pipe must not keep Ctrl-C from being heard.
 
         Raises:
-            BrokenPipeError: the reader has left.
+            BrokenPipeError: the reader of stdout has left.
+            OSError: the output cannot be written: the disk is full, or the terminal is gone.
         """
         parts: list[tuple[BinaryIO, bytearray]] = []
         for item in items:
@@ -65,20 +69,26 @@ class Printer:
         """
         if end.words:
             say(end.words)
+        status = end.status
         with anyio.move_on_after(_LAST_LINE if self._writes else inf):
-            await self._show_end(end)
+            status = await self._show_end(end)
         if self._writes:
-            os._exit(end.status)
-        return end.status
+            os._exit(status)
+        return status
 
-    async def _show_end(self, end: End) -> None:
+    async def _show_end(self, end: End) -> int:
+        """Writes the last line; returns the exit code, which another line may have changed that cannot be written."""
         if not self._as_json or end.body is None or (self._has_exit and end.body["type"] == "exit"):
-            return
+            return end.status
         parts = [(self._out, bytearray(_json(end.body)))]
         try:
             await anyio.to_thread.run_sync(self._write, parts, abandon_on_cancel=True)
-        except BrokenPipeError:
-            ignore_stdout()
+        except OSError as error:
+            failed = unwritable(error)
+            if failed.words:
+                say(failed.words)
+                return failed.status
+        return end.status
 
     async def leave(self, end: End) -> None:
         """Says how it ended, and ends the process, whatever it still does."""
@@ -90,8 +100,13 @@ class Printer:
         self._writes += 1
         try:
             for target, text in parts:
-                target.write(text)
-                target.flush()
+                try:
+                    target.write(text)
+                    target.flush()
+                except BrokenPipeError:
+                    if target is not self._err or _is_one_file():
+                        raise
+                    _discard(sys.stderr)  # its reader has left, and stdout has one of its own
         finally:
             self._writes -= 1
 
@@ -121,6 +136,27 @@ def _json(body: object) -> bytes:
     return json.dumps(body).encode() + b"\n"
 
 
-def ignore_stdout() -> None:
-    """Python flushes stdout when it ends, and would complain once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def unwritable(error: OSError) -> End:
+    """How it ends if stdout or stderr cannot be written. Python flushes both when it ends, and would complain again."""
+    if isinstance(error, BrokenPipeError):
+        _discard(sys.stdout)
+        return End(BROKEN_PIPE, None)
+    _discard(sys.stdout)
+    return End(FAILED, None, f"the output cannot be written: {error.strerror or error}")
+
+
+def _bytes_of(stream: TextIO | None) -> BinaryIO:
+    """A process may be started without the stream (`>&-`)."""
+    return open(os.devnull, "wb") if stream is None else stream.buffer
+
+
+def _is_one_file() -> bool:
+    """Whether stdout and stderr are the same pipe (`2>&1`)."""
+    return sys.stdout is not None and os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Lets everything that is still written to a stream go nowhere."""
+    if stream is not None:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -20,8 +20,8 @@ from ..upstream.base import Source
 from ..upstream.miosa.client import Miosa
 from .asking import Wanted, platform
 from .heeding import heed
-from .printing import Printer, ignore_stdout
-from .saying import BROKEN_PIPE, FAILED, HOW_FAR, End, error_of, exit_of, message_of, say, words_of
+from .printing import Printer, unwritable
+from .saying import FAILED, HOW_FAR, End, error_of, exit_of, message_of, say, words_of
 
 __all__ = ["run_here"]
 
@@ -93,11 +93,12 @@ class _Running(Watcher):
             await self._signalled.wait()
             await bridge.shutdown()
             return self._unanswered()
-        except BrokenPipeError:
+        except OSError as error:
             assert self._run is not None
             await self._run.cancel()
-            ignore_stdout()
-            return End(BROKEN_PIPE, None)
+            end = unwritable(error)
+            how_far = (await self._run.wait()).cancelled
+            return end._replace(words=f"{end.words}; {HOW_FAR[how_far.value]}") if end.words and how_far else end
         outcome = await self._run.wait()
         if outcome.error == Cause.SERVER_STOPPED.code:  # the bridge hears signals, too, and may be the first to do so
             await self._signalled.wait()
@@ -118,7 +119,7 @@ class _Running(Watcher):
             "headers": [(b"accept", b"text/event-stream")],
         }
         requests = [{"type": "http.request", "body": b"", "more_body": False}]
-        broken: list[BrokenPipeError] = []
+        broken: list[OSError] = []
 
         async def receive() -> Any:
             if requests:
@@ -131,7 +132,7 @@ class _Running(Watcher):
                 return
             try:
                 await self._printer.show(reader.feed(message.get("body", b"")))
-            except BrokenPipeError as error:
+            except OSError as error:
                 broken.append(error)
                 self._has_left.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from ..errors import BridgeError, UpstreamError
@@ -73,7 +74,9 @@ def exit_of(code: int, *, timed_out: bool) -> End:
 
 def say(message: str) -> None:
     """Tells the user on stderr: stdout is the command's."""
-    print(f"sse-bridge: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # it is None in a process that was started without (`2>&-`)
+        with suppress(OSError):
+            print(f"sse-bridge: {message}", file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int = 1) -> int:

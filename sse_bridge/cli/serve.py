@@ -53,7 +53,7 @@ def serve(
     try:
         import uvicorn
 
-        from ..sandbox.server import server_config
+        from ..sandbox.server import hangup_stops, server_config
     except ModuleNotFoundError as error:
         return missing(error, "uvicorn", "serve")
     is_local = _is_loopback(host)
@@ -68,7 +68,7 @@ def serve(
     with listener:
         notice_frozen_clients(listener)
         _print_banner(url_of(listener), None if token else shown, has_token=shown is not None)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), hangup_stops():
             uvicorn.Server(server_config(app, _SHUTDOWN_TIMEOUT)).run(sockets=[listener])
     return 0
 

@@ -132,6 +132,12 @@ class Course(Generic[T]):
             raise self._error
         return None
 
+    def rest(self) -> list[T]:
+        """What else `take` would hand out before it says `None` or raises: of one chunk at most."""
+        rest = list(self._ready)
+        self._ready.clear()
+        return rest
+
     # -- asking
 
     def pause(self, now: float) -> float:

@@ -10,7 +10,7 @@ import anyio
 import uvicorn
 
 from ..sandbox import create_app as create_sandbox
-from ..sandbox.server import sandbox_server, server_config
+from ..sandbox.server import hangup_stops, sandbox_server, server_config
 from ..upstream.miosa.client import Miosa
 from .app import create_app
 
@@ -23,7 +23,8 @@ _SHUTDOWN_TIMEOUT: Final = 8
 
 def serve(listener: socket.socket) -> None:
     """Serves the demo on a listening socket, until a signal stops it. Raises `KeyboardInterrupt` after Ctrl-C."""
-    anyio.run(_serve, listener)
+    with hangup_stops():
+        anyio.run(_serve, listener)
 
 
 async def _serve(listener: socket.socket) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 
-__all__ = ["ClosingServer", "sandbox_server", "serve", "server_config"]
+__all__ = ["ClosingServer", "hangup_stops", "sandbox_server", "serve", "server_config"]
 
 #: Seconds that open responses get when the server is told to stop. Their commands are dead by then.
 _SHUTDOWN_TIMEOUT: Final = 1
@@ -65,14 +66,25 @@ def sandbox_server(app: Starlette, shutdown_timeout: int = _SHUTDOWN_TIMEOUT) ->
 def serve(app: Starlette, listener: socket.socket) -> None:
     """Serves `app`, as `create_app` made it, on a listening socket, until a signal stops it.
 
-    SIGINT, SIGTERM and, unless it is ignored, SIGHUP do that. Without a handler for SIGHUP, closing the terminal would
-    leave the commands behind: they run in sessions of their own.
+    SIGINT, SIGTERM and, unless it is ignored, SIGHUP do that.
     """
-    server = sandbox_server(app)
-    before = signal.getsignal(signal.SIGHUP)
-    if before is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, server.handle_exit)
+    with hangup_stops():
+        sandbox_server(app).run(sockets=[listener])
+
+
+@contextmanager
+def hangup_stops() -> Iterator[None]:
+    """Makes SIGHUP a SIGTERM, unless it is ignored, as by `nohup`.
+
+    uvicorn has no handler for it, so closing the terminal would leave commands behind: they run in sandboxes, or in
+    sessions of their own.
+    """
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or signal.getsignal(hangup) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(hangup, lambda number, frame: signal.raise_signal(signal.SIGTERM))
     try:
-        server.run(sockets=[listener])
+        yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(hangup, signal.SIG_DFL)

@@ -403,6 +403,6 @@ def test_the_exit_codes_are_in_the_help_and_the_documentation(command: str, caps
         main([command, "--help"])
     shown = capsys.readouterr().out
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
-    for code in ("0", "124", "125", "130", "143", "141", *(["137"] if command == "run" else [])):
+    for code in ("0", "124", "125", "130", "143", "129", "131", "141", *(["137"] if command == "run" else [])):
         assert re.search(rf"\b{code}\b", shown)
         assert re.search(rf"\b{code}\b", page)
