@@ -63,6 +63,13 @@ class Ask(NamedTuple):
     content: bytes | None = None
 
 
+class Exit(NamedTuple):
+    """What is known of the command's exit."""
+
+    code: int | None = None
+    timed_out: bool = False
+
+
 class Course(Generic[T]):
     """Follows one run.
 
@@ -75,8 +82,7 @@ class Course(Generic[T]):
     """
 
     def __init__(self, settings: Settings, view: View[T]) -> None:
-        self.exit_code: int | None = None
-        self.timed_out = False
+        self.exit = Exit()
         #: The run has ended, and all of it was read.
         self.is_over = False
         self.reader = Reader(settings.max_event_size)
@@ -313,7 +319,7 @@ class Course(Generic[T]):
             self._finish(of_error(error, is_gone=False, run=self.reader.token))
         else:
             code = state.get("code")
-            self.exit_code = code if isinstance(code, int) else None
+            self.exit = Exit(code if isinstance(code, int) else None)
             self._finish(None)
 
     # -- the stream
@@ -365,9 +371,8 @@ class Course(Generic[T]):
         if item.kind != "exit":
             return None
         code = item.body.get("code")
-        self.timed_out = item.body.get("timed_out") is True
         if isinstance(code, int):
-            self.exit_code = code
+            self.exit = Exit(code, item.body.get("timed_out") is True)
             return self._finish(None)
         return self._finish(
             RunFailed(

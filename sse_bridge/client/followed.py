@@ -26,12 +26,12 @@ class Followed(Generic[T]):
     @property
     def exit_code(self) -> int | None:
         """The command's exit code. `None` while it runs, and for a stream without a command."""
-        return self._course.exit_code
+        return self._course.exit.code
 
     @property
     def timed_out(self) -> bool:
         """Whether the platform ended the command because its time was up. MIOSA gives it the exit code -1."""
-        return self._course.timed_out
+        return self._course.exit.timed_out
 
     @property
     def is_over(self) -> bool:
