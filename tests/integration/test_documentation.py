@@ -8,7 +8,8 @@ import inspect
 import logging
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+import textwrap
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import CodeType
@@ -31,6 +32,7 @@ from tests.support.servers import serve
 
 #: Pages with programs that other tests run.
 ELSEWHERE = {"following.md", "testing.md", "tutorial.md"}
+TUTORIAL = DOCS / "tutorial.md"
 #: The server that a reader has running.
 RUNNING = "http://localhost:8000"
 #: What a block needs that is not installed for tests, by a word in it.
@@ -117,22 +119,71 @@ async def call(function: Any, arguments: dict[str, Any]) -> None:
             await result
 
 
-def test_the_application_of_the_tutorial(
-    page: Page, sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Its page shows what the script beside it prints, and the exit."""
+@pytest.fixture
+def tutorial(sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Starlette]:
+    """Makes the application of the tutorial. Its environment is complete, unless a test changes it before."""
     monkeypatch.setenv("MIOSA_BASE_URL", sandbox.url)
     monkeypatch.setenv("MIOSA_API_KEY", KEY)
     monkeypatch.setenv("SANDBOX_ID", sandbox.id)
-    for block in blocks(DOCS / "tutorial.md", "python"):
+    for block in blocks(TUTORIAL, "python"):
         (tmp_path / block.title).write_text(block.text.replace("sleep(0.5)", "sleep(0.05)"))
-    spec = importlib.util.spec_from_file_location("tutorial_app", tmp_path / "app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with serve(module.app) as served:
+
+    def make() -> Starlette:
+        spec = importlib.util.spec_from_file_location("tutorial_app", tmp_path / "app.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        app: Starlette = module.app
+        return app
+
+    return make
+
+
+def test_the_application_of_the_tutorial(page: Page, tutorial: Callable[[], Starlette]) -> None:
+    """Its page shows what the script beside it prints, and the exit."""
+    with serve(tutorial()) as served:
         page.goto(served.url)
         page.get_by_text("[exit 0]").wait_for()
 
         assert page.inner_text("pre").splitlines() == [*(f"tick {number}" for number in range(1, 61)), "[exit 0]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SANDBOX_ID", "sbx_9ccc416576c8a9d1", "[The sandbox or stream does not exist.]"),
+        ("MIOSA_BASE_URL", "http://127.0.0.1:9", "[The upstream cannot be reached.]"),
+        ("MIOSA_API_KEY", "msk_of_another_start", "[The upstream does not accept the server's key.]"),
+        ("SANDBOX_ID", None, "[refused: see the server's log]"),
+        ("MIOSA_API_KEY", None, "[refused: see the server's log]"),
+    ],
+)
+def test_the_page_of_the_tutorial_shows_why_there_is_no_run(
+    page: Page,
+    tutorial: Callable[[], Starlette],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str | None,
+    message: str,
+) -> None:
+    """In the words of the tutorial's table."""
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    assert f"| `{message}` |" in TUTORIAL.read_text()
+
+    with serve(tutorial()) as served:
+        page.goto(served.url)
+        page.get_by_text(message).wait_for()
+
+        assert page.inner_text("pre").strip() == message
+
+
+def test_the_page_of_the_readme_is_that_of_the_tutorial() -> None:
+    """So the tests of the tutorial's page hold for both."""
+    (script,) = blocks(README, "js")
+    app = next(block.text for block in blocks(TUTORIAL, "python") if block.title == "app.py")
+
+    assert script.text in textwrap.dedent(app.partition("  const show")[2].partition("\n")[2].partition("</script>")[0])
