@@ -137,6 +137,16 @@ def test_colours_and_a_progress_bar_are_live(terminal: Terminal, sandbox: LocalS
     assert child.exitstatus == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "status"), [("true", 0), ("kill -9 $$", 137)])
+def test_the_exit_code_in_a_terminal(command: str, status: int, terminal: Terminal, sandbox: LocalSandbox) -> None:
+    child = terminal("run", sandbox.id, f"echo begun; {command}")
+    child.expect_exact("begun")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == status
+
+
 def test_ctrl_c_ends_the_command_and_says_that_it_is_gone(terminal: Terminal, sandbox: LocalSandbox) -> None:
     mark = new_mark()
     child = terminal("run", sandbox.id, f"echo begun; sleep {mark}")
