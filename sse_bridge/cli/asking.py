@@ -60,7 +60,7 @@ Env = Annotated[
         "-e",
         parser=_variable_of,
         metavar="NAME[=VALUE]",
-        help="A variable; without a value, this shell's own.",
+        help="A variable; without a value, this shell's own, or none where the shell has none.",
     ),
 ]
 Cwd = Annotated[
@@ -92,13 +92,20 @@ class Wanted(NamedTuple):
 
         words = self.command[1:] if self.command[:1] == ["--"] else self.command
         line = words[0] if len(words) == 1 else shlex.join(words)
-        variables = dict(_variable(text) for text in self.env or [])
-        return SandboxExec(self.sandbox, line, env=variables or None, cwd=self.cwd, timeout=self.timeout)
+        env = _variables(self.env or [])
+        return SandboxExec(self.sandbox, line, env=env or None, cwd=self.cwd, timeout=self.timeout)
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    return name, value if equals else os.environ.get(name, "")
+def _variables(given: list[str]) -> dict[str, str]:
+    """Values by name. A name that this shell lacks is left out, as docker does: an empty value is not the same."""
+    variables: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if equals:
+            variables[name] = value
+        elif name in os.environ:
+            variables[name] = os.environ[name]
+    return variables
 
 
 def platform() -> Miosa:

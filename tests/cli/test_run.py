@@ -62,6 +62,13 @@ def test_the_environment_and_the_folder(piped: Piped, sandbox: LocalSandbox) -> 
     assert done.stdout == b"1 2from here\ninner\n"
 
 
+def test_a_variable_that_the_shell_lacks_is_left_out(piped: Piped, sandbox: LocalSandbox) -> None:
+    """As `docker run -e NAME` does. One that is empty stays empty."""
+    line = 'echo "${LACKING-unset} ${EMPTY-unset} ${GIVEN-unset}"'
+    done = piped("run", "-e", "LACKING", "-e", "EMPTY", "-e", "GIVEN=", sandbox.id, line, EMPTY="")
+    assert done.stdout == b"unset  \n"
+
+
 @pytest.mark.slow
 def test_json(piped: Piped, sandbox: LocalSandbox) -> None:
     done = piped("run", "--json", sandbox.id, "echo out; echo err >&2; exit 3")
