@@ -36,12 +36,20 @@ def _folder_of(text: str) -> str:
 
 
 def _command_of(context: typer.Context, words: list[str]) -> list[str]:
-    """Refuses a command that begins with an option of ours: it stands behind the sandbox by mistake."""
+    """Refuses a blank command, and one that begins with an option of ours: it stands behind the sandbox by mistake."""
+    if words and not _line_of(words).strip():
+        raise typer.BadParameter("the command is blank.")
     name = words[0].partition("=")[0] if words else ""
     ours = {spelled for parameter in context.command.get_params(context) for spelled in parameter.opts}
     if name.startswith("-") and name in ours:
         raise typer.BadParameter(f"`{name}` is an option of sse-bridge: write it before the sandbox.")
     return words
+
+
+def _line_of(words: list[str]) -> str:
+    """The words behind the sandbox as a command line."""
+    words = words[1:] if words[:1] == ["--"] else words
+    return words[0] if len(words) == 1 else shlex.join(words)
 
 
 Sandbox = Annotated[str, typer.Argument(parser=_id_of, metavar="SANDBOX", help="Its id.")]
@@ -90,8 +98,7 @@ class Wanted(NamedTuple):
         """
         from ..upstream.miosa.sandbox_exec import SandboxExec
 
-        words = self.command[1:] if self.command[:1] == ["--"] else self.command
-        line = words[0] if len(words) == 1 else shlex.join(words)
+        line = _line_of(self.command)
         env = _variables(self.env or [])
         return SandboxExec(self.sandbox, line, env=env or None, cwd=self.cwd, timeout=self.timeout)
 
