@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from .demo import demo
@@ -22,7 +23,31 @@ __all__ = ["run"]
 #: Options end where the command begins, as for `docker run`.
 _COMMAND_FOLLOWS: Final = {"allow_interspersed_args": False}
 
+
+def _shown_as_flags(parameters: list[Any]) -> list[Any]:
+    """typer 0.29 shows flags as `--json <bool>` unless they have a metavar, as if they took a value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    """A command whose help shows flags as flags, `--help` among them."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _shown_as_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for the program itself."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _shown_as_flags(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     name="sse-bridge",
     add_completion=False,
     help="Sandbox output as Server-Sent Events.",
@@ -40,7 +65,7 @@ def _add(function: Callable[..., int], name: str, settings: dict[str, Any] | Non
     def command(*arguments: Any, **options: Any) -> NoReturn:
         raise _Ended(function(*arguments, **options))
 
-    app.command(name, context_settings=settings)(command)
+    app.command(name, cls=_Command, context_settings=settings)(command)
 
 
 _add(run_command, "run", _COMMAND_FOLLOWS)
@@ -60,7 +85,7 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Sandbox output as Server-Sent Events."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -23,6 +24,17 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert not end.value.code
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("run", "follow", "serve", "doctor", "sandbox", "demo"))
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["follow"], ["serve"], ["doctor"], ["sandbox"], ["demo"]])
+def test_help_shows_flags_as_flags(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Their words follow them, instead of the type of a value."""
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert not end.value.code
+    shown = capsys.readouterr().out
+    assert re.search(r"--help +Show this message and exit\.", shown)
+    assert not re.search(r"bool", shown, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(
