@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .listening import LOOPBACK, Port, notice_frozen_clients, opened, url_of
+from .listening import LOOPBACK, Port, notice_frozen_clients, opened, reach_of, url_of
 from .saying import missing
 
 __all__ = ["demo"]
@@ -26,7 +26,7 @@ def demo(
         return 1
     with listener:
         notice_frozen_clients(listener)
-        print(f"The demo is at {url_of(listener)} (Ctrl-C ends it)", flush=True)
+        print(f"The demo is at {url_of(listener)} (Ctrl-C ends it)", *reach_of(listener), sep="\n", flush=True)
         with suppress(KeyboardInterrupt):
             serve(listener)
     return 0

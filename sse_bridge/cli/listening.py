@@ -10,10 +10,12 @@ import typer
 
 from .saying import say
 
-__all__ = ["LOOPBACK", "Port", "notice_frozen_clients", "opened", "url_of"]
+__all__ = ["LOOPBACK", "Port", "notice_frozen_clients", "opened", "reach_of", "url_of"]
 
 #: The default: only programs of this machine can connect.
 LOOPBACK: Final = "127.0.0.1"
+#: By the address that stands for all interfaces: the one at which this machine reaches itself.
+_LOOPBACK_OF: Final = {"0.0.0.0": LOOPBACK, "::": "::1"}
 
 
 def _port_of(given: str | int) -> int:
@@ -51,6 +53,16 @@ def notice_frozen_clients(listener: socket.socket) -> None:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where the socket is reached."""
+    """Where programs of this machine reach the socket. Browsers refuse 0.0.0.0, so all interfaces are loopback's."""
     host, port = listener.getsockname()[:2]
+    host = _LOOPBACK_OF.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def reach_of(listener: socket.socket) -> list[str]:
+    """A line that says how other machines reach the socket, if it listens on all interfaces."""
+    host = _LOOPBACK_OF.get(listener.getsockname()[0])
+    if host is None:
+        return []
+    shown = f"[{host}]" if ":" in host else host
+    return [f"It listens on all interfaces. For other machines, put this machine's name in place of {shown}."]

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from .listening import LOOPBACK, Port, opened, url_of
+from .listening import LOOPBACK, Port, opened, reach_of, url_of
 from .saying import fail, missing
 
 __all__ = ["sandbox"]
@@ -79,7 +79,7 @@ def sandbox(
     with listener:
         app = create_app(key=used, profile=PROFILES[profile])
         sandbox_id = app.state.sandboxes.create({"name": name}).id if name else None
-        _print_banner(url_of(listener), None if inherited else used, sandbox_id)
+        _print_banner(url_of(listener), reach_of(listener), None if inherited else used, sandbox_id)
         if not quiet:
             logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
@@ -87,7 +87,7 @@ def sandbox(
     return 0
 
 
-def _print_banner(url: str, key: str | None, sandbox_id: str | None) -> None:
+def _print_banner(url: str, reach: list[str], key: str | None, sandbox_id: str | None) -> None:
     """Says what runs here and how to use it, in lines to be pasted.
 
     Shows a key that we made up, which only we know, and one of the command line, which this terminal shows already. A
@@ -102,6 +102,7 @@ def _print_banner(url: str, key: str | None, sandbox_id: str | None) -> None:
         exports.append("MIOSA_API_KEY is the one in the environment of this server.")
     print(
         f"MIOSA's sandbox API over processes of this machine: {url}",
+        *reach,
         "WARNING: there is no isolation. Anyone with the key can run commands on this machine, as you.",
         "",
         "To point a client at it (the SDK adds /api/v1 itself):",

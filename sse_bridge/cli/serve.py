@@ -13,7 +13,7 @@ import typer
 
 from ..errors import BridgeError
 from .asking import CommandLine, Cwd, Env, Sandbox, Timeout, Wanted, platform
-from .listening import LOOPBACK, Port, notice_frozen_clients, opened, url_of
+from .listening import LOOPBACK, Port, notice_frozen_clients, opened, reach_of, url_of
 from .saying import fail, missing, words_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def serve(
         return 1
     with listener:
         notice_frozen_clients(listener)
-        _print_banner(url_of(listener), None if token else shown, has_token=shown is not None)
+        _print_banner(url_of(listener), reach_of(listener), None if token else shown, has_token=shown is not None)
         with suppress(KeyboardInterrupt), hangup_stops():
             uvicorn.Server(server_config(app, _SHUTDOWN_TIMEOUT)).run(sockets=[listener])
     return 0
@@ -132,12 +132,13 @@ class _Door:
         return 401, b"Show the token: Authorization: Bearer ..., or ?token=... in the address.\n"
 
 
-def _print_banner(url: str, new_token: str | None, *, has_token: bool) -> None:
+def _print_banner(url: str, reach: list[str], new_token: str | None, *, has_token: bool) -> None:
     header = ' -H "Authorization: Bearer $SSE_BRIDGE_TOKEN"' if has_token else ""
     query = f"?token={new_token or '...'}" if has_token else ""
     lines = [
         f"The page with the Run button: {url}/{query}",
         f"Each request to {url}/run-sse/ runs the command and streams its output.",
+        *reach,
     ]
     if new_token is not None:
         lines += ["Clients need the token:", f"  export SSE_BRIDGE_TOKEN={new_token}"]

@@ -32,7 +32,7 @@ def serving(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str,
                 assert line, banner
                 banner += line
             (url,) = re.findall(r"to (\S+/run-sse/) runs", banner)
-            yield url.replace("0.0.0.0", "127.0.0.1"), banner
+            yield url, banner
             process.terminate()
             process.wait(15)
         finally:
@@ -75,7 +75,6 @@ def test_its_address_is_a_page_that_runs_the_command(
         chromium() as browser,
     ):
         (address,) = re.findall(r"Run button: (\S+)", banner)
-        address = address.replace("0.0.0.0", "127.0.0.1")
         page = browser.new_page()
         with watching_problems(page, []):
             page.goto(address)
