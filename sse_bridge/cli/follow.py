@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import anyio
 import typer
 
-from .saying import missing
+from .saying import fail_before, missing
 
 __all__ = ["Headers", "follow", "headers_of", "url_of"]
 
@@ -74,7 +75,7 @@ def follow(
         from .following import Following
         from .printing import Printer
     except ModuleNotFoundError as error:
-        return missing(error, "httpx_sse", "cli")
+        return missing(error, "httpx_sse", "cli", partial(fail_before, as_json=as_json))
 
     async def whole() -> int:
         options: Options = {"headers": headers_of(header), "gaps": "yield" if accept_gaps else "raise"}

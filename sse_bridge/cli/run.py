@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Annotated
 
 import anyio
 import typer
 
 from .asking import CommandLine, Cwd, Env, Sandbox, Timeout, Wanted
-from .saying import missing
+from .saying import fail_before, missing
 
 __all__ = ["run_command"]
 
@@ -39,6 +40,6 @@ def run_command(
     try:
         from .running import run_here
     except ModuleNotFoundError as error:
-        return missing(error, "httpx_sse", "cli")
+        return missing(error, "httpx_sse", "cli", partial(fail_before, as_json=as_json))
     logging.basicConfig(format="sse-bridge: %(message)s", level=logging.ERROR)
     return anyio.run(run_here, Wanted(sandbox, command, env, cwd, timeout), as_json)

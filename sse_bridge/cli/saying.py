@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +20,7 @@ __all__ = [
     "exit_of",
     "exit_status",
     "fail",
+    "fail_before",
     "message_of",
     "missing",
     "say",
@@ -85,7 +89,15 @@ def fail(message: str, code: int = 1) -> int:
     return code
 
 
-def missing(error: ModuleNotFoundError, package: str, extra: str) -> int:
+def fail_before(message: str, *, as_json: bool) -> int:
+    """The same for `run` and `follow` before they have begun: 125, and the last line of JSON."""
+    if as_json and sys.stdout is not None:
+        with suppress(OSError):  # nobody reads it; past Python's buffer, which would be flushed once more at the end
+            os.write(sys.stdout.fileno(), json.dumps(error_of("configuration", message)).encode() + b"\n")
+    return fail(message, FAILED)
+
+
+def missing(error: ModuleNotFoundError, package: str, extra: str, fail_with: Callable[[str], int] = fail) -> int:
     """Says what to install, if it is that package that is missing.
 
     Raises:
@@ -93,7 +105,7 @@ def missing(error: ModuleNotFoundError, package: str, extra: str) -> int:
     """
     if error.name != package:
         raise error
-    return fail(f'this needs {package}: pip install "sse_bridge[{extra}]"')
+    return fail_with(f'this needs {package}: pip install "sse_bridge[{extra}]"')
 
 
 def message_of(error: Exception) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from typer.core import TyperGroup, TyperOption
+from typer.main import get_command
 
 from sse_bridge import __version__, cli
 
@@ -37,19 +41,73 @@ def test_help_shows_flags_as_flags(command: list[str], capsys: pytest.CaptureFix
     assert not re.search(r"bool", shown, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(
-    ("package", "arguments"),
-    [
-        ("typer", ["demo"]),
-        ("httpx_sse", ["run", "sbx_1", "true"]),
-        ("httpx_sse", ["follow", "http://localhost/"]),
-        ("httpx_sse", ["doctor"]),
-    ],
-)
-def test_what_is_missing_is_named(package: str, arguments: list[str]) -> None:
+def without(package: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs the program where a package is missing."""
     program = (
         f"import sys; sys.modules[{package!r}] = None; from sse_bridge.cli import main; sys.exit(main({arguments}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("typer", [], "cli"),
+        ("typer", ["--version"], "cli"),
+        ("typer", ["doctor"], "cli"),
+        ("typer", ["demo"], "serve"),
+        ("typer", ["sandbox", "--sandbox", "run"], "serve"),
+        ("typer", ["serve", "sbx_1", "run"], "serve"),
+        ("uvicorn", ["demo"], "serve"),
+        ("uvicorn", ["sandbox"], "serve"),
+        ("uvicorn", ["serve", "sbx_1", "true"], "serve"),
+        ("httpx_sse", ["doctor"], "cli"),
+    ],
+)
+def test_what_is_missing_is_named(package: str, arguments: list[str], extra: str) -> None:
+    """With the smallest extra that has it."""
+    done = without(package, arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f'pip install "sse_bridge[{extra}]"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "is_json"),
+    [
+        ("typer", ["run", "sbx_1", "true"], False),
+        ("typer", ["run", "--json", "sbx_1", "true"], True),
+        ("typer", ["run", "-e", "A", "--timeout", "5", "--json", "sbx_1", "true"], True),
+        ("typer", ["run", "-e", "A=1", "sbx_1", "grep", "--json"], False),
+        ("typer", ["run", "-e", "--json", "sbx_1", "true"], False),
+        ("typer", ["follow", "http://localhost/"], False),
+        ("typer", ["follow", "http://localhost/", "-H", "a: b", "--json"], True),
+        ("typer", ["follow", "--give-up-after", "5", "--json", "http://localhost/"], True),
+        ("httpx_sse", ["run", "sbx_1", "true"], False),
+        ("httpx_sse", ["run", "--json", "sbx_1", "true"], True),
+        ("httpx_sse", ["follow", "http://localhost/", "--json"], True),
+    ],
+)
+def test_what_is_missing_is_no_exit_code_of_the_commands(package: str, arguments: list[str], is_json: bool) -> None:
+    """`run` and `follow` say it as they say all faults that are not the command's."""
+    done = without(package, arguments)
+    assert done.returncode == 125
     assert 'pip install "sse_bridge[cli]"' in done.stderr
+    if is_json:
+        message = done.stderr.removeprefix("sse-bridge: ").rstrip()
+        assert json.loads(done.stdout) == {"type": "error", "code": "configuration", "message": message}
+    else:
+        assert done.stdout == ""
+
+
+def test_options_that_take_a_value_are_known_without_typer() -> None:
+    """To look for `--json` among the arguments, the program skips their values."""
+    from sse_bridge.cli.program import app
+
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    options = [parameter for name in cli._RUNNERS for parameter in group.commands[name].params]
+    assert {spelled for option in options if takes_value(option) for spelled in option.opts} == set(cli._WITH_VALUE)
+
+
+def takes_value(parameter: Any) -> bool:
+    return isinstance(parameter, TyperOption) and not parameter.is_flag
