@@ -1,4 +1,4 @@
-"""`scripts/check-release`: version, changelog and tag agree."""
+"""`scripts/check-release`: version, changelog and tag agree, and the repository is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+PROJECT = '[tool.hatch.metadata.hooks.custom]\nrepository = "{}"\n'
 SCRIPT = Path(__file__).parents[1] / "scripts" / "check-release"
 
 
@@ -18,6 +19,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "sse_bridge").mkdir()
     (tmp_path / "sse_bridge" / "__init__.py").write_text('__version__ = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [1.2.3] - 2026-11-27\n\n## [1.2.2] - 2026-01-01\n")
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format("https://code.example/owner/sse_bridge"))
     (tmp_path / "Makefile").write_text("dist:\n\t@echo built\n")
     git(tmp_path, "init", "-q")
     commit(tmp_path)
@@ -54,6 +56,9 @@ def test_a_release_that_agrees_with_itself_is_built(checkout: Path) -> None:
         ("CHANGELOG.md", "## [Unreleased]\n\n## [1.2.3] - 2026-11-27\n", r"is \[Unreleased\]"),
         ("CHANGELOG.md", "## [1.2.3]\n", "needs a date"),
         ("CHANGELOG.md", "## [1.2.3] - today\n", "needs a date"),
+        ("pyproject.toml", PROJECT.format(""), r"set it in \[tool.hatch.metadata.hooks.custom\] of pyproject.toml"),
+        ("pyproject.toml", PROJECT.format("git@code.example:owner/name"), "to the https:// address"),
+        ("pyproject.toml", PROJECT.format("https://code.example"), "to the https:// address"),
     ],
 )
 def test_a_release_that_disagrees_is_refused(checkout: Path, name: str, content: str, fault: str) -> None:
@@ -77,8 +82,9 @@ def test_a_tree_with_changes_is_refused(checkout: Path) -> None:
     refuse(check(checkout), "not committed")
 
 
-def test_a_dry_run_needs_no_tag_and_no_date(checkout: Path) -> None:
+def test_a_dry_run_needs_no_tag_no_date_and_no_repository(checkout: Path) -> None:
     git(checkout, "tag", "-d", "v1.2.3")
+    (checkout / "pyproject.toml").write_text(PROJECT.format(""))
     (checkout / "CHANGELOG.md").write_text("## [Unreleased]\n")
 
     assert check(checkout, "--dry-run").returncode == 0
