@@ -76,6 +76,19 @@ def hatchling(root: Path, *arguments: str) -> None:
     )
 
 
+def test_the_source_distribution_has_what_contributors_are_told_to_use(tmp_path: Path) -> None:
+    """The files that the pages for them name."""
+    pages = [ROOT / "CONTRIBUTING.md", ROOT / "RELEASING.md"]
+    named = {name for page in pages for name in re.findall(r"`([^`\s]+)`", page.read_text()) if (ROOT / name).is_file()}
+    named |= {".ci/run", ".github/workflows/ci.yml", ".pre-commit-config.yaml"}
+
+    hatchling(ROOT, "-t", "sdist", "-d", str(tmp_path))
+
+    (path,) = tmp_path.iterdir()
+    with tarfile.open(path) as archive:
+        assert named - {name.partition("/")[2] for name in archive.getnames()} == set()
+
+
 @pytest.fixture(scope="module", params=["", REPOSITORY, f"{REPOSITORY}/"], ids=["none", "one", "slash"])
 def repository(request: pytest.FixtureRequest) -> str:
     return str(request.param)
