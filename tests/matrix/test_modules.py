@@ -120,7 +120,13 @@ def program(*names: str) -> str:
 
 def chromium(url: str, profile: Path) -> list[str]:
     path = program("chromium", "chromium-browser")
-    return [path, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", url]
+    arguments = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+    ]  # containers have 64 MB of it
+    return [path, *arguments, f"--user-data-dir={profile}", url]
 
 
 def firefox(url: str, profile: Path) -> list[str]:
