@@ -28,9 +28,10 @@ class Nginx:
         self.certificates = folder / "authority.pem"
 
     @contextmanager
-    def serve(self, port: int, location: str = "") -> Iterator[str]:
+    def serve(self, port: int, location: str = "", *, http2: bool = False) -> Iterator[str]:
         """Hands requests on to `port` until the context ends; yields the URL. `location` are directives."""
         own, folder = free_port(), self.folder
+        listens = " ssl" * self.tls + " http2" * http2
         names = ["client_body_temp_path", "proxy_temp_path", "fastcgi_temp_path", "uwsgi_temp_path", "scgi_temp_path"]
         temporary = " ".join(f"{name} {folder}/{name};" for name in names)
         encrypted = f"ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.pem;" if self.tls else ""
@@ -41,7 +42,7 @@ class Nginx:
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "nginx.conf").write_text(
             f"daemon off; {user} pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}"
-            f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{own}{' ssl' * self.tls}; {encrypted}"
+            f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{own}{listens}; {encrypted}"
             f"location / {{ proxy_pass http://127.0.0.1:{port}; {location} }} }} }}"
         )
         with listening(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"], own, folder):
