@@ -7,9 +7,9 @@ from typing import Annotated
 import anyio
 import typer
 
-from .examining import Finding, look_at_deployment, look_at_install, look_at_platform, look_at_redis
+from .examining import Finding, look_at_install, look_at_platform, look_at_redis
 from .follow import Headers, headers_of, url_of
-from .saying import missing
+from .saying import missing, say
 
 __all__ = ["doctor"]
 
@@ -21,6 +21,10 @@ def doctor(
     ] = None,
     header: Headers = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="The store that the workers share.")] = None,
+    silence: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=600, help="For which a stream is watched; 0 leaves that out."),
+    ] = 32.0,
 ) -> int:
     """Check the platform, the key and this installation; with a URL, a bridge and the proxies in front of it.
 
@@ -30,17 +34,20 @@ def doctor(
         from ..client import follow  # noqa: F401 (looks whether it is there)
     except ModuleNotFoundError as error:
         return missing(error, "httpx_sse", "cli")
-    findings = anyio.run(_look, url, headers_of(header), redis)
+    findings = anyio.run(_look, url, headers_of(header), redis, silence)
     _print(findings)
     return int(any(finding.is_good is False for finding in findings))
 
 
-async def _look(url: str | None, headers: dict[str, str], redis: str | None) -> list[Finding]:
+async def _look(url: str | None, headers: dict[str, str], redis: str | None, silence: float) -> list[Finding]:
     findings = look_at_install()
     if url is None:
         findings += await look_at_platform()
     else:
-        findings += await look_at_deployment(url, headers)
+        from .deployment import look_at_deployment
+        from .visiting import Waits
+
+        findings += await look_at_deployment(url, headers, Waits(silence=silence), say)
     if redis is not None:
         findings += await look_at_redis(redis)
     return findings

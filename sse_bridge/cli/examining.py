@@ -1,4 +1,4 @@
-"""What `sse-bridge doctor` looks at. Each look says what it found, and what to do about it."""
+"""What `sse-bridge doctor` looks at on this machine. Each look says what it found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import anyio
-
 from .. import speedups
 from ..errors import BridgeError, UpstreamError
 from .asking import platform
 from .saying import words_of
 
-__all__ = ["Finding", "look_at_deployment", "look_at_install", "look_at_platform", "look_at_redis"]
+__all__ = ["Finding", "look_at_install", "look_at_platform", "look_at_redis"]
 
 #: Seconds for the platform's answer, and for Redis's.
 _TIMEOUT: Final = 10.0
-#: Seconds for the first event beside the start. A bridge sends it at once.
-_AT_ONCE: Final = 3.0
-#: Connections with which a run is resumed. Of two workers that share nothing, all reach one with a chance of 1 in 256.
-_RESUMES: Final = 9
 
 
 @dataclass(frozen=True)
@@ -95,70 +89,3 @@ async def look_at_redis(url: str) -> list[Finding]:
         found = f"answers, and may discard runs that go on ({policy})"
         return [Finding("Redis", False, found, "Set maxmemory-policy to noeviction or volatile-ttl.")]
     return [Finding("Redis", True, "answers")]
-
-
-async def look_at_deployment(url: str, headers: Mapping[str, str]) -> list[Finding]:
-    """Whether a run can be started, seen at once, and resumed on every worker. Starts one, and ends it."""
-    import httpx
-
-    from ..client import FollowError, follow
-
-    findings = []
-    asked = {**headers, "Prefer": "respond-async", "Accept-Encoding": "gzip"}  # as browsers do
-    run = follow(url, headers=asked, give_up_after=_TIMEOUT)
-    try:
-        async with run:
-            first = None
-            with anyio.move_on_after(_TIMEOUT + _AT_ONCE):
-                first = await anext(run, None)
-            if run.token is None:
-                remedy = f"{_REMEDIES['gave_up']} If so, their logs say more."
-                return [Finding("start", False, f"no answer in {_TIMEOUT + _AT_ONCE:g} seconds", remedy)]
-            findings.append(Finding("start", True, "a run was started"))
-            findings.append(_first(first is not None))
-            findings.append(await _resumed(str(run.url), headers, run.token))
-            with anyio.move_on_after(_TIMEOUT):
-                how_far = await run.cancel()
-                findings.append(Finding("end", True, "it was ended" if how_far is None else f"ended: {how_far.value}"))
-    except FollowError as error:
-        what = "start" if run.token is None else "run"
-        findings.append(Finding(what, False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG)))
-    except httpx.HTTPError as error:
-        findings.append(Finding("run", False, type(error).__name__, _REMEDIES["gave_up"]))
-    return findings
-
-
-_LOOK_AT_THE_LOG: Final = "Look at the log of the bridge."
-_REMEDIES: Final = {
-    "upstream_unauthorized": "The bridge's key is wrong: set MIOSA_API_KEY where it runs.",
-    "not_event_stream": "Is this the URL of a bridge? Write the slash at its end.",
-    "http_404": "Is this the URL of a bridge? Write the slash at its end.",
-    **dict.fromkeys(("gave_up", "http_502", "http_503", "http_504"), "Is the server up, and the proxy pointed at it?"),
-    "run_unknown": "Several workers need store=RedisStore(...).",
-}
-
-
-def _first(came: bool) -> Finding:
-    if came:
-        return Finding("lines one by one", True, "the first event came at once")
-    return Finding(
-        "lines one by one",
-        False,
-        "the first event is held back",
-        "A proxy buffers or compresses. For nginx: proxy_buffering off; gzip off. See docs/deployment.md.",
-    )
-
-
-async def _resumed(url: str, headers: Mapping[str, str], token: str) -> Finding:
-    """Asks for the run's state on new connections: each may reach another worker."""
-    import httpx
-
-    missing = 0
-    for _ in range(_RESUMES):
-        async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
-            answer = await client.get(url, headers={**headers, "Accept": "application/json"})
-            missing += answer.status_code == 404
-    if missing:
-        found = f"{missing} of {_RESUMES} requests did not find the run"
-        return Finding("resume", False, found, "Several workers need store=RedisStore(...). See docs/many-workers.md.")
-    return Finding("resume", True, f"{_RESUMES} connections found the run {token[:6]}...")

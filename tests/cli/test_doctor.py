@@ -26,7 +26,7 @@ def waiting() -> tuple[SSEBridge, Script]:
     async def resolve(request: Request) -> Script:
         return script
 
-    return SSEBridge(None, resolve), script
+    return SSEBridge(None, resolve, heartbeat=0.2), script
 
 
 def test_a_platform_and_a_key_that_are_right(piped: Piped) -> None:
@@ -56,12 +56,17 @@ def test_a_platform_or_a_key_that_is_wrong(variables: dict[str, str], remedy: st
 def test_a_good_deployment(piped: Piped, tmp_path: Path) -> None:
     """Its run is ended."""
     bridge, script = waiting()
-    with serve(bridge) as served, Nginx(tmp_path).serve(served.port) as url:
+    with serve(bridge) as served, Nginx(tmp_path).serve(served.port, "proxy_set_header Host $http_host;") as url:
         done = piped("doctor", url + "/", COLUMNS="200")
-    assert done.returncode == 0, done.stdout
+        quick = piped("doctor", url + "/", "--silence", "0", COLUMNS="200")
+    assert done.returncode == quick.returncode == 0, done.stdout
+    assert b"watching the stream for 2 heartbeats, 32 s at most (--silence 0 leaves that out)" in done.stderr
+    assert b"heartbeats came" in done.stdout
+    assert quick.stderr == b""
+    assert b"heartbeat" not in quick.stdout
     for said in ("a run was started", "came at once", "9 connections found the run", "ended: confirmed"):
         assert said in done.stdout.decode()
-    assert (script.starts, script.stops) == (1, 1)
+    assert (script.starts, script.stops) == (2, 2)
 
 
 def test_a_proxy_that_buffers(piped: Piped, tmp_path: Path) -> None:

@@ -1,0 +1,292 @@
+"""What the doctor makes of what it has seen of a deployment. Sans-IO: each judgement is a function of measurements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+
+from ..client.refusals import of_answer, status_line
+from .examining import Finding
+from .saying import words_of
+from .seeing import Answer, Sight, is_same_origin
+
+__all__ = [
+    "end",
+    "is_of_a_cut",
+    "is_refused",
+    "leaving",
+    "lines",
+    "place",
+    "refused",
+    "resume",
+    "silence",
+    "slash",
+    "unreachable",
+    "viewers",
+]
+
+_LOOK_AT_THE_LOG: Final = "Look at the log of the bridge."
+_IS_IT_UP: Final = "Is the server up, and the proxy pointed at it?"
+_REMEDIES: Final = {
+    "upstream_unauthorized": "The bridge's key is wrong: set MIOSA_API_KEY where it runs.",
+    **dict.fromkeys(
+        ("not_event_stream", "http_404", "http_405", "method_not_allowed"),
+        "Is this the URL of a bridge? Write the slash at its end.",
+    ),
+    "not_found": "Is this the URL of a bridge? If so, the platform does not know the sandbox that resolve names.",
+    "no_location": "The proxy changes the Location of answers. For nginx: proxy_redirect off.",
+    **dict.fromkeys(("http_502", "http_503", "http_504"), _IS_IT_UP),
+}
+_SHARE: Final = "Several workers need store=RedisStore(...). See docs/many-workers.md."
+_STREAM_ON: Final = "A proxy buffers or compresses. For nginx: proxy_buffering off; gzip off. See docs/deployment.md."
+_HEAR: Final = (
+    "Until the bridge hears of it, the command goes on. For nginx: no proxy_ignore_client_abort; for HAProxy: option "
+    "abortonclose. See docs/deployment.md."
+)
+_KEEP_METHOD: Final = "Have pages ask with the slash, or serve the bridge by SSEBridgeMiddleware."
+_SAY_SCHEME: Final = (
+    f"{_KEEP_METHOD} Or tell the application its address: proxy_set_header Host $http_host; "
+    "X-Forwarded-Proto $scheme. See docs/deployment.md."
+)
+#: Silence, in seconds, that no proxy cuts: it is a cut for another reason.
+_NO_SILENCE: Final = 0.5
+
+
+# -- the start
+
+
+def unreachable(error: httpx.HTTPError, seconds: float) -> Finding:
+    """A start without an answer."""
+    if isinstance(error, httpx.TimeoutException):
+        return Finding("start", False, "no answer in time", f"{_IS_IT_UP} If so, their logs say more.")
+    found = f"The server could not be reached for {seconds:g} seconds. ({type(error).__name__})"
+    return Finding("start", False, found, _IS_IT_UP)
+
+
+def refused(status: int, content: bytes, location: str = "") -> Finding:
+    """A start that was answered with something else than a run."""
+    if status < 300:
+        code = "no_location" if status == 201 else "not_event_stream"
+        says = "named no run of this server" if status == 201 else "started no run"
+        return Finding("start", False, f"The server answered {status_line(status)}, and {says}.", _REMEDIES[code])
+    if status < 400:
+        found = f"The server answered {status_line(status)}, to {location or 'nowhere'}."
+        return Finding("start", False, found, "Ask the doctor about the address behind it, and have pages ask for it.")
+    error = of_answer(status, content, None)
+    return Finding("start", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG))
+
+
+# -- what streams show
+
+
+def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float) -> Finding:
+    """Whether events come when the bridge sends them.
+
+    Args:
+        sights: two streams that were opened one after the other. What is flushed every few seconds holds one of them
+            back at the least.
+        answers: the run's state, asked for on other connections.
+        at_once: seconds that are no delay, beside the time that a request takes here.
+    """
+    what = "lines one by one"
+    if bad := next((sight for sight in sights if is_refused(sight)), None):
+        status = 404 if bad.is_gone or bad.status is None else bad.status
+        return Finding(what, False, f"a viewer was answered {status_line(status)}", _remedy_of(status))
+    if any(sight.held > at_once for sight in sights):
+        held = max(sight.held for sight in sights)
+        found = f"lines are held back: for {held:.1f} s none came, and the run had more"
+        return Finding(what, False, found, f"{_STREAM_ON} The bridge's rate= would look the same.")
+    delays = [sight.delay for sight in sights if sight.delay is not None]
+    if not delays:
+        return _without_event(sights[0], answers)
+    usual = min((answer.seconds for answer in answers if answer.status), default=0.0)
+    if max(delays) - min(usual, at_once) > at_once:
+        return Finding(what, False, f"the first event is held back: it took {max(delays):.1f} s", _STREAM_ON)
+    return Finding(what, True, f"the first event came at once, after {max(delays):.2f} s")
+
+
+def is_refused(sight: Sight) -> bool:
+    """Whether a viewer got no stream."""
+    return sight.is_gone or sight.status not in (None, 200, 204)
+
+
+def _remedy_of(status: int) -> str:
+    """What to do where the run was asked for and not found."""
+    return _SHARE if status == 404 else _REMEDIES.get(f"http_{status}", _LOOK_AT_THE_LOG)
+
+
+def _without_event(sight: Sight, answers: Sequence[Answer]) -> Finding:
+    what = "lines one by one"
+    has_frames = max((answer.number("frames") or 0 for answer in answers), default=0) > 0
+    if sight.status is None or has_frames:
+        return Finding(what, False, "the first event is held back: none came", _STREAM_ON)
+    if sight.end is not None:
+        return Finding(what, None, "not looked at: the run ended without an event")
+    found = "the script has printed nothing yet, and in its dialect that is the first event"
+    return Finding(what, None, found, "Ask again with a script that prints something.")
+
+
+def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
+    """Whether a silent connection lives.
+
+    Args:
+        sight: the stream that was watched.
+        state: the run's state after that.
+        seconds: for which it was to be watched.
+    """
+    if is_of_a_cut(sight, state):
+        return _cut(sight)
+    longest = max(sight.longest, 0.0 if sight.end else seconds - (sight.last_at - sight.asked_at))
+    if sight.heartbeats:
+        return Finding("silence", True, f"{_heartbeats(sight.heartbeats)} came, after {sight.longest:.1f} s of silence")
+    if sight.end is not None:
+        found = f"the run ended after {sight.ended_at - sight.asked_at:.1f} s: longer silences were not seen"
+        return Finding("silence", None, found, "Ask again with a script that is silent, such as sleep 60.")
+    if longest < seconds / 2:
+        found = f"the script prints: silences above {longest:.1f} s were not seen"
+        return Finding("silence", None, found, "Ask again with a script that is silent, such as sleep 60.")
+    found = f"not cut, but no heartbeat in {longest:.1f} s"
+    if seconds < 30:
+        return Finding("silence", None, found, "Proxies cut later than that: raise --silence.")
+    return Finding("silence", False, found, "Set heartbeat=15. If it is set, a proxy holds heartbeats back.")
+
+
+def is_of_a_cut(sight: Sight, state: Answer) -> bool:
+    """Whether the stream ended before its run, or took the run with it."""
+    if sight.end is None:
+        return False
+    error = state.body.get("error")
+    is_abandoned = isinstance(error, dict) and error.get("code") == "abandoned"
+    return sight.end == "broken" or state.body.get("state") != "ended" or is_abandoned
+
+
+def _cut(sight: Sight) -> Finding:
+    silent, lived = sight.ended_at - sight.last_at, sight.ended_at - sight.asked_at
+    if silent < max(_NO_SILENCE, sight.longest):  # longer silences were survived
+        found = f"the connection ended after {lived:.1f} s, for another reason than silence"
+        remedy = (
+            "Does a proxy bound the time of a response, or is max_viewer_time set? Browsers come back by themselves."
+        )
+        return Finding("silence", None if sight.end == "whole" else False, found, remedy)
+    remedy = (
+        f"Raise the proxy's read timeout (nginx: proxy_read_timeout), or set heartbeat={max(0.5, silent / 2):.2g} "
+        "or less: below half of the shortest timeout on the way."
+    )
+    if sight.end == "whole":
+        remedy += " If max_viewer_time is set, it looks the same."
+    return Finding("silence", False, f"the connection was cut after {silent:.1f} s of silence", remedy)
+
+
+def _heartbeats(count: int) -> str:
+    return "a heartbeat" if count == 1 else f"{count} heartbeats"
+
+
+# -- the run on other connections
+
+
+def resume(answers: Sequence[Answer], run: str) -> Finding:
+    """Whether each connection finds the run, on whichever worker it ends up."""
+    good = [answer for answer in answers if answer.status == 200 and answer.body.get("run") == run]
+    if len(good) == len(answers):
+        return Finding("resume", True, f"{len(good)} connections found the run {run[:6]}...")
+    missing = sum(answer.status == 404 for answer in answers)
+    if missing:
+        found = f"{missing} of {len(answers)} requests did not find the run"
+        strips = " If a proxy strips a prefix, name it in root_path." if missing == len(answers) else ""
+        return Finding("resume", False, found, _SHARE + strips)
+    others = Counter(answer.status for answer in answers if answer not in good)
+    status, count = others.most_common(1)[0]
+    says = {0: "got no answer", 200: "got something else than its state"}.get(
+        status, f"were answered {status_line(status)}"
+    )
+    return Finding("resume", False, f"{count} of {len(answers)} requests for the run {says}", _remedy_of(status or 504))
+
+
+def place(sight: Sight, number: int | None, state: Answer) -> Finding:
+    """Whether a stream that was asked for with a `Last-Event-ID` goes on behind it.
+
+    Args:
+        sight: that stream, at the end of the run.
+        number: of the last frame seen before; `None` without ids.
+        state: the run's state before its end.
+    """
+    what = "place"
+    if number is None:
+        return Finding(what, None, "events have no ids, or none came: whether a place is kept was not looked at")
+    if sight.is_gone and state.body.get("state") == "ended":
+        return Finding(what, None, "not looked at: the run is over, and no longer kept")
+    if sight.is_gone or sight.status == 404:
+        return Finding(what, False, "a connection that came back did not find the run", _SHARE)
+    if sight.first is not None and sight.first <= number:
+        found = f"a connection that came back behind {number} got {sight.first} again"
+        return Finding(what, False, found, "A proxy or a middleware drops Last-Event-ID: let it pass.")
+    if sight.status == 204 or sight.first is not None:
+        return Finding(what, True, f"a connection that came back went on behind event {number}")
+    if sight.status == 200 and sight.end == "whole":
+        return Finding(what, True, f"a connection that came back got nothing again up to event {number}")
+    if sight.status in (None, 200):
+        return Finding(what, False, "a connection that came back got no event", _LOOK_AT_THE_LOG)
+    return Finding(what, False, f"a connection that came back: {status_line(sight.status)}", _LOOK_AT_THE_LOG)
+
+
+def viewers(answers: Sequence[Answer]) -> int | None:
+    """The viewers of the run, if all answers name the same number. Each worker counts its own."""
+    counts = {answer.number("viewers") for answer in answers}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def leaving(before: int | None, in_time: bool | None, after: int | None, waits: float) -> Finding:
+    """Whether the bridge hears that a viewer has left.
+
+    Args:
+        before: the viewers while two streams were open.
+        in_time: whether one was missed after one stream was closed; `None` if that could not be seen.
+        after: how many were counted too many at the end of the watch; `None` if that could not be seen.
+        waits: seconds that count as in time.
+    """
+    what = "leaving"
+    if before is None or before < 2:
+        return Finding(what, None, "not looked at: several workers answer, and each counts the viewers of its own")
+    if in_time is None:
+        return Finding(what, None, "not looked at: the run ended meanwhile")
+    if in_time:
+        return Finding(what, True, "the bridge noticed that a viewer had left")
+    if after is None:
+        return Finding(what, None, f"the bridge did not notice within {waits:g} s that a viewer had left", _HEAR)
+    if after:
+        return Finding(what, False, "the bridge did not notice that a viewer had left", _HEAR)
+    return Finding(what, None, f"the bridge noticed after more than {waits:g} s that a viewer had left", _HEAR)
+
+
+def end(answer: Answer) -> Finding:
+    """Whether the run was ended."""
+    if answer.status == 204:
+        return Finding("end", True, "ended: confirmed")
+    if answer.status == 202:
+        return Finding("end", True, f"ended: {answer.body.get('cancelled') or 'requested'}")
+    if answer.status == 0:
+        return Finding("end", False, "no answer", _IS_IT_UP)
+    error = of_answer(answer.status, answer.content, None)
+    remedies = {**_REMEDIES, "run_unknown": _SHARE, "http_405": "Does a proxy refuse DELETE? Let it pass."}
+    return Finding("end", False, words_of(error), remedies.get(error.code, _LOOK_AT_THE_LOG))
+
+
+# -- addresses
+
+
+def slash(method: str, url: httpx.URL, status: int, location: str) -> Finding:
+    """Whether the address without the slash at its end serves pages that ask for it."""
+    what, target = "without the slash", url.join(location)
+    if status == 204:
+        return Finding(what, True, "the bridge answers there, too")
+    if not 300 <= status < 400 or target.path != f"{url.path}/":
+        return Finding(what, None, f"answered {status_line(status)}: have pages ask with the slash")
+    if not is_same_origin(target, url):
+        leads = f"a redirect leads to {target.scheme}://{target.netloc.decode()}, where browsers do not follow"
+        return Finding(what, False, leads, _SAY_SCHEME)
+    if method == "POST" and status not in (307, 308):
+        return Finding(what, False, f"answered {status_line(status)}, which turns a POST into a GET", _KEEP_METHOD)
+    return Finding(what, True, "a redirect keeps the method and the address")

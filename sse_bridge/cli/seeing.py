@@ -1,0 +1,134 @@
+"""What the doctor has seen of a deployment: what was answered, and when each part of a stream came. Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal
+
+import httpx
+
+from ..relay.viewer import HEARTBEAT
+
+__all__ = ["Answer", "Sight", "is_same_origin"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A short answer about the run."""
+
+    #: 0: the connection failed.
+    status: int
+    #: What it says as JSON; empty if it is no object.
+    body: Mapping[str, Any] = field(default_factory=dict)
+    #: How long it took.
+    seconds: float = 0.0
+    content: bytes = b""
+
+    def number(self, name: str) -> int | None:
+        """A number of the run's state; `None` if this is no state."""
+        value = self.body.get(name) if self.status == 200 else None
+        return value if isinstance(value, int) else None
+
+
+class Sight:
+    """What one connection to a run's stream has shown so far, and when.
+
+    Args:
+        run: the run's token.
+        now: when it was asked for.
+    """
+
+    def __init__(self, run: str, now: float) -> None:
+        self.asked_at = now
+        #: The status of the answer; `None` before there is one.
+        self.status: int | None = None
+        #: When the first event came.
+        self.first_at: float | None = None
+        #: When bytes came last, or the head.
+        self.last_at = now
+        #: The longest silence that the connection has survived.
+        self.longest = 0.0
+        self.heartbeats = 0
+        #: The numbers of the first and the last frame; `None` without ids.
+        self.first: int | None = None
+        self.last: int | None = None
+        #: The bridge said that it has no such run.
+        self.is_gone = False
+        #: The longest silence in which the run's state had frames that this connection had not shown.
+        self.held = 0.0
+        #: How the response ended; `None` before its end. `broken`: without the end that HTTP asks for.
+        self.end: Literal["whole", "broken"] | None = None
+        self.ended_at = now
+        self._run = run
+        self._rest = b""
+        self._owed: tuple[int, float] | None = None
+
+    @property
+    def place(self) -> str | None:
+        """The id to resume behind; `None` without ids."""
+        return None if self.last is None else f"{self._run}.{self.last}"
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds from the request to the first event; `None` if there is none."""
+        return None if self.first_at is None else self.first_at - self.asked_at
+
+    def begin(self, status: int, now: float) -> None:
+        """Takes the head of the answer."""
+        self.status, self.last_at = status, now
+
+    def feed(self, chunk: bytes, now: float) -> None:
+        """Takes a part of the stream."""
+        self._measure(now)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._read(line.removesuffix(b"\r"), now)
+        if self._owed is not None and self._shown >= self._owed[0]:
+            self._owed = None
+
+    def finish(self, now: float, *, is_broken: bool) -> None:
+        """The response is over."""
+        self.end, self.ended_at = "broken" if is_broken else "whole", now
+
+    def owe(self, frames: int, now: float) -> None:
+        """The run's state has so many frames."""
+        if self.end is not None or frames <= self._shown:
+            return
+        if self._owed is None:
+            self._owed = frames, now
+        else:
+            self.held = max(self.held, now - max(self._owed[1], self.last_at))
+
+    @property
+    def _shown(self) -> float:
+        """The number of the last frame. Without ids, one event says as little as all of them."""
+        if self.last is not None:
+            return self.last
+        return 0 if self.first_at is None else inf
+
+    def _measure(self, now: float) -> None:
+        if self._owed is not None:
+            self.held = max(self.held, now - max(self._owed[1], self.last_at))
+        self.longest = max(self.longest, now - self.last_at)
+        self.last_at = now
+
+    def _read(self, line: bytes, now: float) -> None:
+        name, _, value = line.partition(b":")
+        if line == HEARTBEAT.rstrip():
+            self.heartbeats += 1
+        elif name == b"data" and self.first_at is None:
+            self.first_at = now
+        elif name == b"id":
+            run, _, number = value.decode("utf-8", "replace").strip().rpartition(".")
+            if run == self._run and number.isdecimal():
+                self.last = int(number)
+                self.first = self.last if self.first is None else self.first
+            elif run == self._run:
+                self.is_gone = True
+
+
+def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether browsers take both for addresses of one site."""
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

@@ -1,0 +1,226 @@
+"""The doctor's requests to a deployment. Each has a connection of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import httpx
+from anyio.abc import TaskGroup
+
+from ..client.refusals import is_definite
+from ..upstream.checks import is_mapping
+from .seeing import Answer, Sight, is_same_origin
+
+__all__ = ["TIMEOUT", "Look", "Visitor", "Waits"]
+
+#: Seconds for a short answer.
+TIMEOUT: Final = 10.0
+#: Connections on which a run is looked for. Of two workers that share nothing, all reach one once in 256 times.
+_LOOKS: Final = 9
+#: Seconds between two tries to start a run.
+_PAUSE: Final = 0.5
+_MOST_REDIRECTS: Final = 5
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Seconds."""
+
+    #: Until a start counts as failed that is asked for again.
+    start: float = TIMEOUT
+    #: For the first event of a stream.
+    first: float = 8.0
+    #: What counts as at once.
+    at_once: float = 1.0
+    #: For which a stream is watched; 0 leaves that out. The bridge's default sends two heartbeats in that time.
+    silence: float = 32.0
+    #: In which a viewer that left has to be missed.
+    leave: float = 5.0
+    #: Between two looks at the run's state while its stream is watched.
+    look: float = 2.0
+
+
+class Look:
+    """One connection to the run's stream, read by a task of its own.
+
+    Args:
+        run: the run's token.
+    """
+
+    def __init__(self, run: str) -> None:
+        #: What it has shown so far.
+        self.sight = Sight(run, anyio.current_time())
+        self._scope = anyio.CancelScope()
+        self._news = anyio.Event()
+
+    async def read(self, opening: AbstractAsyncContextManager[httpx.Response]) -> None:
+        """Reads the stream to its end, or until it is closed."""
+        sight, is_broken = self.sight, False
+        with self._scope:
+            try:
+                async with opening as response:
+                    sight.begin(response.status_code, anyio.current_time())
+                    self._tell()
+                    async for chunk in response.aiter_bytes():
+                        sight.feed(chunk, anyio.current_time())
+                        self._tell()
+            except httpx.HTTPError:
+                is_broken = True
+            sight.finish(anyio.current_time(), is_broken=is_broken)
+            self._tell()
+
+    def close(self) -> None:
+        """Closes the connection, as a closed tab does."""
+        self._scope.cancel()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    async def until(self, condition: Callable[[Sight], object], seconds: float) -> bool:
+        """Waits until the condition holds or the response is over, so many seconds at most. Says whether it holds."""
+        with anyio.move_on_after(seconds):
+            while not condition(self.sight) and self.sight.end is None:
+                await self._news.wait()
+        return bool(condition(self.sight))
+
+
+class Visitor:
+    """Starts one run, and asks for it as pages and programs do. Each request has a connection of its own.
+
+    Args:
+        url: of the bridge.
+        headers: are sent with each request.
+        waits: how long to wait for what.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], waits: Waits) -> None:
+        self.url = httpx.URL(url)
+        self.waits = waits
+        #: The run's token and its address; empty before it is known.
+        self.run = ""
+        self.run_url = httpx.URL()
+        self._headers = httpx.Headers(headers)
+        self._key = uuid.uuid4().hex
+        self._tls = httpx.create_ssl_context()
+
+    @property
+    def names_origin(self) -> bool:
+        """Whether the user's headers have an `Origin`."""
+        return "origin" in self._headers
+
+    def _client(self, read: float | None = TIMEOUT) -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=self._tls, timeout=httpx.Timeout(TIMEOUT, read=read))
+
+    def _with(self, headers: Mapping[str, str]) -> httpx.Headers:
+        merged = self._headers.copy()
+        merged.update(headers)
+        return merged
+
+    async def ask(self, method: str, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        """Sends one request.
+
+        Raises:
+            httpx.HTTPError: the connection failed.
+        """
+        async with self._client() as client:
+            return await client.request(method, url, headers=self._with(headers))
+
+    async def start(self, headers: Mapping[str, str]) -> httpx.Response:
+        """Asks for a run; again while a proxy finds no server, or the bridge is busy.
+
+        The idempotency key keeps that from starting two. A 500 is final: `resolve` has raised.
+
+        Raises:
+            httpx.HTTPError: the connection failed.
+        """
+        asked = {"Accept": "application/json", "Prefer": "respond-async", "Idempotency-Key": self._key, **headers}
+        until = anyio.current_time() + self.waits.start
+        while True:
+            is_late = anyio.current_time() + _PAUSE >= until
+            try:
+                answer = await self._start(asked)
+            except httpx.TimeoutException:
+                raise
+            except httpx.TransportError:
+                if is_late:
+                    raise
+            else:
+                if is_late or answer.status_code == 500 or is_definite(answer.status_code, answer.content):
+                    return answer
+            await anyio.sleep(_PAUSE)
+
+    async def _start(self, headers: Mapping[str, str]) -> httpx.Response:
+        """Goes along with redirects of the same server that keep the method."""
+        for _ in range(_MOST_REDIRECTS):
+            answer = await self.ask("POST", self.url, headers)
+            target = self.url.join(answer.headers.get("location", ""))
+            if answer.status_code not in (307, 308) or not is_same_origin(target, self.url):
+                return answer
+            self.url = target
+        return answer
+
+    def learn(self, answer: httpx.Response) -> bool:
+        """Takes the answer to a start; says whether it names a run of this server."""
+        try:
+            said = answer.json()
+        except ValueError:
+            said = None
+        url = self.url.join(answer.headers.get("location", ""))
+        run = said.get("run") if is_mapping(said) else None
+        if not run or url.path.rpartition("/")[2] != run or not is_same_origin(url, self.url):
+            return False
+        self.run, self.run_url = run, url
+        return True
+
+    async def state(self) -> Answer:
+        """Asks for the run's state on a new connection, which may reach another worker."""
+        return await self._short("GET", {"Accept": "application/json"})
+
+    async def states(self) -> list[Answer]:
+        """Asks for it on several connections, within a bounded time."""
+        answers: list[Answer] = []
+        with anyio.move_on_after(2 * TIMEOUT):
+            while len(answers) < _LOOKS:
+                answers.append(await self.state())
+        return answers or [Answer(0)]
+
+    async def end(self) -> Answer:
+        """Ends the run."""
+        return await self._short("DELETE", {})
+
+    async def _short(self, method: str, headers: Mapping[str, str]) -> Answer:
+        asked_at = anyio.current_time()
+        try:
+            answer = await self.ask(method, self.run_url, headers)
+        except httpx.HTTPError:
+            return Answer(0)
+        try:
+            said = answer.json()
+        except ValueError:
+            said = None
+        seconds = anyio.current_time() - asked_at
+        return Answer(answer.status_code, said if is_mapping(said) else {}, seconds, answer.content)
+
+    def look(self, tasks: TaskGroup, place: str | None = None) -> Look:
+        """Opens the run's stream as a browser does, and reads it in a task of its own.
+
+        Args:
+            place: the id to resume behind.
+        """
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
+        if place is not None:
+            headers["Last-Event-ID"] = place
+        look = Look(self.run)
+
+        async def read() -> None:
+            async with self._client(read=None) as client:
+                await look.read(client.stream("GET", self.run_url, headers=self._with(headers)))
+
+        tasks.start_soon(read)
+        return look
