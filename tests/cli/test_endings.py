@@ -93,23 +93,22 @@ def test_a_signal_before_the_platforms_first_answer(
 
 
 @pytest.mark.slow
-def test_a_signal_while_a_sandbox_gets_ready(background: Background) -> None:
+def test_a_signal_while_a_sandbox_gets_ready(silent: socket.socket, background: Background) -> None:
     """The platform has refused so far, so there is no command."""
-    asked = []
-
-    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
-        asked.append(scope["path"])
-        await Response("{}", 429, {"Retry-After": "10"})(scope, receive, send)
-
-    with serve(busy) as served:
-        process = background("run", "--json", "sbx_1", "true", MIOSA_BASE_URL=served.url)
-        eventually(lambda: asked)
+    busy = b"HTTP/1.1 429 Busy\r\nRetry-After: 10\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    process = background("run", "--json", "sbx_1", "true", MIOSA_BASE_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with asked(silent, process) as connection:
+        connection.sendall(busy)
+        while connection.recv(65536):  # it closes the connection once it has the answer
+            pass
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert b"the command was not started" in err
     assert last(out) == {"type": "error", "code": "cancelled", "message": "the command was not started"}
-    assert len(asked) == 1
+    silent.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        silent.accept()
 
 
 @pytest.mark.slow
