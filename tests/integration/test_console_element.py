@@ -153,6 +153,49 @@ def test_times_and_wrapping_are_switched(shown: Shown) -> None:
 # -- runs
 
 
+@pytest.mark.parametrize(
+    ("attributes", "is_there"),
+    [({}, False), ({"src": "/run-sse/"}, True), ({"src": "/run-sse/", "controls": "stop"}, False)],
+)
+def test_the_run_button_needs_a_bridge_and_can_be_left_out(
+    shown: Shown, attributes: dict[str, str], is_there: bool
+) -> None:
+    """The empty pane speaks of the button only where there is one."""
+    page = shown(**attributes)
+    drawn(page)
+
+    assert page.locator("#run").is_visible() is is_there
+    assert page.locator("#stop").is_visible()
+    assert page.inner_text("#empty") == ("Press Run to start." if is_there else "No output yet.")
+
+
+def test_the_run_button_comes_and_goes_with_the_attributes(shown: Shown) -> None:
+    page = shown()
+    seen = []
+    for change in (
+        "setAttribute('src', '/run-sse/')",
+        "setAttribute('controls', 'stop')",
+        "removeAttribute('controls')",
+        "removeAttribute('src')",
+    ):
+        page.evaluate(f"shown.{change}")
+        drawn(page)
+        seen.append((page.locator("#run").is_visible(), page.inner_text("#empty")))
+
+    assert seen == [(is_there, "Press Run to start." if is_there else "No output yet.") for is_there in (1, 0, 1, 0)]
+
+
+def test_the_buttons_are_right_after_a_move(shown: Shown, site: Site) -> None:
+    """Also for attributes that count once the element is in its place, such as `memory` for the link to the run."""
+    site[1].by_name["buttons"] = Script(["one"], waits=True)
+    page = shown(src="/run-sse/?script=buttons", autostart="")
+    page.locator(".row").get_by_text("one").wait_for()
+    assert not page.locator("#share").is_visible()
+    page.evaluate("shown.setAttribute('memory', 'hash'); document.body.append(shown)")
+
+    assert page.locator("#share").is_visible()
+
+
 def test_run_stop_and_a_reload_by_the_address(shown: Shown, site: Site) -> None:
     """With `memory="hash"`. The page hears of it, too."""
     played = site[1].by_name["console"] = Script(["one", ("stderr", "two")], waits=True)

@@ -35,7 +35,7 @@ const LAST_WORDS = 2_000;
 const SAID = 2_000;
 
 export class SSEConsole extends HTMLElement {
-  static observedAttributes = ["src", "label", "wrap", "timestamps", "max-lines"];
+  static observedAttributes = ["src", "controls", "label", "wrap", "timestamps", "max-lines"];
 
   /** The run that is shown. @type {Run | null} */
   run = null;
@@ -75,6 +75,7 @@ export class SSEConsole extends HTMLElement {
       window.addEventListener("hashchange", () => this.#followMemory(), { signal: this.#left.signal });
     }
     if (matchMedia(NARROW).matches) this.toggleAttribute("wrap", true);
+    this.#showButtons();
     if (this.run) return; // it was moved
     if (!this.#followMemory() && this.hasAttribute("autostart")) this.start();
   }
@@ -92,7 +93,7 @@ export class SSEConsole extends HTMLElement {
 
   /** @param {string} name @param {string | null} _ @param {string | null} value */
   attributeChangedCallback(name, _, value) {
-    if (name === "src") this.#showButtons();
+    if (name === "src" || name === "controls") this.#showButtons();
     else if (name === "label") this.#get("output").setAttribute("aria-label", value ?? "Output");
     else if (name === "max-lines") this.#store.mostRows = Number(value) || MOST_LINES;
     else this.#toggle(name === "wrap" ? "wrap" : "times", value !== null);
@@ -263,13 +264,19 @@ export class SSEConsole extends HTMLElement {
     const run = this.#get("run");
     const stop = this.#get("stop");
     const hadFocus = [run, stop].includes(this.shadowRoot?.activeElement);
-    run.hidden = !this.hasAttribute("src") || this.getAttribute("controls") === "stop";
+    run.hidden = !this.#canRun;
     stop.disabled = !isRunning || this.#stopping === "asking" || this.#stopping === "answered";
     run.disabled = isRunning && !(this.#stopping && this.run?.token); // without its name, it could not be ended
     if (hadFocus) (run.disabled ? stop : run).focus(); // a disabled button would lose the focus
     const share = this.#get("share");
     share.hidden = !isRunning || this.getAttribute("memory") !== "hash" || !this.run?.token;
     share.href = location.hash;
+    this.#view.schedule(); // the words of an empty pane name the Run button
+  }
+
+  /** Whether there is a Run button. */
+  get #canRun() {
+    return this.hasAttribute("src") && this.getAttribute("controls") !== "stop";
   }
 
   #tick() {
@@ -301,7 +308,7 @@ export class SSEConsole extends HTMLElement {
   }
 
   #emptyWords() {
-    if (this.state === "idle") return this.hasAttribute("src") ? "Press Run to start." : "No output yet.";
+    if (this.state === "idle") return this.#canRun ? "Press Run to start." : "No output yet.";
     return this.state === "over" ? "No output." : "Waiting for the first line.";
   }
 
