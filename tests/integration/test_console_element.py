@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from sse_bridge.testing import Script
 from tests.support.consoles import Shown, drawn, in_sight, showing, write
-from tests.support.modules import Scripts, scripts_site
+from tests.support.modules import ASK_NOW, Scripts, later, scripts_site
 from tests.support.servers import Served
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
@@ -238,6 +238,46 @@ def test_an_exit_code_is_told_in_words_and_in_colour(shown: Shown, site: Site) -
         page.get_by_text(f"exit code {code}").wait_for()
         assert page.get_attribute("#state", "data-code") == str(code)
         assert page.is_enabled("#run")
+
+
+def test_a_server_that_fails_is_told_from_one_that_is_gone(shown: Shown) -> None:
+    """The application's bug is not the network's, and the end says where to look."""
+    page = shown(src="/run-sse/")
+    gone = lambda route: route.abort()  # noqa: E731
+    fails = lambda route: route.fulfill(status=500, body="Internal Server Error", content_type="text/plain")  # noqa: E731
+    page.route("**/run-sse/", fails)
+    page.click("#run")
+    page.get_by_text("The server answered 500. It is asked again.").wait_for()
+    assert page.inner_text("#badge") == "waiting"
+    page.unroute("**/run-sse/")
+    page.route("**/run-sse/", gone)
+    page.evaluate(ASK_NOW)
+    page.get_by_text("The server cannot be reached. It is asked again.").wait_for()
+    page.unroute("**/run-sse/")
+    page.route("**/run-sse/", fails)
+    later(page, 31)
+    page.evaluate(ASK_NOW)
+    page.locator("#state[data-state=error]").wait_for()
+
+    assert page.inner_text("#message") == (
+        "unknown: The server answered 500. Whether a run was started is unknown. See the server's log."
+    )
+    assert page.is_enabled("#run")
+
+
+def test_a_run_that_is_lost_says_what_the_server_answers(shown: Shown) -> None:
+    """While the server restarts, its proxy answers."""
+    page = shown()
+    page.route("**/run-sse/*", lambda route: route.abort())
+    shown("#run=" + "A" * 16, src="/run-sse/", memory="hash")
+    page.get_by_text("Connection lost.").wait_for()
+    page.unroute("**/run-sse/*")
+    page.route("**/run-sse/*", lambda route: route.fulfill(status=502))
+    page.evaluate(ASK_NOW)
+    page.get_by_text("The server answered 502. It is asked again.").wait_for()
+
+    assert page.inner_text("#badge") == "reconnecting"
+    page.evaluate("shown.run.close()")
 
 
 def test_messages_that_are_no_lines_are_the_pages(shown: Shown, site: Site) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route
 from sse_bridge import UpstreamRefused
 from sse_bridge.testing import Script
 from tests.support.cutting_proxy import cutting_proxy
-from tests.support.modules import Scripts, scripts_site, watching_problems
+from tests.support.modules import ASK_NOW, Scripts, later, scripts_site, watching_problems
 from tests.support.servers import Served
 from tests.support.waiting import eventually
 
@@ -30,8 +30,12 @@ async ([url, options, memory]) => {
   window.seen = [];
   window.ids = [];
   window.states = [];
+  window.statuses = [];
   window.finished = false;
-  run.addEventListener("statechange", () => window.states.push(run.state));
+  run.addEventListener("statechange", () => {
+    window.states.push(run.state);
+    window.statuses.push([run.state, run.isBusy, run.status]);
+  });
   (async () => {
     for await (const message of run) {
       window.seen.push(message);
@@ -91,6 +95,11 @@ def frames(*events: dict[str, Any], first: int = 0) -> str:
 
 def stream(body: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(content_type="text/event-stream", body=body)
+
+
+def failing(status: int) -> Callable[[Route], None]:
+    """As an application that raises, and a proxy in front of a server that is gone."""
+    return lambda route: route.fulfill(status=status, body="Something Went Wrong", content_type="text/plain")
 
 
 def answers(*each: Callable[[Route], None]) -> Callable[[Route], None]:
@@ -212,6 +221,62 @@ def test_a_start_without_an_answer_is_given_up_if_it_cannot_be_repeated(page: Pa
 
     assert "Whether a run was started is unknown" in message["message"]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("options", [{"method": "GET"}, {"key": ""}], ids=["get", "post without a key"])
+def test_a_start_that_was_answered_by_a_failure_says_so(page: Page, options: dict[str, Any]) -> None:
+    """Such as an application whose `resolve` raised. The server did answer."""
+    page.route("**/run-sse/", failing(500))
+    follow(page, "/run-sse/", **options)
+
+    assert finished(page) == [
+        {
+            "type": "error",
+            "code": "unknown",
+            "message": "The server answered 500. Whether a run was started is unknown. See the server's log.",
+        }
+    ]
+
+
+def test_a_start_that_waits_says_what_it_was_answered(page: Page, site: Site) -> None:
+    """Each change is a `statechange`: a server that fails, is gone, is busy, and is well."""
+    script(site, "failing", Script(["one"]))
+    page.route(
+        "**/run-sse/?script=failing",
+        answers(
+            failing(500),
+            lambda route: route.abort(),
+            lambda route: route.fulfill(status=429, headers={"Retry-After": "0"}),
+            lambda route: route.continue_(),
+        ),
+    )
+    follow(page, "/run-sse/?script=failing")
+    for count in (1, 2):
+        page.wait_for_function(f"() => statuses.length === {count}")
+        page.evaluate(ASK_NOW)
+    assert finished(page)[-1] == {"type": "exit", "code": 0}
+
+    waiting = [each for each in page.evaluate("statuses") if each[0] == "waiting"]
+    assert waiting[:3] == [["waiting", False, 500], ["waiting", False, None], ["waiting", True, 429]]
+    assert page.evaluate("[run.isBusy, run.status]") == [False, None]
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [(failing(502), "The server answered 502."), (lambda route: route.abort(), "The server did not answer.")],
+    ids=["502", "no answer"],
+)
+def test_a_start_is_given_up_in_the_words_of_its_last_answer(
+    page: Page, last: Callable[[Route], None], words: str
+) -> None:
+    """After 30 seconds."""
+    page.route("**/run-sse/", answers(failing(500), last))
+    follow(page, "/run-sse/")
+    page.wait_for_function("() => statuses.length === 1")
+    later(page, 31)
+    page.evaluate(ASK_NOW)
+
+    assert finished(page)[-1]["message"].startswith(f"{words} Whether a run was started is unknown.")
 
 
 def test_a_busy_server_is_asked_again_when_it_says(page: Page, site: Site) -> None:
@@ -360,6 +425,21 @@ def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
     follow(page, "/run-sse/", run=RUN, patience=60)
 
     assert finished(page)[-1] == {"type": "error", "code": "unreachable", "message": "The server cannot be reached."}
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_run_whose_server_only_fails_is_given_up_with_its_status(page: Page, status: int) -> None:
+    """It can be reached."""
+    page.route(
+        f"**/run-sse/{RUN}",
+        answers(stream("retry: 10\n" + frames({"type": "start", "run": RUN})), failing(status)),
+    )
+    follow(page, "/run-sse/", run=RUN, patience=60)
+
+    expected = {"type": "error", "code": "unreachable", "message": f"The server answered {status}."}
+    assert finished(page)[-1] == expected
+    assert ["reconnecting", status == 503, status] in page.evaluate("statuses")
+    assert page.evaluate("statuses.at(-1)") == ["over", False, None]
 
 
 def test_a_silent_connection_is_taken_for_lost(page: Page, site: Site) -> None:

@@ -19,7 +19,7 @@ from sse_bridge.console import static_files
 from sse_bridge.testing import Script
 from tests.support.servers import Served, serve
 
-__all__ = ["POLICY", "Scripts", "scripts_site", "watching_problems"]
+__all__ = ["ASK_NOW", "POLICY", "Scripts", "later", "scripts_site", "watching_problems"]
 
 #: What a strict site allows: its own modules and its own server. No markup from strings either, where a browser knows
 #: Trusted Types.
@@ -27,6 +27,8 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
     "require-trusted-types-for 'script'"
 )
+#: Ends a wait before an attempt, as a network that comes back does.
+ASK_NOW: Final = "dispatchEvent(new Event('online'))"
 _PAGE: Final = """<!doctype html><html lang="en"><title>modules</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width, initial-scale=1"><body></body>"""
 
@@ -63,6 +65,11 @@ def scripts_site(**options: Any) -> Iterator[tuple[Served, Scripts]]:
     scripts = Scripts(**options)
     with serve(scripts.app()) as served:
         yield served, scripts
+
+
+def later(page: Page, seconds: int) -> None:
+    """Moves the page's clock on, without its timers. Until the page is left, it stands still then."""
+    page.evaluate("(at) => { performance.now = () => at; }", page.evaluate("performance.now()") + 1000 * seconds)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 /**
- * What an answer of the bridge's means for its client.
+ * What an answer of the bridge's means for its client, and what the client says without one.
  *
  * @module
  */
@@ -9,8 +9,8 @@ import { retryAfter } from "./waiting.js";
 /** @typedef {import("./messages.js").Message} Message */
 
 /**
- * `wait`: the server asks to be asked again, and has started nothing. `lost`: something in between has answered; what
- * the bridge did is unknown. The message of `refused` says why.
+ * `wait`: the server asks to be asked again, and has started nothing. `lost`: something in between has answered, or the
+ * application failed; what the bridge did is unknown. The message of `refused` says why.
  *
  * @typedef {Details & ({ kind: "stream" | "accepted" | "over" | "wait" | "lost" } | { kind: "refused", message: Message })} Answer
  */
@@ -18,6 +18,7 @@ import { retryAfter } from "./waiting.js";
 /**
  * @typedef {object} Details
  * @property {number | null} [after] Of `wait`: milliseconds.
+ * @property {number} [status] Of `wait` and `lost`: the HTTP status.
  * @property {string | null} [token] Of `stream` and `accepted`: the run.
  * @property {string | null} [href] Of `accepted`: the run's address, relative to the request's.
  */
@@ -36,10 +37,11 @@ export async function answerOf(response) {
     const href = body?.href ?? response.headers.get("location");
     return { kind: "accepted", token: body?.run ?? token, href };
   }
-  if (response.status === 503 || response.status === 429) {
-    if (body?.error?.code !== "not_shown") return { kind: "wait", after: retryAfter(response.headers.get("retry-after")) };
+  const { status } = response;
+  if (status === 503 || status === 429) {
+    if (body?.error?.code !== "not_shown") return { kind: "wait", status, after: retryAfter(response.headers.get("retry-after")) };
   }
-  if (response.status >= 500 && !body?.error) return { kind: "lost" };
+  if (status >= 500 && !body?.error) return { kind: "lost", status };
   return { kind: "refused", message: refusal(response, body) };
 }
 
@@ -84,4 +86,20 @@ function asText(words) {
 /** @param {Response} response */
 function asStatus(response) {
   return `The server answered ${response.status}${response.statusText && ` ${response.statusText}`}.`;
+}
+
+/** An end that is this client's own finding. @param {string} code @param {string} message @returns {Message} */
+export function failure(code, message) {
+  return { type: "error", code, message };
+}
+
+/** A start that may have been lost, or may have started a run. @param {number} [status] Of the last answer. */
+export function startUnknown(status) {
+  if (!status) return failure("unknown", "The server did not answer. Whether a run was started is unknown.");
+  return failure("unknown", `The server answered ${status}. Whether a run was started is unknown. See the server's log.`);
+}
+
+/** A run, or a busy server, that was asked for long enough. @param {number} [status] Of the last answer. */
+export function unreachable(status) {
+  return failure("unreachable", status ? `The server answered ${status}.` : "The server cannot be reached.");
 }

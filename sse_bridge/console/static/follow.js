@@ -7,7 +7,7 @@
  * @module
  */
 
-import { answerOf } from "./answers.js";
+import { answerOf, failure, startUnknown, unreachable } from "./answers.js";
 import { Inbox, Silence } from "./connection.js";
 import { isTerminal } from "./messages.js";
 import { Turns, backoff, sleep } from "./waiting.js";
@@ -53,8 +53,8 @@ export function follow(url, options = {}) {
 
 /**
  * One run, as this page sees it: an async iterable of its messages, which can be read once, and an `EventTarget` that
- * says `statechange`. The iteration ends behind `exit` or `error`, or without either where the bridge has no more to say.
- * Leaving the loop closes the connection.
+ * fires `statechange` when `state`, `isBusy` or `status` changes, and when the run gets its name. The iteration ends after
+ * `exit` or `error`, or without either where the bridge has no more to say. Leaving the loop closes the connection.
  */
 export class Run extends EventTarget {
   /** @type {State} */
@@ -69,6 +69,8 @@ export class Run extends EventTarget {
   outcome = null;
   /** While it waits: whether the server has said that it is busy. */
   isBusy = false;
+  /** While it waits: the HTTP status that it was answered; `null` if it got no answer. @type {number | null} */
+  status = null;
   /** How often the connection was lost and found again. */
   reconnects = 0;
 
@@ -193,7 +195,8 @@ export class Run extends EventTarget {
     }
     if (this.token !== null) this.reconnects += 1;
     if (this.#asleep) return this.#become("reconnecting");
-    await this.#pause(this.token === null ? "waiting" : "reconnecting", this.token === null);
+    if (this.token === null) await this.#pause("waiting", { kind: "wait" });
+    else await this.#pause("reconnecting", { kind: "lost" });
   }
 
   /** @param {Message} message */
@@ -222,7 +225,7 @@ export class Run extends EventTarget {
         answer = await answerOf(response);
       } catch {
         if (this.#closed.signal.aborted) break;
-        answer = { kind: /** @type {const} */ ("lost") };
+        answer = /** @type {import("./answers.js").Answer} */ ({ kind: "lost" });
       } finally {
         silence.stop();
       }
@@ -235,11 +238,11 @@ export class Run extends EventTarget {
       if (answer.kind === "over") break;
       if (answer.kind === "refused") return this.#refused(answer.message);
       if (answer.kind === "lost" && isStart && !this.#mayRepeat()) {
-        return failure("unknown", "The server did not answer. Whether a run was started is unknown.");
+        return startUnknown(answer.status);
       }
       if (this.#asleep) continue;
-      if (this.#isHopeless()) return failure("unreachable", "The server cannot be reached.");
-      await this.#pause(isStart ? "waiting" : "reconnecting", answer.kind === "wait", answer.after);
+      if (this.#isHopeless()) return unreachable(answer.status);
+      await this.#pause(isStart ? "waiting" : "reconnecting", answer);
     }
     this.#become("over");
     return null;
@@ -286,13 +289,11 @@ export class Run extends EventTarget {
    * Waits before the next attempt.
    *
    * @param {State} state
-   * @param {boolean} isBusy
-   * @param {number | null} [after] Milliseconds that the server asks for.
+   * @param {{ kind: string, status?: number | null, after?: number | null }} answer What the last attempt brought.
    */
-  async #pause(state, isBusy, after = null) {
+  async #pause(state, { kind, status = null, after = null }) {
     if (this.#failures === 0) this.#failingSince = performance.now();
-    this.isBusy = isBusy;
-    this.#become(state);
+    this.#become(state, kind === "wait", status);
     const wait = backoff(this.#retry, this.#failures);
     this.#failures += 1;
     await sleep(after === null ? wait : after * (1 + Math.random() / 4), this.#closed.signal);
@@ -319,10 +320,10 @@ export class Run extends EventTarget {
     this.dispatchEvent(new Event("statechange"));
   }
 
-  /** @param {State} state */
-  #become(state) {
-    if (this.state === state) return;
-    this.state = state;
+  /** @param {State} state @param {boolean} [isBusy] @param {number | null} [status] */
+  #become(state, isBusy = false, status = null) {
+    if (this.state === state && this.isBusy === isBusy && this.status === status) return;
+    Object.assign(this, { state, isBusy, status });
     if (state === "over") this.#named.resolve();
     this.dispatchEvent(new Event("statechange"));
   }
@@ -379,11 +380,6 @@ export class StopFailed extends Error {
     this.name = "StopFailed";
     this.status = status;
   }
-}
-
-/** @param {string} code @param {string} message @returns {Message} */
-function failure(code, message) {
-  return { type: "error", code, message };
 }
 
 /** Without a secure context there is no `randomUUID`. */

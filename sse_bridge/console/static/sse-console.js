@@ -12,7 +12,7 @@ import { follow } from "./follow.js";
 import { inHash, inSession } from "./memory.js";
 import { build } from "./panel.js";
 import { Search } from "./search.js";
-import { STATES, STOPPED, ending, gapWords, stopFailed } from "./status.js";
+import { STATES, STOPPED, ending, gapWords, going, stopFailed } from "./status.js";
 import { LineStore } from "./store.js";
 import { styles } from "./styles.js";
 import { counted, duration, grouped } from "./texts.js";
@@ -223,18 +223,17 @@ export class SSEConsole extends HTMLElement {
 
   #changed() {
     const run = /** @type {Run} */ (this.run);
-    if (!this.#stopping && run.state !== "over") this.#say(this.#going(run.state));
+    if (!this.#stopping && run.state !== "over") this.#say(this.#going(run));
     this.counts.reconnects = run.reconnects;
     this.#showButtons();
     this.#tick();
     this.dispatchEvent(new Event("statechange"));
   }
 
-  /** @param {import("./follow.js").State} state @returns {Status} */
-  #going(state) {
-    if (state === "waiting" && this.run?.isBusy) return STATES.busy;
-    if (state !== "running") return STATES[state];
-    return { ...STATES[this.#isWatching ? "watching" : state], message: this.getAttribute("note") ?? "" };
+  /** @param {Run} run @returns {Status} */
+  #going(run) {
+    if (run.state !== "running") return going(run);
+    return { ...STATES[this.#isWatching ? "watching" : "running"], message: this.getAttribute("note") ?? "" };
   }
 
   /** The loop has ended. What Stop was told is not replaced by the run's own word for it. @param {Run} run */

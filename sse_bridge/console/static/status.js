@@ -23,6 +23,12 @@ export const STATES = {
   asking: { state: "stopped", label: "stopping", message: "Asking the server to end the script." },
 };
 
+/** What a run says of itself until it is over. @param {import("./follow.js").Run} run @returns {Status} */
+export function going({ state, isBusy, status }) {
+  if (state === "waiting" && isBusy) return STATES.busy;
+  return status === null ? STATES[state] : { ...STATES[state], message: `The server answered ${status}. It is asked again.` };
+}
+
 /** What the last message says. @param {Message} message @returns {Status} */
 export function ending(message) {
   if (message.type === "exit") {
