@@ -265,6 +265,24 @@ def test_a_server_that_fails_is_told_from_one_that_is_gone(shown: Shown) -> None
     assert page.is_enabled("#run")
 
 
+def test_stop_does_not_claim_that_a_failed_start_started_nothing(shown: Shown) -> None:
+    """It waits for the run's name, and there is none."""
+    page = shown(src="/run-sse/")
+    page.route("**/run-sse/", lambda route: route.fulfill(status=500))
+    page.click("#run")
+    page.get_by_text("The server answered 500. It is asked again.").wait_for()
+    page.click("#stop")
+    page.get_by_text("as soon as the server has named it").wait_for()
+    later(page, 31)
+    page.evaluate(ASK_NOW)
+    page.get_by_text("Whether a run was started is unknown.").wait_for()
+    drawn(page)
+
+    assert "The server answered 500. Whether a run was started is unknown." in page.inner_text("#message")
+    assert page.is_disabled("#stop")
+    assert page.is_enabled("#run")
+
+
 def test_a_run_that_is_lost_says_what_the_server_answers(shown: Shown) -> None:
     """While the server restarts, its proxy answers."""
     page = shown()

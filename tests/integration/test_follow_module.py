@@ -543,6 +543,16 @@ def test_stop_waits_for_the_name_of_a_run_that_is_about_to_start(page: Page, sit
     eventually(lambda: played.stops == played.starts == 1)
 
 
+def test_stop_throws_where_a_start_was_given_up(page: Page) -> None:
+    """A command may run, under a name that nobody knows."""
+    page.route("**/run-sse/", failing(500))
+    follow(page, "/run-sse/", key="")
+    finished(page)
+    thrown = page.evaluate("run.stop().then(() => null, (error) => error.message)")
+
+    assert thrown == page.evaluate("run.outcome.message")
+
+
 @pytest.mark.parametrize(("status", "outcome"), [(202, "requested"), (204, "ended"), (404, "unknown")])
 def test_stop_says_how_far_it_got(page: Page, site: Site, status: int, outcome: str) -> None:
     """In a word."""

@@ -342,11 +342,12 @@ export class Run extends EventTarget {
    *
    * @returns {Promise<"ended" | "requested" | "unknown" | "never started">} `requested`: its end was not seen in time.
    *   `unknown`: the server knows no such run; it may have ended some time ago.
-   * @throws {Error} The server refused, or did not answer: whether the command still runs is unknown.
+   * @throws {Error} The server refused, or did not answer, the start included: whether the command runs is unknown.
    */
   async stop() {
     if (this.token === null && this.state === "waiting" && this.isBusy) this.close();
     if (this.token === null) await this.#named.promise;
+    if (this.href === null && this.outcome?.code === "unknown") throw new Error(this.outcome.message);
     if (this.href === null) return "never started";
     const response = await fetch(this.href, {
       method: "DELETE",
