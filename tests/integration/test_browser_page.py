@@ -18,6 +18,7 @@ from sse_bridge import SSEBridge
 from sse_bridge.console import STATIC
 from sse_bridge.testing import Script
 from sse_bridge.upstream.lines import Item
+from tests.support.accessibility import violations
 from tests.support.modules import watching_problems
 from tests.support.servers import serve
 
@@ -75,6 +76,15 @@ def test_the_page_shows_a_run(page: Page, url: str, problems: list[str]) -> None
 
     assert page.locator(".row .text").all_inner_texts() == ["one", "two", "three"]
     assert "#run=" in page.url
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_in_the_page(page: Page, url: str) -> None:
+    """Readers copy it."""
+    page.goto(url)
+    page.locator("#run").wait_for()
+
+    assert violations(page) == []
 
 
 def test_the_script_shows_a_run(page: Page, url: str) -> None:

@@ -10,13 +10,12 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sse_bridge.testing import Script
+from tests.support.accessibility import violations
 from tests.support.consoles import Shown, drawn, in_sight, showing, write
 from tests.support.modules import ASK_NOW, Scripts, later, scripts_site
 from tests.support.servers import Served
-from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
-AXE: Final = Path(__file__).parents[1] / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 ESC: Final = "\x1b"
 Site = tuple[Served, Scripts]
 
@@ -317,8 +316,6 @@ def test_messages_that_are_no_lines_are_the_pages(shown: Shown, site: Site) -> N
 @pytest.mark.parametrize("width", [1000, 390])
 def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
     """With all 256 colours, stderr, a gap, a search and its matches. Best practices included."""
-    if not AXE.is_file():
-        skip("the npm packages of tests/browser are missing; `make test` installs them where there is npm")
     page = shown(src="/run-sse/?script=none")
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
@@ -335,13 +332,7 @@ def test_axe_finds_nothing(shown: Shown, theme: Any, width: int) -> None:
     page.keyboard.type("colour")
     page.keyboard.press("Enter")
     drawn(page)
-    page.evaluate(AXE.read_text())
-    found = page.evaluate(
-        """async () => {
-            const { violations } = await axe.run("sse-console", { resultTypes: ["violations"] });
-            return violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html + node.failureSummary)]);
-        }"""
-    )
+    found = violations(page, "sse-console")
     page.set_viewport_size({"width": 1000, "height": 600})
     page.emulate_media(color_scheme="light")
 
