@@ -147,7 +147,7 @@ def test_the_parser_dispatches_what_the_public_vectors_say(page: Page) -> None:
 
 
 def test_a_post_starts_a_run_and_its_messages_come_in_order(page: Page, site: Site) -> None:
-    """201 with the run's address, then its stream. The loop ends behind the exit."""
+    """201 with the run's address, then its stream. The loop ends after the exit."""
     played = script(site, "three", Script(["one", ("stderr", "two"), "three"], exit=3))
     follow(page, "/run-sse/?script=three")
     seen = finished(page)

@@ -77,7 +77,7 @@ export class Run extends EventTarget {
   #url;
   #options;
   #place = ""; // the id of the last message received
-  #hasUnnamed = false; // whether a message came without an id, behind which no server can go on
+  #hasUnnamed = false; // whether a message came without an id, after which no server can go on
   #retry = RETRY;
   #closed = new AbortController();
   #connection = new AbortController();
@@ -304,7 +304,7 @@ export class Run extends EventTarget {
   /**
    * @param {string} token
    * @param {URL | null} address
-   * @param {Response} [response] Its URL is the bridge's behind redirects.
+   * @param {Response} [response] Its URL is the bridge's, after redirects.
    */
   #name(token, address, response) {
     if (this.token === token && this.href !== null) return;

@@ -11,7 +11,7 @@
  */
 
 /**
- * In the address, behind `#`. The run is followed after a reload, after Back, and by anyone who opens the link. Other
+ * In the address, after `#`. The run is followed after a reload, after Back, and by anyone who opens the link. Other
  * values there, as in `#tab=2&run=...`, are kept.
  *
  * @param {string} [name]
