@@ -233,6 +233,52 @@ def test_scrolling_back_to_the_end_follows_it_again(shown: Shown) -> None:
     assert in_sight(page)[-1] == 550
 
 
+@pytest.mark.parametrize(("above", "follows"), [(2, True), (60, False)])
+def test_the_end_is_where_the_bar_ends(shown: Shown, above: int, follows: bool) -> None:
+    """A fraction of a pixel is forgiven, a line is not."""
+    page = shown()
+    write(page, 500)
+    scroll_to(page, size_of(page, "scrollHeight") - size_of(page, "clientHeight") - above)
+    before = in_sight(page)
+    write(page, 50)
+
+    assert (in_sight(page)[-1] == 550) is follows
+    assert (in_sight(page) == before) is not follows
+
+
+def test_the_button_counts_the_lines_below_the_pane(shown: Shown) -> None:
+    """One that is in sight in part is not below. At the end there is no button, however the reader came there."""
+    page = shown()
+    write(page, 500)
+    scroll_to(page, 2_005)
+    last = page.locator("#output").evaluate(
+        """(output) => [...output.querySelectorAll("[data-number]")]
+            .filter((row) => row.getBoundingClientRect().top < output.getBoundingClientRect().bottom)
+            .map((row) => Number(row.dataset.number)).at(-1)"""
+    )
+    assert page.inner_text("#end-words") == f"Jump to end ({500 - last} more)"
+    find(page, "line 500", "1 line")
+
+    assert in_sight(page)[-1] == 500
+    assert not page.locator("#end").is_visible()
+
+
+def test_the_bar_is_measured_once_the_reader_rests(shown: Shown) -> None:
+    """Before, it would run from the finger. Wrapped lines are of any height, and those in sight are taken for all."""
+    page = shown(wrap="")
+    write(page, 200)
+    assert size_of(page, "scrollHeight") == pytest.approx(200 * 20, abs=20)
+    write(page, 200, "word " * 60)
+    at_end = size_of(page, "scrollHeight")
+    assert at_end > 400 * 40
+    scroll_to(page, 0)
+    assert size_of(page, "scrollHeight") == at_end
+    page.evaluate("new Promise(resolve => setTimeout(resolve, 200))")
+    write(page, 1)
+
+    assert size_of(page, "scrollHeight") == pytest.approx(401 * 20, abs=20)
+
+
 def test_a_scroll_and_lines_in_the_same_frame(shown: Shown) -> None:
     """The rows are drawn before the browser tells of the scroll, and do not undo it."""
     page = shown()
@@ -282,6 +328,21 @@ def test_wrapping_in_the_midst_of_a_scroll_keeps_the_place(shown: Shown) -> None
     assert page.locator("#end").is_visible()
 
 
+def test_the_bar_of_wrapped_lines_is_measured_in_the_midst_of_a_scroll(shown: Shown) -> None:
+    """What it was says nothing of lines of another height."""
+    page = shown()
+    write(page, 500, "word " * 60)
+    page.evaluate(
+        "() => { const { shadowRoot } = shown; shadowRoot.getElementById('output').scrollTop = 4000;"
+        " shadowRoot.getElementById('wrap').click(); }"
+    )
+    drawn(page)
+    height = page.locator("#output .row").first.evaluate("(row) => row.offsetHeight")
+
+    assert height >= 40
+    assert size_of(page, "scrollHeight") == pytest.approx(500 * height, rel=0.1)
+
+
 def test_a_long_line_can_be_read_to_its_end_from_anywhere(shown: Shown) -> None:
     """The pane is as wide as the longest line that was drawn, until there are other lines, or lines are wrapped."""
     page = shown()
@@ -321,12 +382,17 @@ def test_cleared_lines_leave_no_trace(shown: Shown) -> None:
     assert size_of(page, "scrollHeight") == pytest.approx(300 * 20, abs=20)
 
 
-def test_other_lines_are_followed_at_once(shown: Shown) -> None:
-    """Also where they come in the same moment, and the reader had left the end of those before."""
+@pytest.mark.parametrize("has_left", [True, False])
+def test_other_lines_are_followed_at_once(shown: Shown, has_left: bool) -> None:
+    """Also where they come in the same moment, and the reader had left the end of those before, or is about to."""
     page = shown()
     write(page, 500)
-    scroll_to(page, 2_000)
-    page.evaluate("shown.clear(); for (let n = 1; n <= 400; n += 1) shown.write({ type: 'stdout', line: 'other' })")
+    if has_left:
+        scroll_to(page, 2_000)
+    page.evaluate(
+        "shown.shadowRoot.getElementById('output').scrollTop = 2000;"
+        "shown.clear(); for (let n = 1; n <= 400; n += 1) shown.write({ type: 'stdout', line: 'other' })"
+    )
     drawn(page)
 
     assert in_sight(page)[-1] == 400
@@ -336,7 +402,7 @@ def test_other_lines_are_followed_at_once(shown: Shown) -> None:
 def test_a_found_line_at_an_end_leaves_no_room_empty(shown: Shown, number: int) -> None:
     """And the bar stands there, too."""
     page = shown()
-    page.evaluate("shown.style.blockSize = '580px'")
+    page.evaluate("shown.style.blockSize = '1180px'")
     page.evaluate(
         """(number) => {
             for (let n = 1; n <= 1000; n += 1) shown.write({ type: "stdout", line: n === number ? "this" : "line" });
