@@ -29,7 +29,11 @@ _CANCEL_TIMEOUT: Final = 10.0
 
 
 class FollowedRun(Followed[T]):
-    """See `Followed`: on asyncio and trio."""
+    """What `follow` and `run_lines` return, on asyncio and trio: iterate it within its `async with` block.
+
+    Leaving the block closes the connection, as closing a browser's tab does. A command whose last viewer has left is
+    ended by the bridge after its `grace`; with `cancel_on_exit` it is ended at once.
+    """
 
     def __init__(self, settings: Settings, course: Course[T], client: httpx.AsyncClient | None) -> None:
         if client is not None and not is_a(client, httpx.AsyncClient):
