@@ -1,4 +1,4 @@
-"""docs/command-line.md has every option of every command."""
+"""docs/command-line.md has every option of every command, and docs/reference/cli.md is what the program says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import pytest
 import typer.main
 
+from scripts.cli_reference import PAGE, page
 from sse_bridge.cli.program import app
 from tests.support.documentation import DOCS
 
@@ -31,3 +32,7 @@ def test_a_command_has_its_options_on_the_page(name: str) -> None:
 
     assert options
     assert {option for option in options if not re.search(rf"`{option}\b", rows)} == set()
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert PAGE.read_text() == page(), "write it anew: .venv/bin/python scripts/cli_reference.py"

@@ -77,7 +77,8 @@ Cwd = Annotated[
 ]
 #: The bounds are the platform's.
 Timeout = Annotated[
-    float | None, typer.Option(min=1, max=86_400, help="Seconds after which the platform ends the command.")
+    float | None,
+    typer.Option(metavar="SECONDS", min=1, max=86_400, help="After which the platform ends the command."),
 ]
 
 

@@ -14,7 +14,7 @@ __all__ = ["demo"]
 
 
 def demo(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = LOOPBACK,
     port: Port = 8000,
 ) -> int:
     """Serve a page with a Run button, and a local sandbox in which its script runs."""

@@ -42,7 +42,7 @@ def _name(text: str) -> str:
 
 
 def sandbox(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = LOOPBACK,
     port: Port = 8080,
     key: Annotated[
         str | None, typer.Option(help="API key that clients send. Default: $MIOSA_API_KEY, else a random one.")

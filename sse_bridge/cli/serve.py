@@ -32,7 +32,9 @@ _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 def serve(
     sandbox: Sandbox,
     command: CommandLine,
-    host: Annotated[str, typer.Option(help="Address to listen on. Other than loopback needs a token.")] = LOOPBACK,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on. Other than loopback needs a token.")
+    ] = LOOPBACK,
     port: Port = 8000,
     token: Annotated[
         str | None,
