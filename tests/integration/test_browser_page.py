@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,28 +18,21 @@ from sse_bridge.console import STATIC
 from sse_bridge.testing import Script
 from sse_bridge.upstream.lines import Item
 from tests.support.accessibility import violations
+from tests.support.documentation import DOCS, only_block
 from tests.support.modules import watching_problems
 from tests.support.servers import serve
 
-TEXT = (Path(__file__).parents[2] / "docs" / "browser.md").read_text()
+GUIDE = DOCS / "browser.md"
 LINES: list[Item] = ["one", ("stderr", "two"), "three"]
 
-
-def block_of(language: str, word: str) -> str:
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if word in block]
-    assert isinstance(found, str)
-    return found
-
-
-POLICY = block_of("text", "Content-Security-Policy").partition(": ")[2].strip()
-PAGE = block_of("html", "<sse-console").replace("</title>", '</title><link rel="icon" href="data:,">')
+POLICY = only_block(GUIDE, "text").partition(": ")[2].strip()
+PAGE = only_block(GUIDE, "html").replace("</title>", '</title><link rel="icon" href="data:,">')
 SCRIPT = f"""<!doctype html><title>follow</title><link rel="icon" href="data:,">
 <button id="stop">Stop</button><pre></pre>
 <script type="module">
 const show = (line) => document.querySelector("pre").append(line, "\\n");
 const stop = document.getElementById("stop");
-{block_of("js", "follow(")}
+{only_block(GUIDE, "js")}
 </script>"""
 
 
@@ -49,6 +41,7 @@ def url() -> Iterator[str]:
     """The application of the page's first block; the bridge plays a script."""
     pages = {
         "/": HTMLResponse(PAGE, headers={"Content-Security-Policy": f"{POLICY}; img-src data:"}),
+        "/styled": HTMLResponse(f"{PAGE}<style>{only_block(GUIDE, 'css')}</style>"),
         "/script": HTMLResponse(SCRIPT),
     }
 
@@ -61,7 +54,7 @@ def url() -> Iterator[str]:
         return Script(LINES, exit=3)
 
     names: dict[str, Any] = {"app": app, "bridge": SSEBridge(None, script)}
-    exec(block_of("python", "static_files"), names)
+    exec(only_block(GUIDE, "python"), names)
     with serve(app) as served:
         yield served.url
 
@@ -87,6 +80,18 @@ def test_axe_finds_nothing_in_the_page(page: Page, url: str) -> None:
     assert violations(page) == []
 
 
+def test_the_style_gives_height_and_colours(page: Page, url: str) -> None:
+    page.goto(f"{url}/styled")
+    page.set_viewport_size({"width": 800, "height": 1000})
+    page.click("#run")
+    row = page.locator(".row").get_by_text("three")
+    row.wait_for()
+
+    assert page.evaluate("getComputedStyle(document.querySelector('sse-console')).blockSize") == "700px"
+    style = row.evaluate("(row) => { const s = getComputedStyle(row); return [s.color, s.fontFamily]; }")
+    assert style == ["rgb(230, 230, 230)", '"JetBrains Mono", monospace']
+
+
 def test_the_script_shows_a_run(page: Page, url: str) -> None:
     page.goto(f"{url}/script")
     page.get_by_text("[exit 3]").wait_for()
@@ -97,7 +102,7 @@ def test_the_script_shows_a_run(page: Page, url: str) -> None:
 def test_what_the_text_names_is_there() -> None:
     """Each attribute and property in the tables of the element is one of its module's, or of its style sheet's."""
     source = "".join((STATIC / name).read_text() for name in ("sse-console.js", "styles.js"))
-    tables = TEXT.partition("| attribute | means |")[2].partition("**Keys**")[0]
+    tables = GUIDE.read_text().partition("| attribute | means |")[2].partition("**Keys**")[0]
     first_cells = re.findall(r"^\| (`.*?) \|", tables, re.MULTILINE)
     names = {name for cell in first_cells for name in re.findall(r"`([a-z-]+)", cell)}
 

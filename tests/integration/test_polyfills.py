@@ -16,6 +16,7 @@ from starlette.routing import Mount
 from sse_bridge import RunInfo, SandboxExec, SSEBridge
 from tests.support.browser import show
 from tests.support.cutting_proxy import cutting_proxy
+from tests.support.documentation import DOCS, only_block
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import Served, serve
 
@@ -35,12 +36,14 @@ RECEIVE = """
   const output = document.querySelector("pre");
   window.shown = [];
   window.withoutData = 0;
-  function receive(data) {
+  const parse = JSON.parse;
+  JSON.parse = (data) => {
     if (data === "") window.withoutData += 1;
-    const message = JSON.parse(data);
+    return parse(data);
+  };
+  function show(message) {
     if (message.line !== undefined) window.shown.push(message.line);
-    if (message.type === "exit" || message.type === "error") output.textContent = data;
-    return message.type === "exit";
+    if (message.type === "exit" || message.type === "error") output.textContent = JSON.stringify(message);
   }
 """
 
@@ -51,37 +54,33 @@ POLYFILL = f"""
 <script>
   {RECEIVE}
   const source = new EventSourcePolyfill(address);
-  source.onmessage = (event) => {{ if (receive(event.data)) source.close(); }};
+  source.onmessage = (event) => {{
+    const message = JSON.parse(event.data);
+    show(message);
+    if (message.type === "exit") source.close();
+  }};
 </script>
 """
 
-#: The library notes an event's id as soon as it has read that line, and would skip the event if the connection is cut
-#: before its data. So the page sends the id of the last message that it has handled. It asks by `POST` with an
-#: idempotency key: cuts may discard all that a short run has said, and the key of a `GET` starts a run anew that has
-#: ended. The library takes 204 for an error, and would ask again without limit.
+#: The script of `docs/http.md`, at a place that a test chooses. It asks by `POST` with an idempotency key: cuts may
+#: discard all that a short run has said, and the key of a `GET` starts a run anew that has ended.
+SCRIPT_OF_DOCS = (
+    only_block(DOCS / "http.md", "js")
+    .replace("let handled = null;", 'let handled = new URLSearchParams(location.hash.slice(1)).get("handled");')
+    .replace('"/run-sse/", {', 'address, { method: "POST", headers: { "Idempotency-Key": key },')
+)
 FETCH_EVENT_SOURCE = f"""
 <!doctype html><link rel="icon" href="data:,"><pre></pre>
 <script type="module">
   import {{ fetchEventSource }} from "/node_modules/@microsoft/fetch-event-source/lib/esm/index.js";
   {RECEIVE}
-  const leaving = new AbortController();
-  let handled = new URLSearchParams(location.hash.slice(1)).get("handled");
   const key = new URL(address, location).searchParams.get("key");
-  fetchEventSource(address, {{
-    method: "POST",
-    headers: {{ "Accept": "text/event-stream", ...(key && {{ "Idempotency-Key": key }}) }},
-    signal: leaving.signal,
-    fetch(url, options) {{
-      const place = handled === null ? {{}} : {{ "last-event-id": handled }};
-      return fetch(url, {{ ...options, headers: {{ ...options.headers, ...place }} }});
-    }},
-    async onopen(response) {{ if (response.status === 204) leaving.abort(); }},
-    onmessage(event) {{
-      const isOver = receive(event.data);
-      handled = event.id;
-      if (isOver) leaving.abort();
-    }},
-  }}).then(() => {{ window.isOver = true; }});
+  try {{
+    {SCRIPT_OF_DOCS}
+  }} catch (error) {{
+    window.stopped = error.message;
+  }}
+  window.isOver = true;
 </script>
 """
 
@@ -154,7 +153,10 @@ def test_the_polyfill_names_its_place_in_the_query(page: Page, served: Served, s
 
 
 def test_fetch_event_source_stops_at_204(page: Page, served: Served, starts: list[str]) -> None:
-    """A page that comes back to a run that it has seen to its end asks once, given an `onopen` that knows 204."""
+    """A page that comes back to a run that it has seen to its end asks once.
+
+    The library takes 204 for an error, and would ask again without limit.
+    """
     with httpx.stream("GET", f"{served.url}/run-sse/") as response:
         *_, last = (line for line in response.iter_lines() if line.startswith("id: "))
     asked: list[Request] = []
@@ -162,5 +164,6 @@ def test_fetch_event_source_stops_at_204(page: Page, served: Served, starts: lis
     show(page, served.url, FETCH_EVENT_SOURCE, f"handled={last.removeprefix('id: ')}")
     page.wait_for_function("window.isOver")
 
+    assert page.evaluate("window.stopped") == "seen to its end"
     assert len(asked) == 1
     assert len(starts) == 1

@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
-__all__ = ["DOCS", "README", "ROOT", "Block", "blocks"]
+__all__ = ["DOCS", "README", "ROOT", "Block", "blocks", "only_block"]
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 DOCS: Final = ROOT / "docs"
 
-_BLOCK: Final = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?[^\n]*\n(.*?)^```', re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r'^( *)```(\w*)(?: title="([^"\n]*)")?[^\n]*\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
     """A fenced block of a page."""
 
+    #: Empty if the page names none.
     language: str
     #: The file to save it as, or the terminal to type it into. Empty if the page names neither.
     title: str
@@ -27,6 +29,15 @@ class Block:
 
 
 def blocks(page: Path, language: str | None = None) -> list[Block]:
-    """The code blocks of a page, in its order: all, or those in one language."""
-    found = [Block(*match) for match in _BLOCK.findall(page.read_text())]
+    """The code blocks of a page, in its order: all, or those in one language.
+
+    A test that asks for blocks runs all of them: `tests/test_snippets.py` reads the calls.
+    """
+    found = [Block(language, title, dedent(text)) for _, language, title, text in _BLOCK.findall(page.read_text())]
     return [block for block in found if language in (None, block.language)]
+
+
+def only_block(page: Path, language: str) -> str:
+    """The text of the one block of a page in a language."""
+    (block,) = blocks(page, language)
+    return block.text

@@ -16,12 +16,12 @@ import pytest
 
 from sse_bridge.upstream.miosa import cancel
 from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, look_for, script
+from tests.support.documentation import DOCS, only_block
 from tests.support.waiting import eventually
 from tests.upstream.sandbox_shells import TOOLS, Agent, Tools, leaves, remains, tools_named, wait_for_leaves
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
 
-ROOT = Path(__file__).parents[2]
 
 #: A program that fills its environment with zeros, as those do that set their title, and then starts a `sleep`.
 OVERWRITES = """
@@ -491,7 +491,7 @@ def test_the_documentation_says_how_to_find_all_commands(start: Start, tools: To
     agents = [start("sleep {id}; :"), start("exec sleep {id}")]
     hidden = start("exec env -i sleep {id}")
     wait_for_leaves([*((agent, 1) for agent in agents), (hidden, 1)])
-    documented = (ROOT / "docs/miosa.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    documented = only_block(DOCS / "miosa.md", "sh")
 
     found = output_of(tools, documented).splitlines()
     for agent in agents:
