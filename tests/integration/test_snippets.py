@@ -175,6 +175,7 @@ def test_python_says_where_the_modules_are(shell: Shell) -> None:
     assert (folder / "sse-console.js").is_file()
 
 
+@pytest.mark.slow
 def test_python_says_whether_the_twin_is_in_use(shell: Shell) -> None:
     """`docs/speedups.md` shows the answer where it is; else there is a reason."""
     typed, answer = only_block(DOCS / "speedups.md", "console").splitlines()
