@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +16,22 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from sse_bridge import SandboxExec, SSEBridge, SSEBridgeMiddleware
+from tests.support.documentation import DOCS, blocks, only_block
+from tests.support.programs import find, free_port
 from tests.support.proxies import Caddy, Nginx
 from tests.support.sandboxes import LocalSandbox, new_mark, running
 from tests.support.servers import serve
 from tests.support.waiting import eventually
 
-#: The directives of `docs/deployment.md`.
-FORWARDED = "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;"
+#: What `docs/deployment.md` says: two directives, the location of the bridge, and a server for HTTP/2.
+FORWARDED, LOCATION, SERVER = (block.text for block in blocks(DOCS / "deployment.md", "nginx"))
+#: The port of the page's application.
+UPSTREAM = "127.0.0.1:8000"
 #: What many have: the application learns neither the scheme nor the port.
 CARELESS = "proxy_set_header Host $host;"
 
@@ -92,6 +99,61 @@ def test_with_the_documented_directives_starlettes_redirect_stays_on_the_site(
                 answers.append((answer.status_code, answer.headers["location"] == url + "/run-sse/"))
 
     assert answers == [(307, False), (307, True)]
+
+
+# -- the configurations of the page
+
+
+def nginx_version() -> tuple[int, ...]:
+    said = subprocess.run([find("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in re.findall(r"\d+", said)[:3])
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+def test_the_documented_nginx_passes_lines_on(sandbox: LocalSandbox, tmp_path: Path, http2: bool) -> None:
+    """At once, and it ends the script with its page. The application learns the scheme and the port."""
+    own, mark, heads = free_port(), new_mark(), []
+
+    def resolve(request: Request) -> SandboxExec:
+        heads.append((request.scope["http_version"], request.headers["host"], request.headers["x-forwarded-proto"]))
+        return SandboxExec(sandbox.id, f"echo first; sleep {mark}")
+
+    nginx = Nginx(tmp_path, tls=http2)
+    with serve(mounted(SSEBridge(sandbox.miosa(), resolve, grace=0, heartbeat=None))) as served:
+        location = LOCATION.replace(UPSTREAM, f"127.0.0.1:{served.port}")
+        server = server_for_http2(location, own) if http2 else f"server {{ listen 127.0.0.1:{own};\n{location} }}"
+        url = f"http{'s' * http2}://127.0.0.1:{own}"
+        with nginx.run(server, own):
+            with (
+                httpx.Client(base_url=url, verify=trusting(nginx), http2=http2) as client,
+                client.stream("GET", "/run-sse/") as response,
+            ):
+                lines = response.iter_lines()  # closes the response when it is dropped
+                assert any('"line":"first"' in line for line in lines)
+                assert running(mark)
+            eventually(lambda: not running(mark))
+
+    assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+    assert heads == [("1.1", f"127.0.0.1:{own}", "https" if http2 else "http")]
+
+
+def server_for_http2(location: str, port: int) -> str:
+    """The page's server with the location in it, on another port. For an old nginx, as its comment says."""
+    server = SERVER
+    if nginx_version() < (1, 25, 1):
+        (old,) = re.findall(r"http2 on; .*: (listen 443 ssl http2;)$", SERVER, re.MULTILINE)
+        server = re.sub(r"http2 on;.*", "", SERVER).replace("listen 443 ssl;", old)
+    filled = re.sub(r"# .*the location above$", lambda _: location, server, flags=re.MULTILINE)
+    assert location in filled
+    return filled.replace("listen 443", f"listen 127.0.0.1:{port}")
+
+
+def test_the_documented_caddy_passes_lines_on(sandbox: LocalSandbox, tmp_path: Path) -> None:
+    """It compresses, and not the stream."""
+    with serve(mounted(bridge_for(sandbox, "echo first; sleep 300"))) as served:
+        site = only_block(DOCS / "deployment.md", "caddy").replace(UPSTREAM, f"127.0.0.1:{served.port}")
+        with Caddy(tmp_path).run(site) as url:
+            assert first_line(url, 10)
 
 
 # -- compression
