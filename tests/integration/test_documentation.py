@@ -18,6 +18,8 @@ from typing import Any
 import anyio
 import pytest
 from fastapi import FastAPI
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,18 +28,13 @@ from starlette.requests import Request
 from starlette.routing import Mount, Router
 
 import sse_bridge
-from tests.support.documentation import DOCS, README, ROOT, blocks
+from tests.support.documentation import DOCS, ELSEWHERE, README, ROOT, blocks
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import serve
 
-#: Pages with programs that other tests run.
-ELSEWHERE = {"following.md", "testing.md", "tutorial.md"}
 TUTORIAL = DOCS / "tutorial.md"
 #: The server that a reader has running.
 RUNNING = "http://localhost:8000"
-#: What a block needs that is not installed for tests, by a word in it.
-NOT_HERE = {"OpenTelemetryMiddleware": "opentelemetry-instrumentation-asgi"}
-
 
 PAGES = {
     str(page.relative_to(ROOT)): programs
@@ -62,8 +59,9 @@ def namespace() -> dict[str, Any]:
     return {
         **{name: getattr(sse_bridge, name) for name in sse_bridge.__all__},
         **vars_of(AsyncIterator, FastAPI, HTTPException, Request, SessionMiddleware, asynccontextmanager),
+        **vars_of(FastAPIInstrumentor, OpenTelemetryMiddleware),
         **vars_of(anyio, logging, socket, subprocess, pipeline, output, is_teammate),
-        "app": Starlette(),
+        "app": FastAPI(),
         "listener": socket.socket(),
         "user": lambda request: request.session.get("user"),
         "KEY": KEY,
@@ -93,8 +91,6 @@ async def test_the_programs_of_a_page_run(
     mounted = Router([Mount("/run-sse", sse_bridge.SSEBridge(None, names["pipeline"]))])
     with names["listener"], serve(mounted) as served:
         for block in PAGES[page]:
-            if any(word in block for word in NOT_HERE):
-                continue
             known = dict(names)
             await execute(block.replace("sbx_123", sandbox.id).replace(RUNNING, served.url), page, names)
             for name, function in names.items():

@@ -8,11 +8,13 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Final
 
-__all__ = ["DOCS", "README", "ROOT", "Block", "blocks", "only_block"]
+__all__ = ["DOCS", "ELSEWHERE", "README", "ROOT", "Block", "blocks", "only_block"]
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
 DOCS: Final = ROOT / "docs"
+#: Pages whose programs have tests of their own. Those of all others are run by tests/integration/test_documentation.py.
+ELSEWHERE: Final = {"following.md", "testing.md", "tutorial.md"}
 
 _BLOCK: Final = re.compile(r'^( *)```(\w*)(?: title="([^"\n]*)")?[^\n]*\n(.*?)^\1```$', re.MULTILINE | re.DOTALL)
 
