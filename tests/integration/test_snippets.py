@@ -29,6 +29,8 @@ from tests.support.programs import find
 from tests.support.sandboxes import KEY, LocalSandbox
 from tests.support.servers import Served, serve
 
+#: A run, as the contract shows it.
+RUN = "Zk3vQ0x9bTnWf2Rq"
 Resolve = Callable[[Request], Source]
 Shell = Callable[..., str]
 
@@ -204,6 +206,30 @@ def test_the_json_of_the_contract_is_what_the_bridge_answers(sandbox: LocalSandb
     assert (refused["error"]["code"], refused["error"]["message"]) == ("not_found", refusal["error"]["message"])
 
 
+def test_the_frames_of_the_contract_are_what_the_bridge_sends(sandbox: LocalSandbox) -> None:
+    """`docs/http.md`: a refusal, and the same script in three dialects. Heartbeats and gaps are other tests'."""
+    refusal, typed, named, verbatim = (block.text.strip().split("\n\n") for block in blocks(DOCS / "http.md", ""))
+    unknown = SSEBridge(sandbox.miosa(), lambda request: SandboxExec("sbx_1", "true"), refusals="frame")
+    command = SandboxExec(sandbox.id, "echo Starting data pipeline...")
+
+    (refused,) = frames_of(unknown)
+    assert re.sub('req_[^"]+', "", refused) == re.sub('req_[^"]+', "", refusal[0])
+    start, line, end = frames_of(SSEBridge(sandbox.miosa(), lambda request: command))
+    assert [start, line] == typed[:2]
+    assert end.partition("\n")[2] == typed[-1].partition("\n")[2]
+    assert named[0] in frames_of(SSEBridge(sandbox.miosa(), lambda request: command, dialect="named"))
+    assert verbatim[0] in frames_of(SSEBridge(sandbox.miosa(), lambda request: command, dialect="verbatim"))
+
+
+def frames_of(bridge: SSEBridge) -> list[str]:
+    """What a browser gets, with the token of the contract."""
+    with serve(Starlette(routes=[Mount("/run-sse", bridge)])) as served:
+        answer = httpx.get(f"{served.url}/run-sse/", headers={"Accept": "text/event-stream"}, timeout=20)
+    text = re.sub(r'^id: .{16}|"run":".{16}', lambda found: found[0][:-16] + RUN, answer.text, flags=re.MULTILINE)
+    text = text.replace(f"{RUN}.gone", "v7Jm2sXq0LdT9cEa.gone").replace(": heartbeat\n", "")
+    return text.strip().split("\n\n")
+
+
 def test_the_frames_of_the_platform_are_those_of_the_local_sandbox(sandbox: LocalSandbox) -> None:
     """`docs/miosa.md`, whose heartbeat takes fifteen seconds. stdout and stderr come in either order."""
     shown = only_block(DOCS / "miosa.md", "text")
@@ -218,11 +244,10 @@ def test_the_frames_of_the_platform_are_those_of_the_local_sandbox(sandbox: Loca
 
 def test_the_deployment_of_kubernetes_waits_for_the_drain() -> None:
     """`docs/many-workers.md`: its command is one that uvicorn takes, and its times add up."""
-    page = DOCS / "many-workers.md"
-    spec = yaml.safe_load(only_block(page, "yaml"))["spec"]["template"]["spec"]
+    spec = yaml.safe_load(only_block(DOCS / "many-workers.md", "yaml"))["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     program, *arguments = container["command"]
-    (pause,) = re.findall(r"drain=(\d+)", "".join(block.text for block in blocks(page, "python")))
+    (pause,) = re.findall(r"drain=(\d+)", "".join(block.text for block in blocks(DOCS / "many-workers.md", "python")))
     _, before = container["lifecycle"]["preStop"]["exec"]["command"]
 
     assert program == "uvicorn"
@@ -234,11 +259,11 @@ def test_the_deployment_of_kubernetes_waits_for_the_drain() -> None:
 
 def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     """`docs/metrics.md`: it asks where the page's program serves."""
-    page = DOCS / "metrics.md"
-    (tmp_path / "prometheus.yml").write_text(only_block(page, "yaml"))
+    config = only_block(DOCS / "metrics.md", "yaml")
+    (tmp_path / "prometheus.yml").write_text(config)
     check = [find("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
-    (job,) = yaml.safe_load(only_block(page, "yaml"))["scrape_configs"]
+    (job,) = yaml.safe_load(config)["scrape_configs"]
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f'app.mount("{job["metrics_path"].rstrip("/")}", make_asgi_app())' in page.read_text()
+    assert f'app.mount("{job["metrics_path"].rstrip("/")}", make_asgi_app())' in (DOCS / "metrics.md").read_text()

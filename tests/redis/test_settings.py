@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
 import pytest
@@ -15,13 +13,13 @@ from sse_bridge.upstream.reaping import add_reaper
 from tests.redis.keeper import Keeper, away, run_name
 from tests.redis.pairs import PATIENCE, Two, until
 from tests.support.asgi import Page, ids
+from tests.support.documentation import DOCS, only_block
 from tests.support.work import ScriptedWork, stdout
 
 pytestmark = pytest.mark.anyio
 
 #: Lines of a run: several times what is kept of it.
 COUNT = 30
-DOCS = Path(__file__).parents[2] / "docs" / "many-workers.md"
 
 
 @pytest.fixture
@@ -139,8 +137,7 @@ async def test_a_limit_without_eviction_is_fine(
 
 
 def acl_line() -> list[str]:
-    (line,) = re.findall(r"^\s*ACL (SETUSER .*)$", DOCS.read_text(), re.MULTILINE)
-    return ["ACL", *line.split()]
+    return only_block(DOCS / "many-workers.md", "").split()
 
 
 @pytest.mark.slow
