@@ -12,11 +12,12 @@ from typing import Any
 import pexpect
 import pytest
 
-from tests.support.documentation import README, ROOT, blocks
+from tests.support.documentation import DOCS, README, ROOT, blocks
 from tests.support.programs import find, free_port
 from tests.support.sandboxes import running
 from tests.support.waiting import eventually
 
+TUTORIAL = DOCS / "tutorial.md"
 Terminals = Callable[[str], "pexpect.spawn[str]"]
 
 #: What the page's example shows in place of the id that the reader's own sandbox prints.
@@ -81,11 +82,10 @@ def type_in(terminal: Any, command: str) -> str:
 def test_a_newcomer_sees_the_first_line_of_a_script(folder: Path, terminals: Terminals) -> None:
     """The line arrives while the script runs. A stop of the server ends the script."""
     find("curl")
-    link = re.search(r"\[tutorial\]\((\S+)\)", README.read_text())
-    assert link is not None
+    assert f"[tutorial]({TUTORIAL.relative_to(ROOT)})" in README.read_text()
     mine = {"8080": str(free_port()), "8000": str(free_port())}
     seen = ""
-    for block in blocks(ROOT / link[1]):
+    for block in blocks(TUTORIAL):
         if not block.title.startswith("Terminal"):
             (folder / block.title).write_text(block.text)
             continue
