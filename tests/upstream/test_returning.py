@@ -31,7 +31,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def feed(url: str) -> Source:
-    return EventStream(url + "/feed", reconnect=0.5)
+    return EventStream(url + "/feed", reconnect=20)
 
 
 def events_of_a_sandbox(url: str) -> Source:
