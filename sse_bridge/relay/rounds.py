@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 __all__ = ["TURN", "Rounds"]
@@ -65,8 +65,7 @@ class Rounds:
             self._turn(self._loop)
 
     def _tell_all(self) -> None:
-        for reader in self.readers:
-            reader.notify()
+        _tell(self.readers)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._at:
@@ -82,5 +81,16 @@ class Rounds:
         else:
             self._is_on = False
             self._round = ()
-        for reader in turn:  # last, since a reader may bring news, or fail
+        _tell(turn)  # last, since a reader may bring news, or fail
+
+
+def _tell(readers: Iterable[Reader]) -> None:
+    """Tells these readers. If one of them fails, the others have their news all the same."""
+    failure = None
+    for reader in readers:
+        try:
             reader.notify()
+        except BaseException as error:
+            failure = error
+    if failure is not None:
+        raise failure

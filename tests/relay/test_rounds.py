@@ -140,6 +140,31 @@ async def test_a_reader_that_brings_news_or_fails_stops_no_other(anyio_backend: 
     assert len(failed) == 1
 
 
+@pytest.mark.parametrize("count", [2, TURN, 3 * TURN])
+async def test_the_failure_of_a_reader_is_passed_on_once_the_others_were_told(
+    anyio_backend: str, news: list[str], count: int
+) -> None:
+    rounds, readers = rounds_of(count, news)
+    news.append("one")
+
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    readers[0].does = readers[-2].does = fail
+    failed = []
+    try:
+        rounds.tell()
+    except ValueError as error:
+        failed.append(error)
+    if anyio_backend == "asyncio":  # it tells them in callbacks
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    await rounds_to_end()
+
+    told = [reader for reader in readers if reader not in (readers[0], readers[-2])]
+    assert [reader.seen for reader in told] == [["one"]] * len(told)
+    assert failed
+
+
 async def test_news_that_come_in_the_meantime_reach_those_that_had_their_turn(
     anyio_backend: str, news: list[str]
 ) -> None:
