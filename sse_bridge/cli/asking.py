@@ -52,7 +52,7 @@ def _line_of(words: list[str]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-Sandbox = Annotated[str, typer.Argument(parser=_id_of, metavar="SANDBOX", help="Its id.")]
+Sandbox = Annotated[str, typer.Argument(parser=_id_of, metavar="SANDBOX", help="The sandbox's id.")]
 CommandLine = Annotated[
     list[str],
     typer.Argument(
@@ -68,7 +68,7 @@ Env = Annotated[
         "-e",
         parser=_variable_of,
         metavar="NAME[=VALUE]",
-        help="A variable; without a value, this shell's own, or none where the shell has none.",
+        help="A variable. Without a value, it takes this shell's; if the shell has none, it is not set.",
     ),
 ]
 Cwd = Annotated[
@@ -78,7 +78,7 @@ Cwd = Annotated[
 #: The bounds are the platform's.
 Timeout = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", min=1, max=86_400, help="After which the platform ends the command."),
+    typer.Option(metavar="SECONDS", min=1, max=86_400, help="Time after which the platform ends the command."),
 ]
 
 

@@ -85,7 +85,7 @@ def _foreign(origin: str) -> Finding:
     return Finding(
         "Origin",
         False,
-        f"a page of {origin} may not start runs: 403, over plain http and in older browsers",
+        f"pages of {origin} get 403 for a start, over plain http or in older browsers",
         "Have the proxy pass on the browser's Host. For nginx: proxy_set_header Host $http_host. See docs/users.md.",
     )
 
@@ -161,7 +161,7 @@ async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str],
     lines = judging.lines(sights, answers, waits.at_once)
     resume = judging.resume(answers, visitor.run)
     if lines.is_good is False or not resume.is_good:
-        found = "silence, leaving and place were not looked at, because of what is wrong above"
+        found = "silence, leaving and place were not checked: fix what is wrong above first"
         return [lines, resume, Finding("the rest", None, found), judging.end(await visitor.end())]
     leaving, silence, state = await _stay(visitor, first, second, answers, tell)
     place, end = await _come_back(visitor, tasks, second.sight, state)

@@ -17,18 +17,18 @@ __all__ = ["doctor"]
 def doctor(
     url: Annotated[
         str | None,
-        typer.Argument(parser=url_of, metavar="URL", help="Of a bridge. One run is started there, and ended."),
+        typer.Argument(parser=url_of, metavar="URL", help="URL of a bridge. One run is started there, and ended."),
     ] = None,
     header: Headers = None,
     redis: Annotated[str | None, typer.Option(metavar="URL", help="The store that the workers share.")] = None,
     silence: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, max=600, help="For which a stream is watched; 0 leaves that out."),
+        typer.Option(metavar="SECONDS", min=0, max=600, help="How long to watch a stream at most; 0 skips it."),
     ] = 32.0,
 ) -> int:
     """Check the platform, the key and this installation; with a URL, a bridge and the proxies in front of it.
 
-    Exit codes: 0; 1 if something is wrong; 2 for wrong arguments.
+    Exit codes: 0 if nothing is wrong; 1 if something is; 2 for wrong arguments.
     """
     try:
         from ..client import follow  # noqa: F401 (looks whether it is there)

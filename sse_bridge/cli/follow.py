@@ -46,7 +46,7 @@ def headers_of(given: list[str] | None) -> dict[str, str]:
 
 def follow(
     url: Annotated[
-        str, typer.Argument(parser=url_of, metavar="URL", help="Of a run, or of a bridge, which starts one.")
+        str, typer.Argument(parser=url_of, metavar="URL", help="URL of a run, or of a bridge, which then starts one.")
     ],
     header: Headers = None,
     accept_gaps: Annotated[bool, typer.Option("--accept-gaps", help="Go on where output is missing.")] = False,
@@ -54,7 +54,7 @@ def follow(
         bool, typer.Option("--cancel-on-exit", help="Ctrl-C, and any other way out, ends the command.")
     ] = False,
     give_up_after: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Without news, until the server counts as vanished.")
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Time without news after which the server counts as gone.")
     ] = 60.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each event as a line of JSON; the last one says how it ended.")
@@ -64,8 +64,8 @@ def follow(
 
     Exit codes:
     0 to 255: the command's own; 0 for a stream without a command.
-    124: its time was up, and the platform ended it.
-    125: it is unknown: output is missing, or the server has vanished; or output could not be written.
+    124: the command's time was up, and the platform ended it.
+    125: the exit code is unknown (output is missing, or the server has vanished), or output could not be written.
     130, 143, 129, 131: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT.
     141: the reader of the pipe has left.
     2: wrong arguments.

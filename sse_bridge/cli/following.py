@@ -100,7 +100,7 @@ class Following:
         """The first signal leaves the run, or ends its command."""
         self._signal = number
         if self._cancels:
-            say("ending the command; once more leaves at once")
+            say("ending the command; a second signal leaves at once")
         self._showing.cancel()
 
     async def _leave(self, number: signal.Signals) -> None:

@@ -40,6 +40,7 @@ _REMEDIES: Final = {
     "no_location": "The proxy changes the Location of answers. For nginx: proxy_redirect off.",
     **dict.fromkeys(("http_502", "http_503", "http_504"), _IS_IT_UP),
 }
+_SILENT: Final = "Run the doctor again with a script that prints a line and then is silent, such as: echo a; sleep 60"
 _SHARE: Final = "Several workers need store=RedisStore(...). See docs/many-workers.md."
 _STREAM_ON: Final = "A proxy buffers or compresses. For nginx: proxy_buffering off; gzip off. See docs/deployment.md."
 _HEAR: Final = (
@@ -67,14 +68,14 @@ def unreachable(error: httpx.HTTPError, seconds: float) -> Finding:
 
 
 def refused(status: int, content: bytes, location: str = "") -> Finding:
-    """A start that was answered with something else than a run."""
+    """A start that was answered with something other than a run."""
     if status < 300:
         code = "no_location" if status == 201 else "not_event_stream"
-        says = "named no run of this server" if status == 201 else "started no run"
+        says = "its Location names no run of that server" if status == 201 else "started no run"
         return Finding("start", False, f"The server answered {status_line(status)}, and {says}.", _REMEDIES[code])
     if status < 400:
-        found = f"The server answered {status_line(status)}, to {location or 'nowhere'}."
-        return Finding("start", False, found, "Ask the doctor about the address behind it, and have pages ask for it.")
+        found = f"The server redirected ({status_line(status)}) to {location or 'no address'}."
+        return Finding("start", False, found, "Run the doctor on that address, and have pages use it.")
     error = of_answer(status, content, None)
     return Finding("start", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG))
 
@@ -89,15 +90,15 @@ def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float) ->
         sights: two streams that were opened one after the other. What is flushed every few seconds holds one of them
             back at the least.
         answers: the run's state, asked for on other connections.
-        at_once: seconds that are no delay, beside the time that a request takes here.
+        at_once: seconds that are no delay, on top of the time that a request takes here.
     """
     what = "lines one by one"
     if bad := next((sight for sight in sights if is_refused(sight)), None):
         status = 404 if bad.is_gone or bad.status is None else bad.status
-        return Finding(what, False, f"a viewer was answered {status_line(status)}", _remedy_of(status))
+        return Finding(what, False, f"a viewer got {status_line(status)}", _remedy_of(status))
     if any(sight.held > at_once for sight in sights):
         held = max(sight.held for sight in sights)
-        found = f"lines are held back: for {held:.1f} s none came, and the run had more"
+        found = f"lines are held back: none came for {held:.1f} s although the run had more"
         return Finding(what, False, found, f"{_STREAM_ON} The bridge's rate= would look the same.")
     delays = [sight.delay for sight in sights if sight.delay is not None]
     if not delays:
@@ -124,9 +125,9 @@ def _without_event(sight: Sight, answers: Sequence[Answer]) -> Finding:
     if sight.status is None or has_frames:
         return Finding(what, False, "the first event is held back: none came", _STREAM_ON)
     if sight.end is not None:
-        return Finding(what, None, "not looked at: the run ended without an event")
-    found = "the script has printed nothing yet, and in its dialect that is the first event"
-    return Finding(what, None, found, "Ask again with a script that prints something.")
+        return Finding(what, None, "not checked: the run ended without an event")
+    found = "the script has printed nothing yet, and in this dialect its first output is the first event"
+    return Finding(what, None, found, "Run the doctor again with a script that prints something.")
 
 
 def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
@@ -144,10 +145,10 @@ def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
         return Finding("silence", True, f"{_heartbeats(sight.heartbeats)} came, after {sight.longest:.1f} s of silence")
     if sight.end is not None:
         found = f"the run ended after {sight.ended_at - sight.asked_at:.1f} s: longer silences were not seen"
-        return Finding("silence", None, found, "Ask again with a script that is silent, such as sleep 60.")
+        return Finding("silence", None, found, _SILENT)
     if longest < seconds / 2:
         found = f"the script prints: silences above {longest:.1f} s were not seen"
-        return Finding("silence", None, found, "Ask again with a script that is silent, such as sleep 60.")
+        return Finding("silence", None, found, _SILENT)
     found = f"not cut, but no heartbeat in {longest:.1f} s"
     if seconds < 30:
         return Finding("silence", None, found, "Proxies cut later than that: raise --silence.")
@@ -166,9 +167,9 @@ def is_of_a_cut(sight: Sight, state: Answer) -> bool:
 def _cut(sight: Sight) -> Finding:
     silent, lived = sight.ended_at - sight.last_at, sight.ended_at - sight.asked_at
     if silent < max(_NO_SILENCE, sight.longest):  # longer silences were survived
-        found = f"the connection ended after {lived:.1f} s, for another reason than silence"
+        found = f"the connection ended after {lived:.1f} s, for a reason other than silence"
         remedy = (
-            "Does a proxy bound the time of a response, or is max_viewer_time set? Browsers come back by themselves."
+            "Does a proxy limit the time of a response, or is max_viewer_time set? Browsers come back by themselves."
         )
         return Finding("silence", None if sight.end == "whole" else False, found, remedy)
     remedy = (
@@ -176,7 +177,7 @@ def _cut(sight: Sight) -> Finding:
         "or less: below half of the shortest timeout on the way."
     )
     if sight.end == "whole":
-        remedy += " If max_viewer_time is set, it looks the same."
+        remedy += " max_viewer_time, if set, looks the same."
     return Finding("silence", False, f"the connection was cut after {silent:.1f} s of silence", remedy)
 
 
@@ -199,9 +200,7 @@ def resume(answers: Sequence[Answer], run: str) -> Finding:
         return Finding("resume", False, found, _SHARE + strips)
     others = Counter(answer.status for answer in answers if answer not in good)
     status, count = others.most_common(1)[0]
-    says = {0: "got no answer", 200: "got something else than its state"}.get(
-        status, f"were answered {status_line(status)}"
-    )
+    says = {0: "got no answer", 200: "got something other than its state"}.get(status, f"got {status_line(status)}")
     return Finding("resume", False, f"{count} of {len(answers)} requests for the run {says}", _remedy_of(status or 504))
 
 
@@ -215,21 +214,21 @@ def place(sight: Sight, number: int | None, state: Answer) -> Finding:
     """
     what = "place"
     if number is None:
-        return Finding(what, None, "events have no ids, or none came: whether a place is kept was not looked at")
+        return Finding(what, None, "not checked: no events came, or they have no ids")
     if sight.is_gone and state.body.get("state") == "ended":
-        return Finding(what, None, "not looked at: the run is over, and no longer kept")
+        return Finding(what, None, "not checked: the run is over, and no longer kept")
     if sight.is_gone or sight.status == 404:
-        return Finding(what, False, "a connection that came back did not find the run", _SHARE)
+        return Finding(what, False, "a resumed connection did not find the run", _SHARE)
     if sight.first is not None and sight.first <= number:
-        found = f"a connection that came back behind {number} got {sight.first} again"
+        found = f"a connection resumed after event {number} got event {sight.first} again"
         return Finding(what, False, found, "A proxy or a middleware drops Last-Event-ID: let it pass.")
     if sight.status == 204 or sight.first is not None:
-        return Finding(what, True, f"a connection that came back went on behind event {number}")
+        return Finding(what, True, f"a resumed connection went on after event {number}")
     if sight.status == 200 and sight.end == "whole":
-        return Finding(what, True, f"a connection that came back got nothing again up to event {number}")
+        return Finding(what, True, f"a resumed connection repeated no event up to {number}")
     if sight.status in (None, 200):
-        return Finding(what, False, "a connection that came back got no event", _LOOK_AT_THE_LOG)
-    return Finding(what, False, f"a connection that came back: {status_line(sight.status)}", _LOOK_AT_THE_LOG)
+        return Finding(what, False, "a resumed connection got no event", _LOOK_AT_THE_LOG)
+    return Finding(what, False, f"a resumed connection got {status_line(sight.status)}", _LOOK_AT_THE_LOG)
 
 
 def viewers(answers: Sequence[Answer]) -> int | None:
@@ -249,9 +248,9 @@ def leaving(before: int | None, in_time: bool | None, after: int | None, waits: 
     """
     what = "leaving"
     if before is None or before < 2:
-        return Finding(what, None, "not looked at: several workers answer, and each counts the viewers of its own")
+        return Finding(what, None, "not checked: several workers answer, and each counts only its own viewers")
     if in_time is None:
-        return Finding(what, None, "not looked at: the run ended meanwhile")
+        return Finding(what, None, "not checked: the run ended meanwhile")
     if in_time:
         return Finding(what, True, "the bridge noticed that a viewer had left")
     if after is None:
@@ -285,7 +284,7 @@ def slash(method: str, url: httpx.URL, status: int, location: str) -> Finding:
     if not 300 <= status < 400 or target.path != f"{url.path}/":
         return Finding(what, None, f"answered {status_line(status)}: have pages ask with the slash")
     if not is_same_origin(target, url):
-        leads = f"a redirect leads to {target.scheme}://{target.netloc.decode()}, where browsers do not follow"
+        leads = f"a redirect leads to {target.scheme}://{target.netloc.decode()}, which browsers do not follow"
         return Finding(what, False, leads, _SAY_SCHEME)
     if method == "POST" and status not in (307, 308):
         return Finding(what, False, f"answered {status_line(status)}, which turns a POST into a GET", _KEEP_METHOD)

@@ -31,8 +31,8 @@ def run_command(
 
     Exit codes:
     0 to 255: the command's own; 137 if SIGKILL ended it.
-    124: its time was up, and the platform ended it.
-    125: it is unknown: no such sandbox, a wrong key, a vanished platform; or output could not be written.
+    124: the command's time was up, and the platform ended it.
+    125: the exit code is unknown (no such sandbox, a wrong key, a vanished platform), or output could not be written.
     130, 143, 129, 131: Ctrl-C, SIGTERM, SIGHUP, SIGQUIT. stderr says whether the command is gone.
     141: the reader of the pipe has left, and the command was ended.
     2: wrong arguments.

@@ -145,7 +145,7 @@ class _Running(Watcher):
         self._signal = number
         self._signalled.set()
         if self._run is not None:
-            say("ending the command; once more leaves at once")
+            say("ending the command; a second signal leaves at once")
             await self._run.cancel()
             return
         say("the platform has not answered yet; ending the command")

@@ -172,7 +172,7 @@ def refusing(app: ASGIApp, status: int, body: bytes = b"") -> ASGIApp:
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        (503, b"", "9 of 9 requests for the run were answered 503"),
+        (503, b"", "9 of 9 requests for the run got 503"),
         (200, b"hello", "9 of 9 requests for the run got something else"),
         (200, b'{"run": "BBBBBBBBBBBBBBBB", "viewers": 2}', "9 of 9 requests for the run got something else"),
         (404, b"", "9 of 9 requests did not find the run"),

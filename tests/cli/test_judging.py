@@ -104,7 +104,7 @@ def test_lines_that_come_in_time_are_owed_no_longer() -> None:
 def test_a_viewer_that_gets_no_stream(status: int) -> None:
     finding = judging.lines([sight((0.0, START)), sight(status=status)], [state()], 1.0)
     assert finding.is_good is False
-    assert f"a viewer was answered {status}" in finding.found
+    assert f"a viewer got {status}" in finding.found
 
 
 # -- silence
@@ -132,12 +132,12 @@ BEAT = b": heartbeat\n"
             False,
             "was cut after 10.0 s of silence",
         ),
-        (ended(20, (0, START), (15, BEAT)), state(), False, "ended after 20.0 s, for another reason than silence"),
+        (ended(20, (0, START), (15, BEAT)), state(), False, "ended after 20.0 s, for a reason other than silence"),
         (
             ended(20, (0, START), (15, BEAT), is_broken=False),
             state(),
             None,
-            "ended after 20.0 s, for another reason than silence",
+            "ended after 20.0 s, for a reason other than silence",
         ),
         (ended(3, (0, START), is_broken=False), state(state="ended"), None, "the run ended after 3.0 s"),
         (sight((0, START), *((n, frame(n)) for n in range(1, 32))), state(), None, "the script prints"),
@@ -165,9 +165,9 @@ def test_the_heartbeat_to_set_is_half_of_the_silence() -> None:
     [
         ([state()] * 9, True, "9 connections found the run"),
         ([state()] * 5 + [Answer(404)] * 4, False, "4 of 9 requests did not find the run"),
-        ([Answer(503)] * 9, False, "9 of 9 requests for the run were answered 503 Service Unavailable"),
+        ([Answer(503)] * 9, False, "9 of 9 requests for the run got 503 Service Unavailable"),
         ([state()] * 8 + [Answer(0)], False, "1 of 9 requests for the run got no answer"),
-        ([state()] * 8 + [state(run="another")], False, "1 of 9 requests for the run got something else"),
+        ([state()] * 8 + [state(run="another")], False, "1 of 9 requests for the run got something other"),
     ],
 )
 def test_resuming(answers: list[Answer], is_good: bool, says: str) -> None:

@@ -246,12 +246,12 @@ def test_a_server_that_fails_is_told_from_one_that_is_gone(shown: Shown) -> None
     fails = lambda route: route.fulfill(status=500, body="Internal Server Error", content_type="text/plain")  # noqa: E731
     page.route("**/run-sse/", fails)
     page.click("#run")
-    page.get_by_text("The server answered 500. It is asked again.").wait_for()
+    page.get_by_text("The server answered 500. Trying again.").wait_for()
     assert page.inner_text("#badge") == "waiting"
     page.unroute("**/run-sse/")
     page.route("**/run-sse/", gone)
     page.evaluate(ASK_NOW)
-    page.get_by_text("The server cannot be reached. It is asked again.").wait_for()
+    page.get_by_text("The server cannot be reached. Trying again.").wait_for()
     page.unroute("**/run-sse/")
     page.route("**/run-sse/", fails)
     later(page, 31)
@@ -269,7 +269,7 @@ def test_stop_does_not_claim_that_a_failed_start_started_nothing(shown: Shown) -
     page = shown(src="/run-sse/")
     page.route("**/run-sse/", lambda route: route.fulfill(status=500))
     page.click("#run")
-    page.get_by_text("The server answered 500. It is asked again.").wait_for()
+    page.get_by_text("The server answered 500. Trying again.").wait_for()
     page.click("#stop")
     page.get_by_text("as soon as the server has named it").wait_for()
     later(page, 31)
@@ -291,7 +291,7 @@ def test_a_run_that_is_lost_says_what_the_server_answers(shown: Shown) -> None:
     page.unroute("**/run-sse/*")
     page.route("**/run-sse/*", lambda route: route.fulfill(status=502))
     page.evaluate(ASK_NOW)
-    page.get_by_text("The server answered 502. It is asked again.").wait_for()
+    page.get_by_text("The server answered 502. Trying again.").wait_for()
 
     assert page.inner_text("#badge") == "reconnecting"
     page.evaluate("shown.run.close()")

@@ -69,7 +69,7 @@ export class Run extends EventTarget {
   outcome = null;
   /** While it waits: whether the server has said that it is busy. */
   isBusy = false;
-  /** While it waits: the HTTP status that it was answered; `null` if it got no answer. @type {number | null} */
+  /** While it waits: the HTTP status of the last answer; `null` if there was none. @type {number | null} */
   status = null;
   /** How often the connection was lost and found again. */
   reconnects = 0;

@@ -13,8 +13,8 @@ import { counted, size } from "./texts.js";
 export const STATES = {
   idle: { state: "idle", label: "idle" },
   starting: { state: "connecting", label: "connecting" },
-  busy: { state: "connecting", label: "waiting", message: "The server is busy. It is asked again." },
-  waiting: { state: "connecting", label: "waiting", message: "The server cannot be reached. It is asked again." },
+  busy: { state: "connecting", label: "waiting", message: "The server is busy. Trying again." },
+  waiting: { state: "connecting", label: "waiting", message: "The server cannot be reached. Trying again." },
   running: { state: "running", label: "running" },
   watching: { state: "running", label: "watching" },
   reconnecting: { state: "connecting", label: "reconnecting", message: "Connection lost." },
@@ -26,7 +26,7 @@ export const STATES = {
 /** What a run says of itself until it is over. @param {import("./follow.js").Run} run @returns {Status} */
 export function going({ state, isBusy, status }) {
   if (state === "waiting" && isBusy) return STATES.busy;
-  return status === null ? STATES[state] : { ...STATES[state], message: `The server answered ${status}. It is asked again.` };
+  return status === null ? STATES[state] : { ...STATES[state], message: `The server answered ${status}. Trying again.` };
 }
 
 /** What the last message says. @param {Message} message @returns {Status} */
