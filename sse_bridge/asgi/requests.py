@@ -363,6 +363,7 @@ def _state_of(run: Followed) -> dict[str, Any]:
         "ended_at": run.ended_at,
         "frames": run.audience.log.next - 1,
         "viewers": run.audience.viewers,
+        **({"timed_out": True} if outcome.timed_out else {}),
     }
 
 

@@ -153,6 +153,8 @@ class Course(Generic[T]):
             FollowError: there will be none.
         """
         seconds = self._waits.next(now, self.reader.retry)
+        if self._phase is Phase.START and self._waits.unsure_for(now + (seconds or 0.0)) > _START_AGAIN:
+            raise self._start_unknown()  # whatever was answered since
         if seconds is None:
             self._give_up()
         return seconds
@@ -261,13 +263,14 @@ class Course(Generic[T]):
         """A start may have happened."""
         self._doubts.add((self.refusal and self.refusal.status) or 0)
         is_late = self._waits.unsure(now) > _START_AGAIN
-        if self._settings.method == "POST" and not is_late:
-            return
-        self._error = RunLost(
-            self._doubt() + (" Start with POST, which can be repeated." if self._settings.method == "GET" else ""),
-            code="start_unknown",
-        )
-        self._error.__cause__ = self._trouble
+        if self._settings.method == "GET" or is_late:
+            self._error = self._start_unknown()
+
+    def _start_unknown(self) -> RunLost:
+        advice = " Start with POST, which can be repeated." if self._settings.method == "GET" else ""
+        error = RunLost(self._doubt() + advice, code="start_unknown")
+        error.__cause__ = self._trouble
+        return error
 
     def _doubt(self) -> str:
         """Why it is not known whether a command runs."""
@@ -289,6 +292,8 @@ class Course(Generic[T]):
 
     def _found(self, headers: Mapping[str, str]) -> None:
         url = self._start_url.join(headers.get("location", ""))
+        if not url.query:  # it may say who is asking
+            url = url.copy_with(query=self._start_url.query)
         token = url.path.rpartition("/")[2]
         if not is_token(token) or not _is_same_origin(url, self._start_url):
             self._error = RunRefused(
@@ -319,7 +324,7 @@ class Course(Generic[T]):
             self._finish(of_error(error, is_gone=False, run=self.reader.token))
         else:
             code = state.get("code")
-            self.exit = Exit(code if isinstance(code, int) else None)
+            self.exit = Exit(code if isinstance(code, int) else None, state.get("timed_out") is True)
             self._finish(None)
 
     # -- the stream

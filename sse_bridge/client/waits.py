@@ -72,4 +72,8 @@ class Waits:
         """A start may have happened. Returns the seconds since the first that may have."""
         if self._unsure_since is None:
             self._unsure_since = now
-        return now - self._unsure_since
+        return self.unsure_for(now)
+
+    def unsure_for(self, now: float) -> float:
+        """Seconds since the first start that may have happened; 0 if there is none."""
+        return 0.0 if self._unsure_since is None else now - self._unsure_since

@@ -57,6 +57,18 @@ async def test_the_state_from_start_to_exit() -> None:
     assert begun == ended["started_at"] <= ended["ended_at"]
 
 
+async def test_the_state_says_if_the_platform_ended_the_command_because_its_time_was_up() -> None:
+    work = ScriptedWork()
+    async with site(work) as it:
+        page, run = await it.started()
+        work.feed(b'event: exit\ndata: {"exit_code":-1,"timed_out":true}\n\n')
+        work.finish()
+        await page.until(lambda: page.ended)
+        ended = await state_of(it, run)
+
+    assert (ended["code"], ended["timed_out"]) == (-1, True)
+
+
 async def test_the_state_of_a_run_that_failed_names_the_error() -> None:
     """It is the error of the terminal frame."""
     work = ScriptedWork()

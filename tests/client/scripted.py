@@ -126,9 +126,9 @@ def stream(*events: bytes, breaks: bool = False, run: str | None = RUN) -> Reply
     return Reply(200, list(events), headers, breaks)
 
 
-def state(frames: int, code: int | None = 0, error: Any = None, state: str = "ended") -> Reply:
+def state(frames: int, code: int | None = 0, error: Any = None, state: str = "ended", **more: Any) -> Reply:
     """The state of the run."""
-    said = {"run": RUN, "state": state, "code": code, "error": error, "frames": frames}
+    said = {"run": RUN, "state": state, "code": code, "error": error, "frames": frames, **more}
     return Reply(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
 
 

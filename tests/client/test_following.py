@@ -188,7 +188,18 @@ async def test_a_start_is_not_asked_again_when_its_key_may_be_forgotten() -> Non
     before = anyio.current_time()
     followed = await read(server, give_up_after=None)
     assert followed.raised(RunLost).code == "start_unknown"
-    assert 30 < anyio.current_time() - before < 40
+    assert 25 < anyio.current_time() - before <= 30
+
+
+async def test_a_bridge_that_is_busy_meanwhile_makes_no_key_last_longer() -> None:
+    """It has a place free again when the run of the lost answer is over, and its key forgotten."""
+    busy = refusal(503, "busy", **{"Retry-After": "4"})
+    server = Server(Broken(), *[busy] * 20, stream(*run_of("a")))
+    before = anyio.current_time()
+    followed = await read(server, give_up_after=None)
+    assert followed.raised(RunLost).code == "start_unknown"
+    assert anyio.current_time() - before <= 30
+    assert len(server.requests) < 10
 
 
 @pytest.mark.parametrize(
@@ -230,7 +241,7 @@ async def test_a_run_that_is_answered_201_is_followed() -> None:
     created = Reply(201, b"{}", {"Location": f"/runs/{RUN}"})
     server = Server(created, stream(*run_of("a")))
     assert (await read(server, json={"script": "a"})).exit_code == 0
-    assert server.asked == [("POST", "/run-sse/?script=a"), ("GET", f"/runs/{RUN}")]
+    assert server.asked == [("POST", "/run-sse/?script=a"), ("GET", f"/runs/{RUN}?script=a")]
     assert server.requests[0].content == b'{"script":"a"}'
 
 
@@ -404,6 +415,15 @@ async def test_a_204_is_believed_if_the_state_agrees() -> None:
     followed = await read(server)
     assert (followed.lines, followed.exit_code, followed.is_over) == (["a", "b"], None, True)
     assert [each.headers["accept"] for each in server.requests[1:]] == ["text/event-stream", "application/json"]
+
+
+async def test_the_state_says_of_a_verbatim_stream_whether_its_time_was_up() -> None:
+    frames = run_of("a", "b")[1:3]
+    server = Server(stream(*frames), Reply(204), state(2, -1, timed_out=True))
+    async with httpx.AsyncClient(transport=server) as client, follow(URL, client=client) as run:
+        async for _ in run:
+            pass
+    assert (run.exit_code, run.timed_out) == (-1, True)
 
 
 async def test_the_state_has_the_exit_code_of_a_verbatim_stream() -> None:
