@@ -11,8 +11,8 @@ from anyio.abc import TaskStatus
 
 __all__ = ["heed"]
 
-#: Ctrl-C, a stop from outside, a terminal that is closed, and Ctrl-\\. By name, since Windows lacks the last two. There,
-#: asyncio takes no signal handlers at all, so `run` and `follow` need a POSIX system.
+#: Ctrl-C, a stop from outside, a terminal that is closed, and Ctrl-backslash. By name, since Windows lacks the last two.
+#: There, asyncio takes no signal handlers at all, so `run` and `follow` need a POSIX system.
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
