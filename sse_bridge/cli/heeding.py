@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 
 __all__ = ["heed"]
 
-#: Ctrl-C, a stop from outside, a terminal that is closed, and Ctrl-backslash. By name, since Windows lacks the last two.
+#: Ctrl-C, a stop from outside, a closed terminal, and Ctrl-backslash. By name, since Windows lacks the last two.
 #: There, asyncio takes no signal handlers at all, so `run` and `follow` need a POSIX system.
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
