@@ -149,8 +149,9 @@ def _shows(sight: Sight) -> bool:
 
 
 async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str], None]) -> list[Finding]:
-    """Opens its stream twice, looks for it on other connections, and ends it."""
+    """Opens its stream twice, looks for it on other connections, and ends it unless others use it."""
     waits = visitor.waits
+    await visitor.state()  # before there is a viewer of the doctor's
     first = visitor.look(tasks)
     came = await first.until(_shows, waits.first)
     second = visitor.look(tasks)
@@ -162,11 +163,21 @@ async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str],
     resume = judging.resume(answers, visitor.run)
     if lines.is_good is False or not resume.is_good:
         found = "silence, leaving and place were not checked: fix what is wrong above first"
-        return [lines, resume, Finding("the rest", None, found), judging.end(await visitor.end())]
+        end = judging.end(await visitor.end())
+        return [*_shared(visitor), lines, resume, Finding("the rest", None, found), end]
     leaving, silence, state = await _stay(visitor, first, second, answers, tell)
     place, end = await _come_back(visitor, tasks, second.sight, state)
     lines = judging.lines(sights, answers, waits.at_once)  # what was held back meanwhile counts
-    return [lines, *silence, leaving, resume, place, end]
+    if visitor.is_shared:
+        leaving = Finding("leaving", None, "not checked: other viewers of the run come and go")
+    return [*_shared(visitor), lines, *silence, leaving, resume, place, end]
+
+
+def _shared(visitor: Visitor) -> list[Finding]:
+    if not visitor.is_shared:
+        return []
+    found = "the start led to a run that others use, too: it was left running"
+    return [Finding("shared run", None, found, "To check all of a bridge, let the doctor have a run of its own.")]
 
 
 async def _stay(
@@ -226,4 +237,4 @@ async def _come_back(visitor: Visitor, tasks: TaskGroup, seen: Sight, state: Ans
     await back.until(lambda sight: sight.status, TIMEOUT)
     ended = await visitor.end()
     await back.until(lambda sight: sight.first is not None or sight.is_gone, visitor.waits.leave)
-    return judging.place(back.sight, number, state), judging.end(ended)
+    return judging.place(back.sight, number, state, goes_on=ended is None), judging.end(ended)

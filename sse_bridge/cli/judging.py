@@ -17,6 +17,7 @@ __all__ = [
     "end",
     "is_of_a_cut",
     "is_refused",
+    "is_shared",
     "leaving",
     "lines",
     "place",
@@ -54,6 +55,8 @@ _SAY_SCHEME: Final = (
 )
 #: Silence, in seconds, that no proxy cuts: it is a cut for another reason.
 _NO_SILENCE: Final = 0.5
+#: Seconds by which clocks may differ, and `Date` be rounded.
+_CLOCKS: Final = 3.0
 
 
 # -- the start
@@ -204,13 +207,30 @@ def resume(answers: Sequence[Answer], run: str) -> Finding:
     return Finding("resume", False, f"{count} of {len(answers)} requests for the run {says}", _remedy_of(status or 504))
 
 
-def place(sight: Sight, number: int | None, state: Answer) -> Finding:
+def is_shared(state: Answer, opened: int, asked_at: float | None) -> bool:
+    """Whether the run is not the doctor's alone, because its start joined one, or somebody else has joined it.
+
+    Args:
+        state: the run's state.
+        opened: how many streams the doctor has opened so far.
+        asked_at: when the doctor asked for a run first, by the server's clock; `None` if that is unknown.
+    """
+    if (state.number("viewers") or 0) > opened:
+        return True
+    started_at = state.body.get("started_at") if state.status == 200 else None
+    if asked_at is None or not isinstance(started_at, int | float):
+        return False
+    return started_at < asked_at - _CLOCKS
+
+
+def place(sight: Sight, number: int | None, state: Answer, *, goes_on: bool = False) -> Finding:
     """Whether a stream that was asked for with a `Last-Event-ID` goes on behind it.
 
     Args:
         sight: that stream, at the end of the run.
         number: of the last frame seen before; `None` without ids.
         state: the run's state before its end.
+        goes_on: the run was left running, so nothing has to come.
     """
     what = "place"
     if number is None:
@@ -222,6 +242,8 @@ def place(sight: Sight, number: int | None, state: Answer) -> Finding:
     if sight.first is not None and sight.first <= number:
         found = f"a connection resumed after event {number} got event {sight.first} again"
         return Finding(what, False, found, "A proxy or a middleware drops Last-Event-ID: let it pass.")
+    if goes_on and sight.status == 200 and sight.first is None and sight.end is None:
+        return Finding(what, None, f"not checked: nothing came after event {number}")
     if sight.status == 204 or sight.first is not None:
         return Finding(what, True, f"a resumed connection went on after event {number}")
     if sight.status == 200 and sight.end == "whole":
@@ -260,8 +282,10 @@ def leaving(before: int | None, in_time: bool | None, after: int | None, waits: 
     return Finding(what, None, f"the bridge noticed after more than {waits:g} s that a viewer had left", _HEAR)
 
 
-def end(answer: Answer) -> Finding:
-    """Whether the run was ended."""
+def end(answer: Answer | None) -> Finding:
+    """Whether the run was ended; `None` if it was left running."""
+    if answer is None:
+        return Finding("end", None, "not checked: others use the run")
     if answer.status == 204:
         return Finding("end", True, "ended: confirmed")
     if answer.status == 202:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import anyio
@@ -14,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from ..client.refusals import is_definite
 from ..upstream.checks import is_mapping
+from .judging import is_shared
 from .seeing import Answer, Sight, is_same_origin
 
 __all__ = ["TIMEOUT", "Look", "Visitor", "Waits"]
@@ -105,6 +107,12 @@ class Visitor:
         #: The run's token and its address; empty before it is known.
         self.run = ""
         self.run_url = httpx.URL()
+        #: Others use the run, too, so it is not the doctor's to end.
+        self.is_shared = False
+        self._opened = 0
+        #: When a run was asked for first, here and by the server's clock.
+        self._asked_at: float | None = None
+        self._asked_there: float | None = None
         self._headers = httpx.Headers(headers)
         self._key = uuid.uuid4().hex
         self._tls = httpx.create_ssl_context()
@@ -139,6 +147,8 @@ class Visitor:
         Raises:
             httpx.HTTPError: the connection failed.
         """
+        if self._asked_at is None:
+            self._asked_at = anyio.current_time()
         asked = {"Accept": "application/json", "Prefer": "respond-async", "Idempotency-Key": self._key, **headers}
         until = anyio.current_time() + self.waits.start
         while True:
@@ -176,11 +186,15 @@ class Visitor:
         if not run or url.path.rpartition("/")[2] != run or not is_same_origin(url, self.url):
             return False
         self.run, self.run_url = run, url
+        if self._asked_at is not None and (there := _date_of(answer)) is not None:
+            self._asked_there = there - (anyio.current_time() - self._asked_at)
         return True
 
     async def state(self) -> Answer:
         """Asks for the run's state on a new connection, which may reach another worker."""
-        return await self._short("GET", {"Accept": "application/json"})
+        answer = await self._short("GET", {"Accept": "application/json"})
+        self.is_shared = self.is_shared or is_shared(answer, self._opened, self._asked_there)
+        return answer
 
     async def states(self) -> list[Answer]:
         """Asks for it on several connections, within a bounded time."""
@@ -190,9 +204,11 @@ class Visitor:
                 answers.append(await self.state())
         return answers or [Answer(0)]
 
-    async def end(self) -> Answer:
-        """Ends the run."""
-        return await self._short("DELETE", {})
+    async def end(self) -> Answer | None:
+        """Ends the run, unless others use it: then `None`."""
+        if not self.is_shared:
+            await self.state()  # somebody may have come meanwhile
+        return None if self.is_shared else await self._short("DELETE", {})
 
     async def _short(self, method: str, headers: Mapping[str, str]) -> Answer:
         asked_at = anyio.current_time()
@@ -217,6 +233,7 @@ class Visitor:
         if place is not None:
             headers["Last-Event-ID"] = place
         look = Look(self.run)
+        self._opened += 1
 
         async def read() -> None:
             async with self._client(read=None) as client:
@@ -224,3 +241,11 @@ class Visitor:
 
         tasks.start_soon(read)
         return look
+
+
+def _date_of(answer: httpx.Response) -> float | None:
+    """When the server answered, by its own clock; `None` if it does not say."""
+    try:
+        return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except ValueError:
+        return None

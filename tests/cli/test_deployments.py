@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import trustme
 from starlette.applications import Starlette
@@ -173,8 +176,8 @@ def refusing(app: ASGIApp, status: int, body: bytes = b"") -> ASGIApp:
     ("status", "body", "says"),
     [
         (503, b"", "9 of 9 requests for the run got 503"),
-        (200, b"hello", "9 of 9 requests for the run got something else"),
-        (200, b'{"run": "BBBBBBBBBBBBBBBB", "viewers": 2}', "9 of 9 requests for the run got something else"),
+        (200, b"hello", "9 of 9 requests for the run got something other"),
+        (200, b'{"run": "BBBBBBBBBBBBBBBB", "viewers": 2}', "9 of 9 requests for the run got something other"),
         (404, b"", "9 of 9 requests did not find the run"),
     ],
 )
@@ -193,7 +196,7 @@ def test_a_proxy_that_drops_the_place(script: Script) -> None:
     with serve(app, lifespan="off") as served:
         findings = examine(served.url + "/")
     assert wrong(findings) == ["place"]
-    assert "got 0 again" in findings["place"].found
+    assert "got event 0 again" in findings["place"].found
 
 
 def test_a_viewer_that_leaves_unnoticed() -> None:
@@ -203,6 +206,31 @@ def test_a_viewer_that_leaves_unnoticed() -> None:
     assert wrong(findings) == ["leaving"]
     assert "abortonclose" in findings["leaving"].remedy
     assert unwatched["leaving"].is_good is None
+
+
+# -- a run that others use
+
+
+def shared(script: Script) -> SSEBridge:
+    return bridge_of(script, key=lambda request: "one for all", grace=60)
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_run_that_others_use_goes_on(is_watched: bool) -> None:
+    script = Script(["a"], waits=True)
+    with serve(shared(script)) as served:
+        run = httpx.post(served.url + "/", headers={"Accept": "application/json"}).headers["location"]
+        with ExitStack() as stack:
+            if is_watched:
+                stack.enter_context(httpx.stream("GET", served.url + run))
+            else:
+                time.sleep(5)
+            findings = examine(served.url + "/", leave=1.0)
+        state = httpx.get(served.url + run, headers={"Accept": "application/json"}).json()
+    assert state["state"] == "running"
+    assert wrong(findings) == []
+    assert findings["shared run"].is_good is findings["end"].is_good is findings["leaving"].is_good is None
+    assert script.starts == 1
 
 
 # -- addresses

@@ -216,6 +216,28 @@ def test_viewers_are_known_if_all_answers_agree() -> None:
     assert judging.viewers([state(), Answer(404)]) is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "opened", "asked_at", "expected"),
+    [
+        (state(viewers=0, started_at=100.2), 0, 100.0, False),
+        (state(viewers=1, started_at=100.2), 0, 100.0, True),
+        (state(viewers=2, started_at=100.2), 2, 100.0, False),
+        (state(viewers=3, started_at=100.2), 2, 100.0, True),  # somebody has come meanwhile
+        (state(viewers=0, started_at=98.0), 0, 100.0, False),  # clocks differ
+        (state(viewers=0, started_at=90.0), 0, 100.0, True),
+        (state(viewers=0, started_at=90.0), 0, None, False),
+        (Answer(404), 0, 100.0, False),
+    ],
+)
+def test_a_run_that_others_use(answer: Answer, opened: int, asked_at: float | None, expected: bool) -> None:
+    assert judging.is_shared(answer, opened, asked_at) is expected
+
+
+def test_a_run_that_was_left_running_need_not_show_what_follows_a_place() -> None:
+    assert judging.place(sight(), 3, state(), goes_on=True).is_good is None
+    assert judging.place(sight((0, START)), 3, state(), goes_on=True).is_good is False
+
+
 # -- the address without the slash
 
 
