@@ -14,7 +14,7 @@ from anyio.streams.tls import TLSAttribute
 
 from . import judging
 from .examining import Finding
-from .seeing import Answer, Sight
+from .seeing import Answer, Sight, join
 from .visiting import TIMEOUT, Look, Visitor, Waits
 
 __all__ = ["look_at_deployment"]
@@ -73,7 +73,8 @@ async def _start(visitor: Visitor) -> list[Finding]:
     except httpx.HTTPError as error:
         return [judging.unreachable(error, visitor.waits.start)]
     if answer.status_code != 201 or not visitor.learn(answer):
-        return [judging.refused(answer.status_code, answer.content, answer.headers.get("location", ""))]
+        location = answer.headers.get("location")
+        return [judging.refused(answer.status_code, answer.content, location and join(visitor.url, location))]
     return [Finding("start", True, "a run was started"), *findings]
 
 

@@ -77,8 +77,8 @@ async def look_at_redis(url: str) -> list[Finding]:
         return [Finding("Redis", False, "redis-py is missing", 'pip install "sse_bridge[redis]"')]
     try:
         client = Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT)
-    except ValueError as error:
-        return [Finding("Redis", False, str(error), "Write --redis redis://host:6379/0.")]
+    except ValueError:  # it may quote the password
+        return [Finding("Redis", False, "the URL cannot be read", "Write --redis redis://host:6379/0.")]
     try:
         async with client:
             memory: Mapping[str, Any] = await client.info("memory")

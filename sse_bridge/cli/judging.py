@@ -11,7 +11,7 @@ import httpx
 from ..client.refusals import of_answer, status_line
 from .examining import Finding
 from .saying import words_of
-from .seeing import Answer, Sight, is_same_origin
+from .seeing import Answer, Sight, is_same_origin, join, shown
 
 __all__ = [
     "end",
@@ -70,14 +70,20 @@ def unreachable(error: httpx.HTTPError, seconds: float) -> Finding:
     return Finding("start", False, found, _IS_IT_UP)
 
 
-def refused(status: int, content: bytes, location: str = "") -> Finding:
-    """A start that was answered with something other than a run."""
+def refused(status: int, content: bytes, target: httpx.URL | None = None) -> Finding:
+    """A start that was answered with something other than a run.
+
+    Args:
+        status: of the answer.
+        content: of the answer.
+        target: where a redirect leads; `None` without a `Location`.
+    """
     if status < 300:
         code = "no_location" if status == 201 else "not_event_stream"
         says = "its Location names no run of that server" if status == 201 else "started no run"
         return Finding("start", False, f"The server answered {status_line(status)}, and {says}.", _REMEDIES[code])
     if status < 400:
-        found = f"The server redirected ({status_line(status)}) to {location or 'no address'}."
+        found = f"The server redirected ({status_line(status)}) to {shown(target) if target else 'no address'}."
         return Finding("start", False, found, "Run the doctor on that address, and have pages use it.")
     error = of_answer(status, content, None)
     return Finding("start", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG))
@@ -302,7 +308,7 @@ def end(answer: Answer | None) -> Finding:
 
 def slash(method: str, url: httpx.URL, status: int, location: str) -> Finding:
     """Whether the address without the slash at its end serves pages that ask for it."""
-    what, target = "without the slash", url.join(location)
+    what, target = "without the slash", join(url, location)
     if status == 204:
         return Finding(what, True, "the bridge answers there, too")
     if not 300 <= status < 400 or target.path != f"{url.path}/":

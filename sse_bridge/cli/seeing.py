@@ -11,7 +11,7 @@ import httpx
 
 from ..relay.viewer import HEARTBEAT
 
-__all__ = ["Answer", "Sight", "is_same_origin"]
+__all__ = ["Answer", "Sight", "is_same_origin", "join", "shown"]
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,16 @@ class Sight:
 def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Whether browsers take both for addresses of one site."""
     return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+def join(url: httpx.URL, location: str) -> httpx.URL:
+    """Where a `Location` leads; the address itself if it cannot be read."""
+    try:
+        return url.join(location)
+    except httpx.InvalidURL:
+        return url
+
+
+def shown(url: httpx.URL) -> str:
+    """An address without what may be secret: its user, its password and its query."""
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from ..client.refusals import is_definite
 from ..upstream.checks import is_mapping
 from .judging import is_shared
-from .seeing import Answer, Sight, is_same_origin
+from .seeing import Answer, Sight, is_same_origin, join
 
 __all__ = ["TIMEOUT", "Look", "Visitor", "Waits"]
 
@@ -169,7 +169,7 @@ class Visitor:
         """Goes along with redirects of the same server that keep the method."""
         for _ in range(_MOST_REDIRECTS):
             answer = await self.ask("POST", self.url, headers)
-            target = self.url.join(answer.headers.get("location", ""))
+            target = join(self.url, answer.headers.get("location", ""))
             if answer.status_code not in (307, 308) or not is_same_origin(target, self.url):
                 return answer
             self.url = target
@@ -181,7 +181,9 @@ class Visitor:
             said = answer.json()
         except ValueError:
             said = None
-        url = self.url.join(answer.headers.get("location", ""))
+        url = join(self.url, answer.headers.get("location", ""))
+        if not url.query and self.url.query:  # it may be what lets the user in
+            url = url.copy_with(query=self.url.query)
         run = said.get("run") if is_mapping(said) else None
         if not run or url.path.rpartition("/")[2] != run or not is_same_origin(url, self.url):
             return False

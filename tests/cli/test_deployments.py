@@ -330,12 +330,28 @@ def test_a_path_below_the_bridges() -> None:
 
 
 def test_an_address_that_has_moved() -> None:
-    app = Starlette(
-        routes=[Route("/run-sse/", lambda request: RedirectResponse("https://a.example/", 301), methods=["POST"])]
-    )
+    target = "https://ann:secret@a.example/there?token=secret"
+    app = Starlette(routes=[Route("/run-sse/", lambda request: RedirectResponse(target, 301), methods=["POST"])])
     with serve(app) as served:
         findings = examine(f"{served.url}/run-sse/")
-    assert "https://a.example/" in findings["start"].found
+    assert "to https://a.example/there." in findings["start"].found
+    assert "secret" not in str(findings)
+
+
+def test_an_address_that_lets_users_in_by_its_query() -> None:
+    script = silent()
+    bridge = bridge_of(script)
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["query_string"] != b"token=a":
+            return await Response(status_code=401)(scope, receive, send)
+        return await bridge(scope, receive, send)
+
+    with serve(door) as served:
+        findings = examine(served.url + "/?token=a", silence=0)
+    assert wrong(findings) == []
+    assert findings["end"].is_good
+    assert script.stops == 1
 
 
 def test_a_server_that_is_up_a_moment_later() -> None:

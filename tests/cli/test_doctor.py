@@ -132,3 +132,9 @@ def test_redis(piped: Piped, tmp_path: Path) -> None:
     assert evicting.returncode == 1
     assert b"noeviction" in evicting.stdout
     assert piped("doctor", "--redis", "redis://127.0.0.1:1/0").returncode == 1
+
+
+def test_a_password_that_makes_the_url_of_redis_unreadable(piped: Piped) -> None:
+    done = piped("doctor", "--redis", "redis://:secret#more@127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert b"secret" not in done.stdout + done.stderr
