@@ -40,14 +40,17 @@ async def look_at_deployment(
         tell: says what is being waited for.
     """
     visitor = Visitor(url, headers, waits)
-    findings = await _start(visitor)
-    if not visitor.run:
-        return findings
-    findings += [*await _without_slash(visitor), *await _version(visitor.url)]
-    async with anyio.create_task_group() as tasks:
-        findings += await _look_at_run(visitor, tasks, tell)
-        tasks.cancel_scope.cancel()
-    return findings
+    try:
+        findings = await _start(visitor)
+        if not visitor.is_known:
+            return findings
+        async with anyio.create_task_group() as tasks:
+            seen = await _look_at_run(visitor, tasks, tell)
+            tasks.cancel_scope.cancel()
+        # Only now: a run that no viewer has come to does not wait for that.
+        return [*findings, *await _without_slash(visitor), *await _version(visitor.url), *seen]
+    finally:
+        await visitor.leave()
 
 
 # -- the start

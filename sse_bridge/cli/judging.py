@@ -65,7 +65,8 @@ _CLOCKS: Final = 3.0
 def unreachable(error: httpx.HTTPError, seconds: float) -> Finding:
     """A start without an answer."""
     if isinstance(error, httpx.TimeoutException):
-        return Finding("start", False, "no answer in time", f"{_IS_IT_UP} If so, their logs say more.")
+        may_run = "" if isinstance(error, httpx.ConnectTimeout) else ". A run may be going on"
+        return Finding("start", False, f"no answer in time{may_run}", f"{_IS_IT_UP} If so, their logs say more.")
     found = f"The server could not be reached for {seconds:g} seconds. ({type(error).__name__})"
     return Finding("start", False, found, _IS_IT_UP)
 

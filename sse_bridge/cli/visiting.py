@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from ..client.refusals import is_definite
 from ..upstream.checks import is_mapping
+from ..wire.ids import is_token
 from .judging import is_shared
 from .seeing import Answer, Sight, is_same_origin, join
 
@@ -27,6 +28,10 @@ _LOOKS: Final = 9
 #: Seconds between two tries to start a run.
 _PAUSE: Final = 0.5
 _MOST_REDIRECTS: Final = 5
+#: Seconds in which a run is ended on the way out.
+_LEAVE: Final = 5.0
+#: Answers to a `DELETE` after which another is useless.
+_ENDED: Final = (202, 204, 404)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,9 @@ class Visitor:
         self.run_url = httpx.URL()
         #: Others use the run, too, so it is not the doctor's to end.
         self.is_shared = False
+        #: Whether the answer to the start was understood.
+        self.is_known = False
+        self._is_over = False
         self._opened = 0
         #: When a run was asked for first, here and by the server's clock.
         self._asked_at: float | None = None
@@ -185,12 +193,15 @@ class Visitor:
         if not url.query and self.url.query:  # it may be what lets the user in
             url = url.copy_with(query=self.url.query)
         run = said.get("run") if is_mapping(said) else None
-        if not run or url.path.rpartition("/")[2] != run or not is_same_origin(url, self.url):
+        if answer.status_code != 201 or not isinstance(run, str) or not is_token(run):
             return False
-        self.run, self.run_url = run, url
+        self.is_known = url.path.rpartition("/")[2] == run and is_same_origin(url, self.url)
+        # Where the Location is wrong, the run is ended where the bridge should have it.
+        here = self.url.copy_with(path=f"{self.url.path.rstrip('/')}/{run}")
+        self.run, self.run_url = run, url if self.is_known else here
         if self._asked_at is not None and (there := _date_of(answer)) is not None:
             self._asked_there = there - (anyio.current_time() - self._asked_at)
-        return True
+        return self.is_known
 
     async def state(self) -> Answer:
         """Asks for the run's state on a new connection, which may reach another worker."""
@@ -210,7 +221,17 @@ class Visitor:
         """Ends the run, unless others use it: then `None`."""
         if not self.is_shared:
             await self.state()  # somebody may have come meanwhile
-        return None if self.is_shared else await self._short("DELETE", {})
+        if self.is_shared:
+            return None
+        answer = await self._short("DELETE", {})
+        self._is_over = answer.status in _ENDED
+        return answer
+
+    async def leave(self) -> None:
+        """Ends the run if that was not done, whatever has happened. Takes a bounded time, and cannot be cancelled."""
+        if self.run and not self._is_over:
+            with anyio.move_on_after(_LEAVE, shield=True):
+                await self.end()
 
     async def _short(self, method: str, headers: Mapping[str, str]) -> Answer:
         asked_at = anyio.current_time()

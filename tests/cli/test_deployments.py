@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_bridge import SSEBridge
 from sse_bridge.cli.deployment import look_at_deployment
@@ -39,6 +40,14 @@ def bridge_of(script: Script, **options: Any) -> SSEBridge:
         return script
 
     return SSEBridge(None, resolve, **{"heartbeat": 0.2, **options})
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Whether it holds soon: a server's threads have their own time."""
+    until = time.monotonic() + 3
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return condition()
 
 
 def silent() -> Script:
@@ -336,6 +345,72 @@ def test_an_address_that_has_moved() -> None:
         findings = examine(f"{served.url}/run-sse/")
     assert "to https://a.example/there." in findings["start"].found
     assert "secret" not in str(findings)
+
+
+def changing(app: ASGIApp, change: Callable[[dict[bytes, bytes]], object]) -> ASGIApp:
+    """An application whose 201s get other headers."""
+
+    async def changed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sends(message: Message) -> None:
+            if message.get("status") == 201:
+                headers = dict(message["headers"])
+                change(headers)
+                message = {**message, "headers": list(headers.items())}
+            await send(message)
+
+        await app(scope, receive, sends)
+
+    return changed
+
+
+@pytest.mark.parametrize("location", [b"/elsewhere", b"http://a.example/BBBBBBBBBBBBBBBB", b"//[", b""])
+def test_a_run_whose_location_is_wrong_is_ended(location: bytes) -> None:
+    script = silent()
+    app = changing(bridge_of(script, grace=60), lambda headers: headers.update({b"location": location}))
+    with serve(app, lifespan="off") as served:
+        findings = examine(served.url + "/")
+        assert wait_for(lambda: script.stops == 1)
+    assert wrong(findings) == ["start"]
+    assert "its Location names no run" in findings["start"].found
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["an error", "Ctrl-C"])
+def test_a_run_is_ended_whatever_happens(fails: bool) -> None:
+    script = silent()
+
+    async def stopped(url: str) -> None:
+        with anyio.CancelScope() as scope:
+
+            def tell(message: str) -> None:
+                scope.cancel()
+                if fails:
+                    raise RuntimeError("unexpected")
+
+            await look_at_deployment(url, {}, Waits(**PATIENT), tell)
+
+    with serve(bridge_of(script, grace=60)) as served:
+        if fails:
+            with pytest.raises(ExceptionGroup):
+                anyio.run(stopped, served.url + "/")
+        else:
+            anyio.run(stopped, served.url + "/")
+        assert wait_for(lambda: script.stops == 1)
+
+
+def test_a_run_that_nobody_has_come_to_does_not_wait_for_other_looks() -> None:
+    """A slow redirect of the address without the slash comes after it."""
+    asked: list[tuple[str, str]] = []
+    app = Starlette(routes=[Mount("/run-sse", bridge_of(silent()))])
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            asked.append((scope["method"], scope["path"]))
+        await app(scope, receive, send)
+
+    with serve(noting) as served:
+        examine(f"{served.url}/run-sse/", silence=0)
+    assert ("GET", "/run-sse") in asked
+    assert asked.index(("GET", "/run-sse")) > [method for method, _ in asked].index("DELETE")
 
 
 def test_an_address_that_lets_users_in_by_its_query() -> None:

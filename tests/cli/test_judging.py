@@ -33,6 +33,17 @@ def state(frames: int = 0, seconds: float = 0.1, **more: Any) -> Answer:
     return Answer(200, body, seconds)
 
 
+# -- the start
+
+
+@pytest.mark.parametrize(
+    ("error", "may_run"),
+    [(httpx.ReadTimeout(""), True), (httpx.ConnectTimeout(""), False), (httpx.ConnectError(""), False)],
+)
+def test_a_start_without_an_answer_may_have_started_a_run(error: httpx.HTTPError, may_run: bool) -> None:
+    assert ("A run may be going on" in judging.unreachable(error, 10.0).found) is may_run
+
+
 # -- what a stream shows
 
 
