@@ -163,7 +163,7 @@ async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str],
         await second.until(_shows, waits.first)
     answers = await visitor.states()
     sights = (first.sight, second.sight)
-    lines = judging.lines(sights, answers, waits.at_once)
+    lines = judging.lines(sights, answers, waits.at_once, waits.first)
     resume = judging.resume(answers, visitor.run)
     if lines.is_good is False or not resume.is_good:
         found = "silence, leaving and place were not checked: fix what is wrong above first"
@@ -171,7 +171,7 @@ async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str],
         return [*_shared(visitor), lines, resume, Finding("the rest", None, found), end]
     leaving, silence, state = await _stay(visitor, first, second, answers, tell)
     place, end = await _come_back(visitor, tasks, second.sight, state)
-    lines = judging.lines(sights, answers, waits.at_once)  # what was held back meanwhile counts
+    lines = judging.lines(sights, answers, waits.at_once, waits.first)  # what was held back meanwhile counts
     if visitor.is_shared:
         leaving = Finding("leaving", None, "not checked: other viewers of the run come and go")
     return [*_shared(visitor), lines, *silence, leaving, resume, place, end]

@@ -11,7 +11,7 @@ import httpx
 from ..client.refusals import of_answer, status_line
 from .examining import Finding
 from .saying import words_of
-from .seeing import Answer, Sight, is_same_origin, join, shown
+from .seeing import NO_SILENCE, Answer, Sight, is_same_origin, join, shown
 
 __all__ = [
     "end",
@@ -53,8 +53,6 @@ _SAY_SCHEME: Final = (
     f"{_KEEP_METHOD} Or tell the application its address: proxy_set_header Host $http_host; "
     "X-Forwarded-Proto $scheme. See docs/deployment.md."
 )
-#: Silence, in seconds, that no proxy cuts: it is a cut for another reason.
-_NO_SILENCE: Final = 0.5
 #: Seconds by which clocks may differ, and `Date` be rounded.
 _CLOCKS: Final = 3.0
 
@@ -93,7 +91,7 @@ def refused(status: int, content: bytes, target: httpx.URL | None = None) -> Fin
 # -- what streams show
 
 
-def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float) -> Finding:
+def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float, first: float) -> Finding:
     """Whether events come when the bridge sends them.
 
     Args:
@@ -101,11 +99,14 @@ def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float) ->
             back at the least.
         answers: the run's state, asked for on other connections.
         at_once: seconds that are no delay, on top of the time that a request takes here.
+        first: seconds for which the first event was waited for.
     """
     what = "lines one by one"
     if bad := next((sight for sight in sights if is_refused(sight)), None):
         status = 404 if bad.is_gone or bad.status is None else bad.status
         return Finding(what, False, f"a viewer got {status_line(status)}", _remedy_of(status))
+    if lost := next((sight for sight in sights if sight.status is None and sight.end == "broken"), None):
+        return Finding(what, False, f"a viewer got no connection ({lost.error})", _IS_IT_UP)
     if any(sight.held > at_once for sight in sights):
         held = max(sight.held for sight in sights)
         found = f"lines are held back: none came for {held:.1f} s although the run had more"
@@ -113,6 +114,9 @@ def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float) ->
     delays = [sight.delay for sight in sights if sight.delay is not None]
     if not delays:
         return _without_event(sights[0], answers)
+    if any(sight.first_at is None and sight.end is None for sight in sights):
+        found = f"the first event is held back: one of {len(sights)} connections got none in {first:g} s"
+        return Finding(what, False, found, _STREAM_ON)
     usual = min((answer.seconds for answer in answers if answer.status), default=0.0)
     if max(delays) - min(usual, at_once) > at_once:
         return Finding(what, False, f"the first event is held back: it took {max(delays):.1f} s", _STREAM_ON)
@@ -176,7 +180,7 @@ def is_of_a_cut(sight: Sight, state: Answer) -> bool:
 
 def _cut(sight: Sight) -> Finding:
     silent, lived = sight.ended_at - sight.last_at, sight.ended_at - sight.asked_at
-    if silent < max(_NO_SILENCE, sight.longest):  # longer silences were survived
+    if silent < max(NO_SILENCE, sight.longest):  # longer silences were survived
         found = f"the connection ended after {lived:.1f} s, for a reason other than silence"
         remedy = (
             "Does a proxy limit the time of a response, or is max_viewer_time set? Browsers come back by themselves."

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx
 
 from ..relay.viewer import HEARTBEAT
 
-__all__ = ["Answer", "Sight", "is_same_origin", "join", "shown"]
+__all__ = ["NO_SILENCE", "Answer", "Sight", "is_same_origin", "join", "shown"]
+
+#: Seconds of silence that no proxy cuts. A heartbeat behind so little proves nothing.
+NO_SILENCE: Final = 0.5
+#: Bytes that are kept of an answer that is no stream.
+_MOST_CONTENT: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Sight:
         self.last_at = now
         #: The longest silence that the connection has survived.
         self.longest = 0.0
+        #: How many of them ended a silence.
         self.heartbeats = 0
         #: The numbers of the first and the last frame; `None` without ids.
         self.first: int | None = None
@@ -61,8 +67,14 @@ class Sight:
         #: How the response ended; `None` before its end. `broken`: without the end that HTTP asks for.
         self.end: Literal["whole", "broken"] | None = None
         self.ended_at = now
+        #: What broke it.
+        self.error = ""
+        #: What was said instead of a stream.
+        self.content = b""
         self._run = run
         self._rest = b""
+        #: The silence before the line that is being read.
+        self._silent = 0.0
         self._owed: tuple[int, float] | None = None
 
     @property
@@ -81,16 +93,20 @@ class Sight:
 
     def feed(self, chunk: bytes, now: float) -> None:
         """Takes a part of the stream."""
+        self._silent = max(self._silent if self._rest else 0.0, now - self.last_at)
         self._measure(now)
+        if self.status != 200:
+            self.content = (self.content + chunk)[:_MOST_CONTENT]
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             self._read(line.removesuffix(b"\r"), now)
+            self._silent = 0.0
         if self._owed is not None and self._shown >= self._owed[0]:
             self._owed = None
 
-    def finish(self, now: float, *, is_broken: bool) -> None:
-        """The response is over."""
-        self.end, self.ended_at = "broken" if is_broken else "whole", now
+    def finish(self, now: float, *, is_broken: bool, error: str = "") -> None:
+        """The response is over, with the name of an error or without one."""
+        self.end, self.ended_at, self.error = "broken" if is_broken else "whole", now, error
 
     def owe(self, frames: int, now: float) -> None:
         """The run's state has so many frames."""
@@ -117,7 +133,7 @@ class Sight:
     def _read(self, line: bytes, now: float) -> None:
         name, _, value = line.partition(b":")
         if line == HEARTBEAT.rstrip():
-            self.heartbeats += 1
+            self.heartbeats += self._silent > NO_SILENCE
         elif name == b"data" and self.first_at is None:
             self.first_at = now
         elif name == b"id":

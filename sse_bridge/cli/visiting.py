@@ -67,7 +67,7 @@ class Look:
 
     async def read(self, opening: AbstractAsyncContextManager[httpx.Response]) -> None:
         """Reads the stream to its end, or until it is closed."""
-        sight, is_broken = self.sight, False
+        sight, error = self.sight, ""
         with self._scope:
             try:
                 async with opening as response:
@@ -76,9 +76,9 @@ class Look:
                     async for chunk in response.aiter_bytes():
                         sight.feed(chunk, anyio.current_time())
                         self._tell()
-            except httpx.HTTPError:
-                is_broken = True
-            sight.finish(anyio.current_time(), is_broken=is_broken)
+            except httpx.HTTPError as broken:
+                error = type(broken).__name__
+            sight.finish(anyio.current_time(), is_broken=bool(error), error=error)
             self._tell()
 
     def close(self) -> None:

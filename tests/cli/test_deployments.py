@@ -39,7 +39,7 @@ def bridge_of(script: Script, **options: Any) -> SSEBridge:
     async def resolve(request: Request) -> Script:
         return script
 
-    return SSEBridge(None, resolve, **{"heartbeat": 0.2, **options})
+    return SSEBridge(None, resolve, **{"heartbeat": 0.6, **options})
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -101,6 +101,15 @@ def test_a_stream_without_ids_and_without_a_start(lines: list[str]) -> None:
     assert wrong(findings) == []
     assert findings["silence"].is_good
     assert findings["place"].is_good is None
+
+
+def test_a_first_heartbeat_is_none_without_others() -> None:
+    """`verbatim` sends one with the head."""
+    with serve(bridge_of(silent(), dialect="verbatim", heartbeat=None)) as served:
+        findings = examine(served.url + "/", first=1.0, silence=4.0)
+    assert wrong(findings) == []
+    assert findings["silence"].is_good is None
+    assert "no heartbeat in" in findings["silence"].found
 
 
 def test_a_script_that_ends_leaves_silence_open() -> None:

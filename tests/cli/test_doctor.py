@@ -26,7 +26,7 @@ def waiting() -> tuple[SSEBridge, Script]:
     async def resolve(request: Request) -> Script:
         return script
 
-    return SSEBridge(None, resolve, heartbeat=0.2), script
+    return SSEBridge(None, resolve, heartbeat=0.6), script
 
 
 def test_a_platform_and_a_key_that_are_right(piped: Piped) -> None:

@@ -14,6 +14,9 @@ RUN = "Zk3vQ0x9bTnWf2Rq"
 START = b'retry: 2000\nid: Zk3vQ0x9bTnWf2Rq.0\ndata: {"type":"start"}\n\n'
 
 
+BEAT = b": heartbeat\n"
+
+
 def frame(number: int) -> bytes:
     return b"id: %b.%d\ndata: a\n\n" % (RUN.encode(), number)
 
@@ -55,8 +58,13 @@ def test_what_is_read_of_a_stream_does_not_depend_on_how_it_is_cut() -> None:
 
 
 def test_a_heartbeat_in_the_output_is_none() -> None:
-    seen = sight((0.0, b"id: x.1\ndata: : heartbeat\n\n"))
+    seen = sight((0.0, b"id: x.1\n"), (9.0, b"data: : heartbeat\n\n"))
     assert (seen.heartbeats, seen.last, seen.place) == (0, None, None)
+
+
+def test_a_heartbeat_that_ends_no_silence_proves_nothing() -> None:
+    seen = sight((0.0, BEAT), (0.3, BEAT), (15.0, b": heart"), (15.1, b"beat\n\n" + BEAT))
+    assert seen.heartbeats == 1
 
 
 def test_the_longest_silence_is_one_that_was_survived() -> None:
@@ -79,7 +87,7 @@ def test_the_longest_silence_is_one_that_was_survived() -> None:
     ],
 )
 def test_a_first_event_that_is_late(delays: tuple[float, float], usual: float, is_good: bool) -> None:
-    finding = judging.lines([sight((delay, START)) for delay in delays], [state(seconds=usual)], 1.0)
+    finding = judging.lines([sight((delay, START)) for delay in delays], [state(seconds=usual)], 1.0, 8.0)
     assert finding.is_good is is_good
 
 
@@ -89,7 +97,7 @@ def test_a_first_event_that_is_late(delays: tuple[float, float], usual: float, i
     ids=["no head", "the run has events", "the run has none"],
 )
 def test_a_first_event_that_does_not_come(status: int | None, frames: int, is_good: bool | None) -> None:
-    assert judging.lines([sight(status=status)] * 2, [state(frames)], 1.0).is_good is is_good
+    assert judging.lines([sight(status=status)] * 2, [state(frames)], 1.0, 8.0).is_good is is_good
 
 
 def test_lines_that_the_run_has_and_the_stream_has_not() -> None:
@@ -98,7 +106,7 @@ def test_lines_that_the_run_has_and_the_stream_has_not() -> None:
         for each in (held, flowing):
             each.owe(2 * second, float(second))
         flowing.feed(frame(2 * second - 1), second + 0.5)
-    assert judging.lines([held], [state(8)], 1.0).is_good is False
+    assert judging.lines([held], [state(8)], 1.0, 8.0).is_good is False
     assert (held.held, flowing.held) == (3.0, 1.0)
 
 
@@ -113,9 +121,26 @@ def test_lines_that_come_in_time_are_owed_no_longer() -> None:
 
 @pytest.mark.parametrize("status", [404, 503])
 def test_a_viewer_that_gets_no_stream(status: int) -> None:
-    finding = judging.lines([sight((0.0, START)), sight(status=status)], [state()], 1.0)
+    finding = judging.lines([sight((0.0, START)), sight(status=status)], [state()], 1.0, 8.0)
     assert finding.is_good is False
     assert f"a viewer got {status}" in finding.found
+
+
+def test_a_connection_that_shows_nothing_while_another_does() -> None:
+    silent, closed, seen = sight(), sight(), sight((0.1, START))
+    closed.finish(9.0, is_broken=False)
+    for sights in ([silent, seen], [seen, silent]):
+        finding = judging.lines(sights, [state(1)], 1.0, 8.0)
+        assert finding.is_good is False
+        assert "one of 2 connections got none in 8 s" in finding.found
+    assert judging.lines([closed, seen], [state(1)], 1.0, 8.0).is_good
+
+
+def test_a_connection_that_fails_is_not_held_back() -> None:
+    failed = sight(status=None)
+    failed.finish(1.0, is_broken=True, error="ConnectError")
+    finding = judging.lines([sight((0.1, START)), failed], [state(1)], 1.0, 8.0)
+    assert (finding.is_good, finding.found) == (False, "a viewer got no connection (ConnectError)")
 
 
 # -- silence
@@ -125,9 +150,6 @@ def ended(at: float, *parts: tuple[float, bytes], is_broken: bool = True) -> Sig
     made = sight(*parts)
     made.finish(at, is_broken=is_broken)
     return made
-
-
-BEAT = b": heartbeat\n"
 
 
 @pytest.mark.parametrize(
