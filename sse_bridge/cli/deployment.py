@@ -23,6 +23,8 @@ __all__ = ["look_at_deployment"]
 _LOOK: Final = 0.25
 #: Heartbeats after which silence is proven to do no harm.
 _ENOUGH: Final = 2
+#: Seconds in which a bridge sends a heartbeat by default.
+_BEAT: Final = 15.0
 _SIX: Final = (
     "A browser opens six streams to a site over HTTP/1.1, for all tabs together. HTTP/2 needs TLS at the proxy."
 )
@@ -165,8 +167,8 @@ async def _look_at_run(visitor: Visitor, tasks: TaskGroup, tell: Callable[[str],
     sights = (first.sight, second.sight)
     lines = judging.lines(sights, answers, waits.at_once, waits.first)
     resume = judging.resume(answers, visitor.run)
-    if lines.is_good is False or not resume.is_good:
-        found = "silence, leaving and place were not checked: fix what is wrong above first"
+    if lines.is_good is False or any(map(judging.is_refused, sights)) or not resume.is_good:
+        found = "silence, leaving and place were not checked: they need what is missing above"
         end = judging.end(await visitor.end())
         return [*_shared(visitor), lines, resume, Finding("the rest", None, found), end]
     leaving, silence, state = await _stay(visitor, first, second, answers, tell)
@@ -188,32 +190,39 @@ async def _stay(
     visitor: Visitor, first: Look, second: Look, answers: Sequence[Answer], tell: Callable[[str], None]
 ) -> tuple[Finding, list[Finding], Answer]:
     """Leaves one stream, and stays on the other. Returns what that shows, and the run's state then."""
-    waits, before = visitor.waits, judging.viewers(answers)
+    waits, before, in_time = visitor.waits, judging.viewers(answers), None
+    why = judging.why_unknown(answers, (first.sight, second.sight))
+    beats, left_at = second.sight.heartbeats, anyio.current_time()
     first.close()
-    in_time = None if before is None or before < 2 else await _missed(visitor, before)
+    if before is not None and before >= 2:
+        in_time, last = await _missed(visitor, before)
+        why = judging.why_unknown([last], ())
     if not waits.silence:
-        return judging.leaving(before, in_time, None, waits.leave), [], await visitor.state()
+        return judging.leaving(before, in_time, None, waits.leave, why=why), [], await visitor.state()
     tell(f"watching the stream for {_ENOUGH} heartbeats, {waits.silence:g} s at most (--silence 0 leaves that out)")
     await _watch(visitor, second)
     state = await visitor.state()
     seen, remain = state.number("viewers"), (before or 0) - 1 - (second.sight.end is not None)
     after = None if seen is None or state.body.get("state") == "ended" else max(0, seen - remain)
     silence = judging.silence(second.sight, state, waits.silence)
-    return judging.leaving(before, in_time, after, waits.leave), [silence], state
+    has_beaten = second.sight.heartbeats > beats or anyio.current_time() - left_at >= _BEAT
+    leaving = judging.leaving(before, in_time, after, waits.leave, why=why, has_beaten=has_beaten)
+    return leaving, [silence], state
 
 
-async def _missed(visitor: Visitor, before: int) -> bool | None:
-    """Whether the run's state counts fewer viewers than before soon; `None` if it cannot be seen."""
+async def _missed(visitor: Visitor, before: int) -> tuple[bool | None, Answer]:
+    """Whether the run's state counts fewer viewers than before soon; `None` if it cannot be seen. With that state."""
+    state = Answer(0)
     with anyio.move_on_after(visitor.waits.leave):
         while True:
             state = await visitor.state()
             count = state.number("viewers")
             if count is None or state.body.get("state") == "ended":
-                return None
+                return None, state
             if count < before:
-                return True
+                return True, state
             await anyio.sleep(_LOOK)
-    return False
+    return False, state
 
 
 async def _watch(visitor: Visitor, look: Look) -> None:

@@ -10,7 +10,7 @@ import httpx
 
 from ..client.refusals import of_answer, status_line
 from .examining import Finding
-from .saying import words_of
+from .saying import HOW_FAR, words_of
 from .seeing import NO_SILENCE, Answer, Sight, is_same_origin, join, shown
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "slash",
     "unreachable",
     "viewers",
+    "why_unknown",
 ]
 
 _LOOK_AT_THE_LOG: Final = "Look at the log of the bridge."
@@ -41,6 +42,7 @@ _REMEDIES: Final = {
     "no_location": "The proxy changes the Location of answers. For nginx: proxy_redirect off.",
     **dict.fromkeys(("http_502", "http_503", "http_504"), _IS_IT_UP),
 }
+_BUSY: Final = "Ask again when it is less busy."
 _SILENT: Final = "Run the doctor again with a script that prints a line and then is silent, such as: echo a; sleep 60"
 _SHARE: Final = "Several workers need store=RedisStore(...). See docs/many-workers.md."
 _STREAM_ON: Final = "A proxy buffers or compresses. For nginx: proxy_buffering off; gzip off. See docs/deployment.md."
@@ -85,6 +87,8 @@ def refused(status: int, content: bytes, target: httpx.URL | None = None) -> Fin
         found = f"The server redirected ({status_line(status)}) to {shown(target) if target else 'no address'}."
         return Finding("start", False, found, "Run the doctor on that address, and have pages use it.")
     error = of_answer(status, content, None)
+    if error.code == "busy":
+        return Finding("start", None, words_of(error), _BUSY)
     return Finding("start", False, words_of(error), _REMEDIES.get(error.code, _LOOK_AT_THE_LOG))
 
 
@@ -104,7 +108,10 @@ def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float, fi
     what = "lines one by one"
     if bad := next((sight for sight in sights if is_refused(sight)), None):
         status = 404 if bad.is_gone or bad.status is None else bad.status
-        return Finding(what, False, f"a viewer got {status_line(status)}", _remedy_of(status))
+        error = of_answer(status, bad.content, None)
+        if error.code == "busy":
+            return Finding(what, None, f"not checked: a viewer was refused. {words_of(error)}", _BUSY)
+        return Finding(what, False, f"a viewer got {status_line(status)}", _remedy_of(status, error.code))
     if lost := next((sight for sight in sights if sight.status is None and sight.end == "broken"), None):
         return Finding(what, False, f"a viewer got no connection ({lost.error})", _IS_IT_UP)
     if any(sight.held > at_once for sight in sights):
@@ -128,9 +135,9 @@ def is_refused(sight: Sight) -> bool:
     return sight.is_gone or sight.status not in (None, 200, 204)
 
 
-def _remedy_of(status: int) -> str:
+def _remedy_of(status: int, code: str = "") -> str:
     """What to do where the run was asked for and not found."""
-    return _SHARE if status == 404 else _REMEDIES.get(f"http_{status}", _LOOK_AT_THE_LOG)
+    return _SHARE if status == 404 else _REMEDIES.get(code or f"http_{status}", _LOOK_AT_THE_LOG)
 
 
 def _without_event(sight: Sight, answers: Sequence[Answer]) -> Finding:
@@ -261,6 +268,9 @@ def place(sight: Sight, number: int | None, state: Answer, *, goes_on: bool = Fa
         return Finding(what, True, f"a resumed connection repeated no event up to {number}")
     if sight.status in (None, 200):
         return Finding(what, False, "a resumed connection got no event", _LOOK_AT_THE_LOG)
+    error = of_answer(sight.status, sight.content, None)
+    if error.code == "busy":
+        return Finding(what, None, f"not checked: a viewer was refused. {words_of(error)}", _BUSY)
     return Finding(what, False, f"a resumed connection got {status_line(sight.status)}", _LOOK_AT_THE_LOG)
 
 
@@ -270,7 +280,26 @@ def viewers(answers: Sequence[Answer]) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def leaving(before: int | None, in_time: bool | None, after: int | None, waits: float) -> Finding:
+def why_unknown(answers: Sequence[Answer], sights: Sequence[Sight]) -> str:
+    """Why it cannot be seen whether a viewer is missed.
+
+    Args:
+        answers: the run's state, asked for on other connections.
+        sights: the streams that were to be counted.
+    """
+    if bad := next((answer for answer in answers if answer.number("viewers") is None), None):
+        got = "no answer" if not bad.status else "no count" if bad.status == 200 else status_line(bad.status)
+        return f"a request for the run's state got {got}"
+    if answers and answers[-1].body.get("state") == "ended":
+        return "the run ended meanwhile"
+    if any(sight.end is not None for sight in sights):
+        return "a stream ended before its run"
+    return "several workers answer, and each counts only its own viewers"
+
+
+def leaving(
+    before: int | None, in_time: bool | None, after: int | None, waits: float, *, why: str, has_beaten: bool = True
+) -> Finding:
     """Whether the bridge hears that a viewer has left.
 
     Args:
@@ -278,15 +307,15 @@ def leaving(before: int | None, in_time: bool | None, after: int | None, waits: 
         in_time: whether one was missed after one stream was closed; `None` if that could not be seen.
         after: how many were counted too many at the end of the watch; `None` if that could not be seen.
         waits: seconds that count as in time.
+        why: could it not be seen.
+        has_beaten: whether there was time for a heartbeat since, a write that makes it noticed.
     """
     what = "leaving"
-    if before is None or before < 2:
-        return Finding(what, None, "not checked: several workers answer, and each counts only its own viewers")
-    if in_time is None:
-        return Finding(what, None, "not checked: the run ended meanwhile")
+    if before is None or before < 2 or in_time is None:
+        return Finding(what, None, f"not checked: {why}")
     if in_time:
         return Finding(what, True, "the bridge noticed that a viewer had left")
-    if after is None:
+    if after is None or (after and not has_beaten):
         return Finding(what, None, f"the bridge did not notice within {waits:g} s that a viewer had left", _HEAR)
     if after:
         return Finding(what, False, "the bridge did not notice that a viewer had left", _HEAR)
@@ -300,7 +329,8 @@ def end(answer: Answer | None) -> Finding:
     if answer.status == 204:
         return Finding("end", True, "ended: confirmed")
     if answer.status == 202:
-        return Finding("end", True, f"ended: {answer.body.get('cancelled') or 'requested'}")
+        how_far = answer.body.get("cancelled")
+        return Finding("end", None, HOW_FAR["acknowledged" if how_far == "acknowledged" else "requested"])
     if answer.status == 0:
         return Finding("end", False, "no answer", _IS_IT_UP)
     error = of_answer(answer.status, answer.content, None)

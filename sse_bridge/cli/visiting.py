@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar
 from typing import Final
 
 import anyio
@@ -124,6 +125,8 @@ class Visitor:
         self._headers = httpx.Headers(headers)
         self._key = uuid.uuid4().hex
         self._tls = httpx.create_ssl_context()
+        #: A proxy may choose the worker by a cookie of its own, and browsers send it back.
+        self._cookies = CookieJar()
 
     @property
     def names_origin(self) -> bool:
@@ -131,7 +134,7 @@ class Visitor:
         return "origin" in self._headers
 
     def _client(self, read: float | None = TIMEOUT) -> httpx.AsyncClient:
-        return httpx.AsyncClient(verify=self._tls, timeout=httpx.Timeout(TIMEOUT, read=read))
+        return httpx.AsyncClient(verify=self._tls, cookies=self._cookies, timeout=httpx.Timeout(TIMEOUT, read=read))
 
     def _with(self, headers: Mapping[str, str]) -> httpx.Headers:
         merged = self._headers.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import time
@@ -118,6 +119,7 @@ def test_a_script_that_ends_leaves_silence_open() -> None:
     assert wrong(findings) == []
     assert findings["silence"].is_good is None
     assert "the run ended" in findings["silence"].found
+    assert findings["leaving"].found == "not checked: the run ended meanwhile"
 
 
 def test_a_script_that_prints_leaves_silence_open() -> None:
@@ -219,7 +221,7 @@ def test_a_proxy_that_drops_the_place(script: Script) -> None:
 
 def test_a_viewer_that_leaves_unnoticed() -> None:
     with serve(bridge_of(silent())) as served, deaf(served.port) as url:
-        findings = examine(url + "/", leave=0.5, silence=1.0)
+        findings = examine(url + "/", leave=0.5, silence=4.0)
         unwatched = examine(url + "/", leave=0.5, silence=0)
     assert wrong(findings) == ["leaving"]
     assert "abortonclose" in findings["leaving"].remedy
@@ -249,6 +251,48 @@ def test_a_run_that_others_use_goes_on(is_watched: bool) -> None:
     assert wrong(findings) == []
     assert findings["shared run"].is_good is findings["end"].is_good is findings["leaving"].is_good is None
     assert script.starts == 1
+
+
+# -- limits
+
+
+def test_a_bridge_that_lets_one_viewer_in() -> None:
+    script = silent()
+    with serve(bridge_of(script, max_viewers=1)) as served:
+        findings = examine(served.url + "/")
+    assert wrong(findings) == []
+    assert "(busy)" in findings["lines one by one"].found
+    assert script.stops == 1
+
+
+def test_a_bridge_whose_run_goes_on() -> None:
+    script = silent()
+    with serve(bridge_of(script, max_runs=1, grace=60)) as served:
+        httpx.post(served.url + "/", headers={"Accept": "application/json"})
+        findings = examine(served.url + "/", start=1.0)
+    assert wrong(findings) == []
+    assert "less busy" in findings["start"].remedy
+    assert script.starts == 1
+
+
+def test_workers_that_a_cookie_chooses() -> None:
+    workers, turns = [bridge_of(silent()), bridge_of(silent())], itertools.count()
+
+    async def chooses(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = Request(scope).cookies.get("worker") or str(next(turns) % 2)
+
+        async def sends(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                cookie = (b"set-cookie", f"worker={chosen}".encode())
+                message = {**message, "headers": [*message["headers"], cookie]}
+            await send(message)
+
+        await workers[int(chosen)](scope, receive, sends)
+
+    with serve(chooses, lifespan="off") as served:
+        findings = examine(served.url + "/", silence=0)
+    assert wrong(findings) == []
+    assert findings["resume"].is_good
 
 
 # -- addresses

@@ -240,7 +240,61 @@ def test_a_place(seen: Sight, is_good: bool) -> None:
     ],
 )
 def test_leaving(before: int | None, in_time: bool | None, after: int | None, is_good: bool | None) -> None:
-    assert judging.leaving(before, in_time, after, 5.0).is_good is is_good
+    assert judging.leaving(before, in_time, after, 5.0, why="").is_good is is_good
+
+
+def test_leaving_is_not_wrong_before_a_heartbeat_was_due() -> None:
+    assert judging.leaving(2, False, 1, 5.0, why="", has_beaten=False).is_good is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_cut", "says"),
+    [
+        ([state(viewers=0, state="ended")], True, "the run ended meanwhile"),
+        ([state(viewers=1)], True, "a stream ended before its run"),
+        ([state(viewers=1)], False, "several workers answer"),
+        ([state(), state(viewers=0)], False, "several workers answer"),
+        ([Answer(503)], False, "a request for the run's state got 503 Service Unavailable"),
+        ([Answer(0)], False, "a request for the run's state got no answer"),
+    ],
+)
+def test_why_leaving_is_unknown(answers: list[Answer], is_cut: bool, says: str) -> None:
+    seen = ended(1, (0, START)) if is_cut else sight((0, START))
+    why = judging.why_unknown(answers, [sight((0, START)), seen])
+    assert says in why
+    assert judging.leaving(None, None, None, 5.0, why=why).found == f"not checked: {why}"
+
+
+BUSY = b'{"error": {"code": "busy", "message": "There are enough viewers."}}'
+
+
+def test_a_limit_is_not_wrong() -> None:
+    refused = sight((0, BUSY), status=503)
+    start = judging.refused(503, BUSY)
+    assert (start.is_good, "There are enough viewers." in start.found) == (None, True)
+    for finding in (
+        start,
+        judging.lines([sight((0, START)), refused], [state()], 1.0, 8.0),
+        judging.place(refused, 3, state()),
+    ):
+        assert finding.is_good is None
+        assert finding.remedy == "Ask again when it is less busy."
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_good", "says"),
+    [
+        (Answer(204), True, "confirmed"),
+        (Answer(202, {"cancelled": "acknowledged"}), None, "not seen to end (acknowledged)"),
+        (Answer(202, {"cancelled": "requested"}), None, "may still be running (requested)"),
+        (Answer(202, {"cancelled": None}), None, "may still be running (requested)"),
+        (Answer(0), False, "no answer"),
+        (None, None, "others use the run"),
+    ],
+)
+def test_an_end(answer: Answer | None, is_good: bool | None, says: str) -> None:
+    finding = judging.end(answer)
+    assert (finding.is_good, says in finding.found) == (is_good, True), finding
 
 
 def test_viewers_are_known_if_all_answers_agree() -> None:
