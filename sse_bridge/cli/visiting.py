@@ -139,6 +139,10 @@ class Visitor:
     def _with(self, headers: Mapping[str, str]) -> httpx.Headers:
         merged = self._headers.copy()
         merged.update(headers)
+        if own := merged.get("cookie"):  # httpx sends no others then
+            names = {part.partition("=")[0].strip() for part in own.split(";")}
+            given = [f"{cookie.name}={cookie.value}" for cookie in self._cookies if cookie.name not in names]
+            merged["cookie"] = "; ".join([own, *given])
         return merged
 
     async def ask(self, method: str, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
