@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -206,8 +207,8 @@ class Visitor:
         # Where the Location is wrong, the run is ended where the bridge should have it.
         here = self.url.copy_with(path=f"{self.url.path.rstrip('/')}/{run}")
         self.run, self.run_url = run, url if self.is_known else here
-        if self._asked_at is not None and (there := _date_of(answer)) is not None:
-            self._asked_there = there - (anyio.current_time() - self._asked_at)
+        if self._asked_at is not None:
+            self._asked_there = _date_of(answer) - (anyio.current_time() - self._asked_at)
         return self.is_known
 
     async def state(self) -> Answer:
@@ -273,9 +274,9 @@ class Visitor:
         return look
 
 
-def _date_of(answer: httpx.Response) -> float | None:
-    """When the server answered, by its own clock; `None` if it does not say."""
+def _date_of(answer: httpx.Response) -> float:
+    """When the server answered, by its own clock; by this one if it does not say."""
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except ValueError:
-        return None
+        return time.time()

@@ -235,10 +235,11 @@ def shared(script: Script) -> SSEBridge:
     return bridge_of(script, key=lambda request: "one for all", grace=60)
 
 
-@pytest.mark.parametrize("is_watched", [True, False])
-def test_a_run_that_others_use_goes_on(is_watched: bool) -> None:
+@pytest.mark.parametrize(("is_watched", "has_date"), [(True, True), (False, True), (False, False)])
+def test_a_run_that_others_use_goes_on(is_watched: bool, has_date: bool) -> None:
     script = Script(["a"], waits=True)
-    with serve(shared(script)) as served:
+    app = changing(shared(script), lambda headers: None if has_date else headers.update({b"date": b"unknown"}))
+    with serve(app, lifespan="off") as served:
         run = httpx.post(served.url + "/", headers={"Accept": "application/json"}).headers["location"]
         with ExitStack() as stack:
             if is_watched:
