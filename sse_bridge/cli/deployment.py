@@ -13,9 +13,9 @@ from anyio.abc import TaskGroup
 from anyio.streams.tls import TLSAttribute
 
 from . import judging
-from .examining import Finding
+from .finding import Finding
 from .seeing import Answer, Sight, join
-from .visiting import TIMEOUT, Look, Visitor, Waits
+from .visiting import TIMEOUT, Patience, Stream, Visitor
 
 __all__ = ["look_at_deployment"]
 
@@ -31,7 +31,7 @@ _SIX: Final = (
 
 
 async def look_at_deployment(
-    url: str, headers: Mapping[str, str], waits: Waits, tell: Callable[[str], None]
+    url: str, headers: Mapping[str, str], waits: Patience, tell: Callable[[str], None]
 ) -> list[Finding]:
     """Starts a run, looks at it as pages do, and ends it.
 
@@ -187,7 +187,7 @@ def _shared(visitor: Visitor) -> list[Finding]:
 
 
 async def _stay(
-    visitor: Visitor, first: Look, second: Look, answers: Sequence[Answer], tell: Callable[[str], None]
+    visitor: Visitor, first: Stream, second: Stream, answers: Sequence[Answer], tell: Callable[[str], None]
 ) -> tuple[Finding, list[Finding], Answer]:
     """Leaves one stream, and stays on the other. Returns what that shows, and the run's state then."""
     waits, before, in_time = visitor.waits, judging.viewers(answers), None
@@ -225,7 +225,7 @@ async def _missed(visitor: Visitor, before: int) -> tuple[bool | None, Answer]:
     return False, state
 
 
-async def _watch(visitor: Visitor, look: Look) -> None:
+async def _watch(visitor: Visitor, look: Stream) -> None:
     """Waits for heartbeats, and looks meanwhile whether the run has more than the stream shows."""
 
     async def look_on() -> None:

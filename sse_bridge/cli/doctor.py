@@ -7,7 +7,8 @@ from typing import Annotated
 import anyio
 import typer
 
-from .examining import Finding, look_at_install, look_at_platform, look_at_redis
+from .examining import look_at_install, look_at_platform, look_at_redis
+from .finding import Finding
 from .follow import Headers, headers_of, url_of
 from .saying import missing, say
 
@@ -45,9 +46,9 @@ async def _look(url: str | None, headers: dict[str, str], redis: str | None, sil
         findings += await look_at_platform()
     else:
         from .deployment import look_at_deployment
-        from .visiting import Waits
+        from .visiting import Patience
 
-        findings += await look_at_deployment(url, headers, Waits(silence=silence), say)
+        findings += await look_at_deployment(url, headers, Patience(silence=silence), say)
     if redis is not None:
         findings += await look_at_redis(redis)
     return findings

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .. import speedups
 from ..errors import BridgeError, UpstreamError
 from .asking import platform
+from .finding import Finding
 from .saying import words_of
 
-__all__ = ["Finding", "look_at_install", "look_at_platform", "look_at_redis"]
+__all__ = ["look_at_install", "look_at_platform", "look_at_redis"]
 
 #: Seconds for the platform's answer, and for Redis's.
 _TIMEOUT: Final = 10.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one look."""
-
-    what: str
-    #: `None`: neither good nor bad.
-    is_good: bool | None
-    found: str
-    #: What to do; empty if there is nothing to do.
-    remedy: str = ""
 
 
 def look_at_install() -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 
 from ..client.refusals import of_answer, status_line
-from .examining import Finding
+from .finding import Finding
 from .saying import HOW_FAR, words_of
 from .seeing import NO_SILENCE, Answer, Sight, is_same_origin, join, shown
 

@@ -21,7 +21,7 @@ from ..wire.ids import is_token
 from .judging import is_shared
 from .seeing import Answer, Sight, is_same_origin, join
 
-__all__ = ["TIMEOUT", "Look", "Visitor", "Waits"]
+__all__ = ["TIMEOUT", "Patience", "Stream", "Visitor"]
 
 #: Seconds for a short answer.
 TIMEOUT: Final = 10.0
@@ -37,7 +37,7 @@ _ENDED: Final = (202, 204, 404)
 
 
 @dataclass(frozen=True)
-class Waits:
+class Patience:
     """Seconds."""
 
     #: Until a start counts as failed that is asked for again.
@@ -54,7 +54,7 @@ class Waits:
     look: float = 2.0
 
 
-class Look:
+class Stream:
     """One connection to the run's stream, read by a task of its own.
 
     Args:
@@ -108,7 +108,7 @@ class Visitor:
         waits: how long to wait for what.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], waits: Waits) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], waits: Patience) -> None:
         self.url = httpx.URL(url)
         self.waits = waits
         #: The run's token and its address; empty before it is known.
@@ -254,7 +254,7 @@ class Visitor:
         seconds = anyio.current_time() - asked_at
         return Answer(answer.status_code, said if is_mapping(said) else {}, seconds, answer.content)
 
-    def look(self, tasks: TaskGroup, place: str | None = None) -> Look:
+    def look(self, tasks: TaskGroup, place: str | None = None) -> Stream:
         """Opens the run's stream as a browser does, and reads it in a task of its own.
 
         Args:
@@ -263,7 +263,7 @@ class Visitor:
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
         if place is not None:
             headers["Last-Event-ID"] = place
-        look = Look(self.run)
+        look = Stream(self.run)
         self._opened += 1
 
         async def read() -> None:

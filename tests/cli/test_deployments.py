@@ -23,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sse_bridge import SSEBridge
 from sse_bridge.cli.deployment import look_at_deployment
-from sse_bridge.cli.examining import Finding
-from sse_bridge.cli.visiting import Waits
+from sse_bridge.cli.finding import Finding
+from sse_bridge.cli.visiting import Patience
 from sse_bridge.testing import Script
 from tests.support.meddling_proxies import cuts_silence, deaf, flushes, holds, with_headers
 from tests.support.proxies import Nginx
@@ -62,7 +62,7 @@ def examine(url: str, **waits: float) -> dict[str, Finding]:
 
 def _examined(url: str, headers: dict[str, str], **waits: float) -> tuple[list[Finding], list[str]]:
     told: list[str] = []
-    chosen = Waits(**{**PATIENT, **waits})
+    chosen = Patience(**{**PATIENT, **waits})
     return anyio.run(look_at_deployment, url, headers, chosen, told.append), told
 
 
@@ -440,7 +440,7 @@ def test_a_run_is_ended_whatever_happens(fails: bool) -> None:
                 if fails:
                     raise RuntimeError("unexpected")
 
-            await look_at_deployment(url, {}, Waits(**PATIENT), tell)
+            await look_at_deployment(url, {}, Patience(**PATIENT), tell)
 
     with serve(bridge_of(script, grace=60)) as served:
         if fails:
