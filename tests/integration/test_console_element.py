@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from sse_bridge.testing import Script
 from tests.support.accessibility import violations
@@ -254,6 +254,8 @@ def test_a_server_that_fails_is_told_from_one_that_is_gone(shown: Shown) -> None
     page.get_by_text("The server cannot be reached. Trying again.").wait_for()
     page.unroute("**/run-sse/")
     page.route("**/run-sse/", fails)
+    page.evaluate(ASK_NOW)
+    page.get_by_text("The server answered 500. Trying again.").wait_for()
     later(page, 31)
     page.evaluate(ASK_NOW)
     page.locator("#state[data-state=error]").wait_for()
@@ -280,6 +282,31 @@ def test_stop_does_not_claim_that_a_failed_start_started_nothing(shown: Shown) -
     assert "The server answered 500. Whether a run was started is unknown." in page.inner_text("#message")
     assert page.is_disabled("#stop")
     assert page.is_enabled("#run")
+
+
+def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> None:
+    """A run whose stream has ended without a last message cannot be stopped again."""
+    page = shown()
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "DELETE":
+            held.append(route)
+        else:
+            route.fulfill(status=204 if held else 502)
+
+    page.route("**/run-sse/*", answer)
+    shown("#run=" + "A" * 16, src="/run-sse/", memory="hash")
+    page.get_by_text("The server answered 502.").wait_for()
+    page.click("#stop")
+    eventually(lambda: page.evaluate("shown.state") == "reconnecting" and len(held) == 1)
+    page.evaluate(ASK_NOW)
+    page.wait_for_function("() => shown.state === 'over'")
+    held[0].fulfill(status=500)
+    page.get_by_text("The server refused (500).").wait_for()
+
+    assert page.inner_text("#message") == "The server refused (500). Whether the script still runs is unknown."
+    assert page.is_disabled("#stop")
 
 
 def test_a_run_that_is_lost_says_what_the_server_answers(shown: Shown) -> None:

@@ -102,6 +102,23 @@ def failing(status: int) -> Callable[[Route], None]:
     return lambda route: route.fulfill(status=status, body="Something Went Wrong", content_type="text/plain")
 
 
+def busy(seconds: int = 0) -> Callable[[Route], None]:
+    """As the bridge at its limit."""
+    headers = {"Retry-After": str(seconds)}
+    return lambda route: route.fulfill(
+        status=503, headers=headers, json={"error": {"code": "busy", "message": "Full."}}
+    )
+
+
+def hold(routes: list[Route]) -> Callable[[Route], None]:
+    """No answer for now."""
+    return lambda route: routes.append(route)  # a method of C is none to Playwright
+
+
+def lost(route: Route) -> None:
+    route.abort()
+
+
 def answers(*each: Callable[[Route], None]) -> Callable[[Route], None]:
     """One answer after the other; the last one goes on."""
     left = list(each)
@@ -262,28 +279,120 @@ def test_a_start_that_waits_says_what_it_was_answered(page: Page, site: Site) ->
 
 
 @pytest.mark.parametrize(
-    ("last", "words"),
-    [(failing(502), "The server answered 502."), (lambda route: route.abort(), "The server did not answer.")],
-    ids=["502", "no answer"],
+    ("each", "words"),
+    [
+        ([failing(502)], "The server answered 502."),
+        ([lost], "The server did not answer."),
+        ([lost, busy(60)], "The server answered 503."),
+        ([failing(503)], "The server answered 503."),
+    ],
+    ids=["502", "no answer", "no answer, then busy", "a proxy's 503"],
 )
-def test_a_start_is_given_up_in_the_words_of_its_last_answer(
-    page: Page, last: Callable[[Route], None], words: str
+def test_a_start_that_may_have_happened_is_given_up_while_its_key_is_known(
+    page: Page, each: list[Callable[[Route], None]], words: str
 ) -> None:
-    """After 30 seconds."""
-    page.route("**/run-sse/", answers(failing(500), last))
+    """After 30 seconds, in the words of its last answer. Later the bridge may have forgotten the key."""
+    asked: list[str] = []
+    answer = answers(*each)
+
+    def count(route: Route) -> None:
+        asked.append(route.request.method)
+        answer(route)
+
+    page.route("**/run-sse/", count)
     follow(page, "/run-sse/")
-    page.wait_for_function("() => statuses.length === 1")
+    page.wait_for_function("() => statuses.length >= 1")
+    if len(each) > 1:
+        page.evaluate(ASK_NOW)
+        page.wait_for_function("() => run.isBusy")
+    before = len(asked)
     later(page, 31)
     page.evaluate(ASK_NOW)
+    (message,) = finished(page)
 
-    assert finished(page)[-1]["message"].startswith(f"{words} Whether a run was started is unknown.")
+    assert (message["code"], message["message"].partition(" See")[0]) == (
+        "unknown",
+        f"{words} Whether a run was started is unknown.",
+    )
+    assert len(asked) == before
+
+
+@pytest.mark.parametrize("clock", ["performance", "Date"])
+def test_a_start_that_was_put_aside_is_not_sent_with_a_key_that_is_forgotten(page: Page, clock: str) -> None:
+    """The page was left before the answer came, and is back five minutes later. Either clock may have stood still."""
+    asked: list[Route] = []
+    page.route("**/run-sse/", hold(asked))
+    follow(page, "/run-sse/")
+    eventually(lambda: page.evaluate("run.state") == "starting" and len(asked) == 1)
+    page.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    page.evaluate(f"(at => {{ {clock}.now = () => at; }})({clock}.now() + 300_000)")
+    page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+
+    assert finished(page)[0]["code"] == "unknown"
+    assert len(asked) == 1
+
+
+def test_a_start_that_only_met_a_busy_server_may_be_lost_later(page: Page, site: Site) -> None:
+    """The 30 seconds are those of the start that may have happened."""
+    played = script(site, "late", Script(["one"]))
+    page.route("**/run-sse/?script=late", answers(lambda route: route.fulfill(status=429), lost, Route.continue_))
+    follow(page, "/run-sse/?script=late")
+    page.wait_for_function("() => run.isBusy")
+    later(page, 60)
+    page.evaluate(ASK_NOW)
+    page.wait_for_function("() => run.state === 'waiting' && !run.isBusy")
+    page.evaluate(ASK_NOW)
+
+    assert finished(page)[-1]["type"] == "exit"
+    assert played.starts == 1
+
+
+def test_a_proxy_names_a_time_as_well(page: Page, site: Site) -> None:
+    """Its 503 may come after it handed the start on, so the key goes along."""
+    script(site, "proxied", Script(["one"]))
+    proxy = lambda route: route.fulfill(status=503, headers={"Retry-After": "0"}, body="no healthy upstream")  # noqa: E731
+    page.route("**/run-sse/?script=proxied", answers(proxy, proxy, Route.continue_))
+    before = page.evaluate("performance.now()")
+    follow(page, "/run-sse/?script=proxied")
+
+    assert finished(page)[-1]["type"] == "exit"
+    assert page.evaluate("performance.now()") - before < 2_500  # by themselves, two waits take three seconds
+    assert ["waiting", False, 503] in page.evaluate("statuses")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (503, {"error": {"code": "busy"}}, "wait"),
+        (503, {"error": {"code": "service_unavailable", "message": {"why": "maintenance"}}}, "wait"),
+        (503, {"error": {"code": "not_shown"}}, "refused"),
+        (503, {"error": {"code": 503, "status": "UNAVAILABLE"}}, "lost"),
+        (503, {"error": "upstream connect error"}, "lost"),
+        (503, {"detail": "maintenance"}, "lost"),
+        (500, {"error": "boom"}, "lost"),
+        (500, {"error": {"code": "bridge_failed"}}, "refused"),
+        (429, {"detail": "slowly"}, "wait"),
+        (201, None, "lost"),
+    ],
+)
+def test_only_the_bridge_can_say_that_nothing_was_started(page: Page, status: int, body: object, kind: str) -> None:
+    """By its `error.code`. A 201 without the run's name was cut off."""
+    found = page.evaluate(
+        """async ([status, body]) => {
+            const { answerOf } = await import("/modules/answers.js");
+            return answerOf(Response.json(body, { status, headers: { "Retry-After": "7" } }));
+        }""",
+        [status, body],
+    )
+
+    assert found["kind"] == kind
+    assert found.get("after") == (7_000 if status != 201 and kind != "refused" else None)
 
 
 def test_a_busy_server_is_asked_again_when_it_says(page: Page, site: Site) -> None:
     """503 has started nothing, and names a time."""
     script(site, "busy", Script(["one"]))
-    busy = lambda route: route.fulfill(status=503, headers={"Retry-After": "0"}, body="busy")  # noqa: E731
-    page.route("**/run-sse/?script=busy", answers(busy, busy, lambda route: route.continue_()))
+    page.route("**/run-sse/?script=busy", answers(busy(), busy(), lambda route: route.continue_()))
     follow(page, "/run-sse/?script=busy")
 
     assert finished(page)[-1] == {"type": "exit", "code": 0}
@@ -438,8 +547,50 @@ def test_a_run_whose_server_only_fails_is_given_up_with_its_status(page: Page, s
 
     expected = {"type": "error", "code": "unreachable", "message": f"The server answered {status}."}
     assert finished(page)[-1] == expected
-    assert ["reconnecting", status == 503, status] in page.evaluate("statuses")
+    assert ["reconnecting", False, status] in page.evaluate("statuses")
     assert page.evaluate("statuses.at(-1)") == ["over", False, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "GET"}, "The server is busy."),
+        ({"run": RUN}, "The server answers, and sends nothing of this run."),
+    ],
+    ids=["start", "run"],
+)
+def test_streams_without_a_word_are_given_up(page: Page, options: dict[str, Any], words: str) -> None:
+    """A busy bridge with `refusals="frame"`, and one whose store is away, send `retry:` alone."""
+    page.route("**/run-sse/**", stream("retry: 10\n\n"))
+    follow(page, "/run-sse/", patience=60, **options)
+
+    assert finished(page) == [{"type": "error", "code": "unreachable", "message": words}]
+
+
+def test_a_heartbeat_is_a_word_of_the_run(page: Page) -> None:
+    """A script may be silent for hours behind a proxy that cuts each connection."""
+    beats = [stream("retry: 30\n: heartbeat\n\n")] * 8
+    page.route(f"**/run-sse/{RUN}", answers(*beats, stream(frames({"type": "exit", "code": 0}))))
+    follow(page, "/run-sse/", run=RUN, patience=60)
+
+    assert finished(page) == [{"type": "exit", "code": 0}]
+
+
+@pytest.mark.parametrize(
+    ("comment", "gap"),
+    [
+        (" gap dropped=17 bytes=2048", {"type": "gap", "dropped": 17, "bytes": 2048}),
+        (" gap dropped=17", {"type": "gap", "dropped": 17}),
+        (" gap dropped=unknown", {"type": "gap", "dropped": None}),
+        (" gap dropped=", None),
+        (" heartbeat", None),
+    ],
+)
+def test_a_comment_tells_of_a_gap(page: Page, comment: str, gap: dict[str, Any] | None) -> None:
+    """In each of the forms that the bridge writes."""
+    found = page.evaluate("(comment) => import('/modules/messages.js').then(({ gapOf }) => gapOf(comment))", comment)
+
+    assert found == gap
 
 
 def test_a_silent_connection_is_taken_for_lost(page: Page, site: Site) -> None:
@@ -551,6 +702,66 @@ def test_stop_throws_where_a_start_was_given_up(page: Page) -> None:
     thrown = page.evaluate("run.stop().then(() => null, (error) => error.message)")
 
     assert thrown == page.evaluate("run.outcome.message")
+
+
+def test_stop_says_that_nothing_was_started_only_while_nothing_is_asked(page: Page) -> None:
+    """A busy server has started nothing; the request that is on its way may."""
+    held: list[Route] = []
+    deleted: list[str] = []
+
+    def delete(route: Route) -> None:
+        deleted.append(route.request.method)
+        route.fulfill(status=204)
+
+    page.route("**/run-sse/", answers(busy(), hold(held)))
+    page.route(f"**/run-sse/{RUN}", delete)
+    follow(page, "/run-sse/")
+    eventually(lambda: page.evaluate("run.isBusy") and len(held) == 1)
+    page.evaluate("window.stopped = run.stop(), null")
+    held[0].fulfill(status=201, json={"run": RUN, "href": f"/run-sse/{RUN}"})
+    assert page.evaluate("stopped") == "ended"
+    assert "DELETE" in deleted
+
+    page.unroute("**/run-sse/")
+    page.route("**/run-sse/", busy(60))
+    follow(page, "/run-sse/")
+    page.wait_for_function("() => run.isBusy")
+    assert page.evaluate("run.stop()") == "never started"
+
+
+def test_a_busy_server_is_not_asked_again_after_stop(page: Page) -> None:
+    """It has started nothing, also where Stop was pressed before it said so."""
+    held: list[Route] = []
+    page.route("**/run-sse/", hold(held))
+    follow(page, "/run-sse/")
+    eventually(lambda: page.evaluate("run.state") == "starting" and len(held) == 1)
+    page.evaluate("window.stopped = run.stop(), null")
+    busy()(held[0])
+
+    assert page.evaluate("stopped") == "never started"
+    assert len(held) == 1
+
+
+def test_stop_throws_where_a_start_was_lost_before_the_server_was_busy(page: Page) -> None:
+    """Or refused the second: nobody knows whether a command runs."""
+    page.route("**/run-sse/", answers(lost, busy(60)))
+    stop = "run.stop().then(String, (error) => error.message)"
+    follow(page, "/run-sse/")
+    page.wait_for_function("() => run.state === 'waiting'")
+    page.evaluate(ASK_NOW)
+    page.wait_for_function("() => run.isBusy")
+    page.evaluate(f"window.stopped = {stop}, null")
+    later(page, 31)
+    page.evaluate(ASK_NOW)
+    assert "Whether a run was started is unknown." in page.evaluate("stopped")
+
+    page.unroute("**/run-sse/")
+    page.route("**/run-sse/", answers(lost, lambda route: route.fulfill(status=401)))
+    follow(page, "/run-sse/")
+    page.wait_for_function("() => run.state === 'waiting'")
+    page.evaluate(ASK_NOW)
+    assert finished(page)[-1]["status"] == 401
+    assert page.evaluate(stop) == "Whether a run was started is unknown."
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(202, "requested"), (204, "ended"), (404, "unknown")])

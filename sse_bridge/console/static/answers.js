@@ -9,15 +9,15 @@ import { retryAfter } from "./waiting.js";
 /** @typedef {import("./messages.js").Message} Message */
 
 /**
- * `wait`: the server asks to be asked again, and has started nothing. `lost`: something in between has answered, or the
- * application failed; what the bridge did is unknown. The message of `refused` says why.
+ * `wait`: the bridge asks to be asked again, and has started nothing. `lost`: something in between has answered, maybe after
+ * it had handed the request on, or the application failed; what the bridge did is unknown. The message of `refused` says why.
  *
  * @typedef {Details & ({ kind: "stream" | "accepted" | "over" | "wait" | "lost" } | { kind: "refused", message: Message })} Answer
  */
 
 /**
  * @typedef {object} Details
- * @property {number | null} [after] Of `wait`: milliseconds.
+ * @property {number | null} [after] Of `wait` and `lost`: milliseconds.
  * @property {number} [status] Of `wait` and `lost`: the HTTP status.
  * @property {string | null} [token] Of `stream` and `accepted`: the run.
  * @property {string | null} [href] Of `accepted`: the run's address, relative to the request's.
@@ -34,14 +34,16 @@ export async function answerOf(response) {
   if (response.status === 204) return { kind: "over" };
   const body = type.startsWith("application/json") ? await jsonOf(response) : (await discard(response), null);
   if (response.status === 201) {
+    const run = body?.run ?? token;
     const href = body?.href ?? response.headers.get("location");
-    return { kind: "accepted", token: body?.run ?? token, href };
+    return run ? { kind: "accepted", token: run, href } : { kind: "lost", status: 201 }; // its body was cut off
   }
   const { status } = response;
-  if (status === 503 || status === 429) {
-    if (body?.error?.code !== "not_shown") return { kind: "wait", status, after: retryAfter(response.headers.get("retry-after")) };
-  }
-  if (status >= 500 && !body?.error) return { kind: "lost", status };
+  const code = body?.error?.code;
+  const isBridge = typeof code === "string"; // gateways have numbers there
+  const after = retryAfter(response.headers.get("retry-after"));
+  if (status === 429 || (status === 503 && isBridge && code !== "not_shown")) return { kind: "wait", status, after };
+  if (status >= 500 && !isBridge) return { kind: "lost", status, after };
   return { kind: "refused", message: refusal(response, body) };
 }
 
@@ -93,7 +95,7 @@ export function failure(code, message) {
   return { type: "error", code, message };
 }
 
-/** A start that may have been lost, or may have started a run. @param {number} [status] Of the last answer. */
+/** A start that may have been lost, or may have started a run. @param {number | null} [status] Of the last answer. */
 export function startUnknown(status) {
   if (!status) return failure("unknown", "The server did not answer. Whether a run was started is unknown.");
   return failure("unknown", `The server answered ${status}. Whether a run was started is unknown. See the server's log.`);
@@ -102,4 +104,19 @@ export function startUnknown(status) {
 /** A run, or a busy server, that was asked for long enough. @param {number} [status] Of the last answer. */
 export function unreachable(status) {
   return failure("unreachable", status ? `The server answered ${status}.` : "The server cannot be reached.");
+}
+
+/** A run, or a busy server, whose streams have ended for long enough without a word. @param {boolean} isKnown Whether the run is. */
+export function unheard(isKnown) {
+  return failure("unreachable", isKnown ? "The server answers, and sends nothing of this run." : "The server is busy.");
+}
+
+/** The server refused to end a run. */
+export class StopFailed extends Error {
+  /** @param {number} status */
+  constructor(status) {
+    super(`The server refused to end the run (${status}).`);
+    this.name = "StopFailed";
+    this.status = status;
+  }
 }

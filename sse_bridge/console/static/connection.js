@@ -13,6 +13,8 @@ import { EventParser } from "./parser.js";
 export class Inbox {
   #messages = /** @type {Message[]} */ ([]);
   #ids = /** @type {string[]} */ ([]);
+  /** Whether the run was heard of: a message, or a heartbeat. A busy server sends no more than `retry:`. */
+  isAlive = false;
 
   /** @param {string} place */
   constructor(place) {
@@ -21,12 +23,14 @@ export class Inbox {
 
   /** @param {string} type @param {string} data @param {string} id */
   event(type, data, id) {
+    this.isAlive = true;
     this.#messages.push(messageOf(type, data));
     this.#ids.push(id);
   }
 
   /** @param {string} text */
   comment(text) {
+    this.isAlive = true;
     const gap = gapOf(text);
     if (!gap) return;
     this.#messages.push(gap);

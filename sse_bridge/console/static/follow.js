@@ -7,10 +7,11 @@
  * @module
  */
 
-import { answerOf, failure, startUnknown, unreachable } from "./answers.js";
+import { StopFailed, answerOf, failure, startUnknown, unheard, unreachable } from "./answers.js";
+import { Attempts, randomKey } from "./attempts.js";
 import { Inbox, Silence } from "./connection.js";
 import { isTerminal } from "./messages.js";
-import { Turns, backoff, sleep } from "./waiting.js";
+import { Turns, deferred, sleep } from "./waiting.js";
 
 /** @typedef {import("./messages.js").Message} Message */
 /** @typedef {import("./memory.js").Memory} Memory */
@@ -32,8 +33,6 @@ import { Turns, backoff, sleep } from "./waiting.js";
 
 /** Milliseconds until a reconnection, if the server names none: the bridge's own default. */
 const RETRY = 2_000;
-/** Milliseconds in which a `POST` without an answer is repeated. The bridge knows a key for `keep` (60 s) after the end of its run. */
-const START_PATIENCE = 30_000;
 /** Milliseconds for an answer to `DELETE`, which takes three seconds by itself at most. */
 const STOP_PATIENCE = 10_000;
 
@@ -83,9 +82,9 @@ export class Run extends EventTarget {
   #connection = new AbortController();
   #asleep = /** @type {Promise<void> | null} */ (null); // while the browser has put the page aside
   #named = deferred(); // resolved once the run has a name, or none will come
-  #firstAsked = 0;
-  #failures = 0;
-  #failingSince = 0;
+  #attempts = new Attempts();
+  #isResting = false; // between two attempts: no request is on its way
+  #isStopping = false;
 
   /**
    * @param {string | URL} url
@@ -146,8 +145,8 @@ export class Run extends EventTarget {
         const { done, value } = await reader.read();
         silence.stop();
         if (done) break;
-        if (this.token !== null) this.#failures = 0;
         inbox.parser.push(value);
+        if (inbox.isAlive) this.#attempts.succeeded();
         this.#retry = inbox.parser.retry ?? this.#retry;
         const batch = inbox.take();
         if (batch) {
@@ -195,7 +194,8 @@ export class Run extends EventTarget {
     }
     if (this.token !== null) this.reconnects += 1;
     if (this.#asleep) return this.#become("reconnecting");
-    if (this.token === null) await this.#pause("waiting", { kind: "wait" });
+    if (this.#isHopeless()) yield this.#end(this.#givenUp(unheard(this.token !== null)));
+    else if (this.token === null) await this.#pause("waiting", { kind: "wait" });
     else await this.#pause("reconnecting", { kind: "lost" });
   }
 
@@ -214,8 +214,9 @@ export class Run extends EventTarget {
       await this.#asleep;
       if (this.#closed.signal.aborted) break;
       const isStart = this.token === null;
+      if (isStart && this.#attempts.left === 0) return startUnknown(this.status);
+      if (isStart) this.#attempts.starts();
       this.#connection = new AbortController();
-      this.#firstAsked ||= performance.now();
       const silence = new Silence(isStart ? Infinity : Number(this.#options.silence), () => this.#connection.abort());
       silence.restart();
       let answer;
@@ -224,6 +225,7 @@ export class Run extends EventTarget {
         response = await this.#ask();
         answer = await answerOf(response);
       } catch {
+        if (isStart) this.#attempts.lost();
         if (this.#closed.signal.aborted) break;
         answer = /** @type {import("./answers.js").Answer} */ ({ kind: "lost" });
       } finally {
@@ -237,11 +239,12 @@ export class Run extends EventTarget {
       if (answer.kind === "accepted") continue;
       if (answer.kind === "over") break;
       if (answer.kind === "refused") return this.#refused(answer.message);
-      if (answer.kind === "lost" && isStart && !this.#mayRepeat()) {
-        return startUnknown(answer.status);
+      if (answer.kind === "lost" && isStart) {
+        this.#attempts.lost();
+        if (!this.#mayRepeat()) return startUnknown(answer.status);
       }
       if (this.#asleep) continue;
-      if (this.#isHopeless()) return unreachable(answer.status);
+      if (this.#isHopeless()) return this.#givenUp(unreachable(answer.status));
       await this.#pause(isStart ? "waiting" : "reconnecting", answer);
     }
     this.#become("over");
@@ -275,14 +278,19 @@ export class Run extends EventTarget {
     return fetch(this.#url, { ...request, method, body: /** @type {BodyInit} */ (isPlain ? JSON.stringify(body) : body) });
   }
 
-  /** Whether a start without an answer can be asked for again: only with a key that the bridge still knows. */
+  /** Whether a start that may have happened can be asked for again: only with a key that the bridge still knows. */
   #mayRepeat() {
     const { method, key } = this.#options;
-    return method === "POST" && Boolean(key) && performance.now() - this.#firstAsked < START_PATIENCE;
+    return method === "POST" && Boolean(key) && this.#attempts.left > 0;
   }
 
   #isHopeless() {
-    return this.#failures > 0 && performance.now() - this.#failingSince > /** @type {number} */ (this.#options.patience);
+    return this.#attempts.haveFailedFor(/** @type {number} */ (this.#options.patience));
+  }
+
+  /** The end of a run that was asked for long enough. @param {Message} message For one that is known, or surely not started. */
+  #givenUp(message) {
+    return this.token === null && this.#attempts.isUnsure ? startUnknown(this.status) : message;
   }
 
   /**
@@ -292,11 +300,18 @@ export class Run extends EventTarget {
    * @param {{ kind: string, status?: number | null, after?: number | null }} answer What the last attempt brought.
    */
   async #pause(state, { kind, status = null, after = null }) {
-    if (this.#failures === 0) this.#failingSince = performance.now();
+    if (this.#isStopping && this.#hasSurelyNotStarted) return this.close();
+    const wait = this.#attempts.failed(this.#retry);
+    this.#isResting = true;
     this.#become(state, kind === "wait", status);
-    const wait = backoff(this.#retry, this.#failures);
-    this.#failures += 1;
-    await sleep(after === null ? wait : after * (1 + Math.random() / 4), this.#closed.signal);
+    const asked = after === null ? wait : after * (1 + Math.random() / 4);
+    await sleep(this.token === null ? Math.min(asked, this.#attempts.left) : asked, this.#closed.signal);
+    this.#isResting = false;
+  }
+
+  /** Whether each start so far was answered, by a busy server. Not asked while one is on its way. */
+  get #hasSurelyNotStarted() {
+    return this.token === null && !this.#attempts.isUnsure;
   }
 
   // ---- The run's name, and its state
@@ -345,10 +360,14 @@ export class Run extends EventTarget {
    * @throws {Error} The server refused, or did not answer, the start included: whether the command runs is unknown.
    */
   async stop() {
-    if (this.token === null && this.state === "waiting" && this.isBusy) this.close();
+    this.#isStopping = true;
+    if (this.#isResting && this.#hasSurelyNotStarted) this.close();
     if (this.token === null) await this.#named.promise;
-    if (this.href === null && this.outcome?.code === "unknown") throw new Error(this.outcome.message);
-    if (this.href === null) return "never started";
+    if (this.href === null) {
+      if (this.outcome?.code === "unknown") throw new Error(this.outcome.message);
+      if (this.#attempts.isUnsure) throw new Error("Whether a run was started is unknown.");
+      return "never started";
+    }
     const response = await fetch(this.href, {
       method: "DELETE",
       headers: this.#options.headers,
@@ -371,25 +390,4 @@ export class Run extends EventTarget {
     });
     this.#connection.abort();
   }
-}
-
-/** The server refused to end a run. */
-export class StopFailed extends Error {
-  /** @param {number} status */
-  constructor(status) {
-    super(`The server refused to end the run (${status}).`);
-    this.name = "StopFailed";
-    this.status = status;
-  }
-}
-
-/** Without a secure context there is no `randomUUID`. */
-function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
-}
-
-function deferred() {
-  let resolve = /** @type {(value?: any) => void} */ (() => {});
-  const promise = new Promise((done) => { resolve = done; });
-  return { promise, resolve };
 }

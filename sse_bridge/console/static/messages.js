@@ -18,7 +18,7 @@
  * @property {string} [data] Of an event whose data is no JSON object.
  */
 
-const GAP = /^ gap dropped=(\d+) bytes=(\d+)$/; // how a stream that is passed on as it is tells of missing events
+const GAP = /^ gap dropped=(\d+|unknown)(?: bytes=(\d+))?$/; // how a stream that is passed on as it is tells of missing events
 
 /**
  * The event's JSON object. Its `type` is the event's name, if the stream gave it one (dialects `named` and `verbatim`).
@@ -48,7 +48,9 @@ export function messageOf(type, data) {
  */
 export function gapOf(comment) {
   const found = GAP.exec(comment);
-  return found && { type: "gap", dropped: Number(found[1]), bytes: Number(found[2]) };
+  if (!found) return null;
+  const [, dropped, bytes] = found;
+  return { type: "gap", dropped: dropped === "unknown" ? null : Number(dropped), ...(bytes && { bytes: Number(bytes) }) };
 }
 
 /** Whether nothing comes after this message. @param {Message} message */

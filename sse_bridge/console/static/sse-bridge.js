@@ -4,6 +4,7 @@
  * @module
  */
 
-export { follow, Run, StopFailed } from "./follow.js";
+export { StopFailed } from "./answers.js";
+export { follow, Run } from "./follow.js";
 export { inHash, inSession } from "./memory.js";
 export { EventParser } from "./parser.js";

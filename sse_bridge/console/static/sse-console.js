@@ -152,7 +152,7 @@ export class SSEConsole extends HTMLElement {
       outcome = await run.stop();
       status = /** @type {Status} */ (STOPPED[outcome]);
     } catch (error) {
-      status = run.outcome ? ending(run.outcome) : stopFailed(error); // once it is over, Stop cannot be pressed again
+      status = run.outcome ? ending(run.outcome) : stopFailed(error, run.state === "over");
     }
     if (run !== this.run) return; // it shows another run by now
     this.#stopping = outcome ? "answered" : "failed";

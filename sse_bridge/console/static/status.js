@@ -51,10 +51,11 @@ export const STOPPED = {
   "never started": { state: "stopped", label: "stopped", message: "No script was started." },
 };
 
-/** @param {any} error @returns {Status} */
-export function stopFailed(error) {
+/** @param {any} error @param {boolean} isOver Whether the run is, so that Stop cannot be pressed again. @returns {Status} */
+export function stopFailed(error, isOver) {
   const reason = error.status ? `The server refused (${error.status}).` : "The server did not answer.";
-  return { state: "error", label: "unknown", message: `${reason} Whether the script still runs is unknown. Press Stop to ask again.` };
+  const message = `${reason} Whether the script still runs is unknown.${isOver ? "" : " Press Stop to ask again."}`;
+  return { state: "error", label: "unknown", message };
 }
 
 /** What a row says where lines are missing. @param {any} gap @param {string} id */

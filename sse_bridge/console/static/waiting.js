@@ -36,6 +36,13 @@ export class Turns {
   }
 }
 
+/** A promise, and what resolves it. */
+export function deferred() {
+  let resolve = /** @type {(value?: any) => void} */ (() => {});
+  const promise = new Promise((done) => { resolve = done; });
+  return { promise, resolve };
+}
+
 /**
  * Milliseconds to wait before an attempt: twice as long each time, and spread so that the viewers of a server that was
  * restarted do not come back together.
