@@ -309,6 +309,42 @@ def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> Non
     assert page.is_disabled("#stop")
 
 
+@pytest.mark.parametrize("status", [202, 204, 404])
+def test_an_exit_says_more_than_the_answer_to_stop(shown: Shown, status: int) -> None:
+    """The script ended by itself, before the server could end it."""
+    page = shown()
+    held: list[Route] = []
+    exit_frame = 'data: {"type":"exit","code":3}\n\n'
+
+    def answer(route: Route) -> None:
+        if route.request.method == "DELETE":
+            held.append(route)
+        elif held:
+            route.fulfill(content_type="text/event-stream", body=f"id: 1\n{exit_frame}")
+        else:
+            route.fulfill(status=502)
+
+    page.route("**/run-sse/*", answer)
+    shown("#run=" + "A" * 16, src="/run-sse/", memory="hash")
+    page.get_by_text("The server answered 502.").wait_for()
+    page.click("#stop")
+    eventually(lambda: page.evaluate("shown.state") == "reconnecting" and len(held) == 1)
+    page.evaluate(ASK_NOW)
+    page.get_by_text("exit code 3").wait_for()
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const badge = shown.shadowRoot.getElementById("badge");
+            new MutationObserver(() => told.push(badge.textContent)).observe(badge, { childList: true });
+        }"""
+    )
+    held[0].fulfill(status=status)
+    page.wait_for_function("() => told.length > 0")
+
+    assert page.inner_text("#badge") == "exit code 3"
+    assert page.is_disabled("#stop")
+
+
 def test_a_run_that_is_lost_says_what_the_server_answers(shown: Shown) -> None:
     """While the server restarts, its proxy answers."""
     page = shown()

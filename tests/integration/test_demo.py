@@ -154,7 +154,7 @@ def test_a_busy_server_is_asked_again(demo: Demo, page: Page, problems: list[str
 
     def answer(route: Route) -> None:
         if next(busy, False):
-            route.fulfill(status=503, headers={"Retry-After": "1"})
+            route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": {"code": "busy"}})
         else:
             route.continue_()
 

@@ -150,7 +150,7 @@ export class SSEConsole extends HTMLElement {
     let status;
     try {
       outcome = await run.stop();
-      status = /** @type {Status} */ (STOPPED[outcome]);
+      status = run.outcome?.type === "exit" ? ending(run.outcome) : /** @type {Status} */ (STOPPED[outcome]);
     } catch (error) {
       status = run.outcome ? ending(run.outcome) : stopFailed(error, run.state === "over");
     }
