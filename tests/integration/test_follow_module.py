@@ -46,6 +46,9 @@ async ([url, options, memory]) => {
 }
 """
 
+#: What became of `window.stopped`, if that takes no longer than five seconds.
+STOPPED = "Promise.race([stopped, new Promise((settle) => setTimeout(settle, 5_000, 'still waiting'))])"
+
 Site = tuple[Served, Scripts]
 
 
@@ -719,7 +722,7 @@ def test_stop_says_that_nothing_was_started_only_while_nothing_is_asked(page: Pa
     eventually(lambda: page.evaluate("run.isBusy") and len(held) == 1)
     page.evaluate("window.stopped = run.stop(), null")
     held[0].fulfill(status=201, json={"run": RUN, "href": f"/run-sse/{RUN}"})
-    assert page.evaluate("stopped") == "ended"
+    assert page.evaluate(STOPPED) == "ended"
     assert "DELETE" in deleted
 
     page.unroute("**/run-sse/")
@@ -738,7 +741,7 @@ def test_a_busy_server_is_not_asked_again_after_stop(page: Page) -> None:
     page.evaluate("window.stopped = run.stop(), null")
     busy()(held[0])
 
-    assert page.evaluate("stopped") == "never started"
+    assert page.evaluate(STOPPED) == "never started"
     assert len(held) == 1
 
 
@@ -753,7 +756,7 @@ def test_stop_throws_where_a_start_was_lost_before_the_server_was_busy(page: Pag
     page.evaluate(f"window.stopped = {stop}, null")
     later(page, 31)
     page.evaluate(ASK_NOW)
-    assert "Whether a run was started is unknown." in page.evaluate("stopped")
+    assert "Whether a run was started is unknown." in page.evaluate(STOPPED)
 
     page.unroute("**/run-sse/")
     page.route("**/run-sse/", answers(lost, lambda route: route.fulfill(status=401)))
