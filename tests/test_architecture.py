@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "metrics": {"arguments", "asgi.app", "errors", "relay"},
     "sandbox": set(),
     "console": {"asgi", "flow", "upstream", "sandbox"},
-    "cli": {"asgi", "client", "console", "errors", "flow", "relay", "sandbox", "speedups", "upstream"},
+    "cli": {"asgi", "client", "console", "errors", "flow", "relay", "sandbox", "speedups", "upstream", "wire.ids"},
     "__main__": {"cli"},
     "__init__": {"asgi", "errors", "flow", "relay", "stores", "upstream", "wire.shapes"},
 }

@@ -9,9 +9,10 @@ from typing import Final
 import httpx
 
 from ..client.refusals import of_answer, status_line
+from ..upstream.checks import is_same_origin
 from .finding import Finding
 from .saying import HOW_FAR, words_of
-from .seeing import NO_SILENCE, Answer, Sight, is_same_origin, join, shown
+from .seeing import NO_SILENCE, Answer, End, Sight, join, shown
 
 __all__ = [
     "end",
@@ -112,7 +113,8 @@ def lines(sights: Sequence[Sight], answers: Sequence[Answer], at_once: float, fi
         if error.code == "busy":
             return Finding(what, None, f"not checked: a viewer was refused. {words_of(error)}", _BUSY)
         return Finding(what, False, f"a viewer got {status_line(status)}", _remedy_of(status, error.code))
-    if lost := next((sight for sight in sights if sight.status is None and sight.end == "broken"), None):
+    broken = (sight.end for sight in sights if sight.status is None and sight.end is not None)
+    if lost := next((ended for ended in broken if not ended.is_whole), None):
         return Finding(what, False, f"a viewer got no connection ({lost.error})", _IS_IT_UP)
     if any(sight.held > at_once for sight in sights):
         held = max(sight.held for sight in sights)
@@ -159,13 +161,13 @@ def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
         state: the run's state after that.
         seconds: for which it was to be watched.
     """
-    if is_of_a_cut(sight, state):
-        return _cut(sight)
+    if sight.end is not None and is_of_a_cut(sight, state):
+        return _cut(sight, sight.end)
     longest = max(sight.longest, 0.0 if sight.end else seconds - (sight.last_at - sight.asked_at))
     if sight.heartbeats:
         return Finding("silence", True, f"{_heartbeats(sight.heartbeats)} came, after {sight.longest:.1f} s of silence")
     if sight.end is not None:
-        found = f"the run ended after {sight.ended_at - sight.asked_at:.1f} s: longer silences were not seen"
+        found = f"the run ended after {sight.end.at - sight.asked_at:.1f} s: longer silences were not seen"
         return Finding("silence", None, found, _SILENT)
     if longest < seconds / 2:
         found = f"the script prints: silences above {longest:.1f} s were not seen"
@@ -182,22 +184,22 @@ def is_of_a_cut(sight: Sight, state: Answer) -> bool:
         return False
     error = state.body.get("error")
     is_abandoned = isinstance(error, dict) and error.get("code") == "abandoned"
-    return sight.end == "broken" or state.body.get("state") != "ended" or is_abandoned
+    return not sight.end.is_whole or state.body.get("state") != "ended" or is_abandoned
 
 
-def _cut(sight: Sight) -> Finding:
-    silent, lived = sight.ended_at - sight.last_at, sight.ended_at - sight.asked_at
+def _cut(sight: Sight, end: End) -> Finding:
+    silent, lived = end.at - sight.last_at, end.at - sight.asked_at
     if silent < max(NO_SILENCE, sight.longest):  # longer silences were survived
         found = f"the connection ended after {lived:.1f} s, for a reason other than silence"
         remedy = (
             "Does a proxy limit the time of a response, or is max_viewer_time set? Browsers come back by themselves."
         )
-        return Finding("silence", None if sight.end == "whole" else False, found, remedy)
+        return Finding("silence", None if end.is_whole else False, found, remedy)
     remedy = (
         f"Raise the proxy's read timeout (nginx: proxy_read_timeout), or set heartbeat={max(0.5, silent / 2):.2g} "
         "or less: below half of the shortest timeout on the way."
     )
-    if sight.end == "whole":
+    if end.is_whole:
         remedy += " max_viewer_time, if set, looks the same."
     return Finding("silence", False, f"the connection was cut after {silent:.1f} s of silence", remedy)
 
@@ -264,7 +266,7 @@ def place(sight: Sight, number: int | None, state: Answer, *, goes_on: bool = Fa
         return Finding(what, None, f"not checked: nothing came after event {number}")
     if sight.status == 204 or sight.first is not None:
         return Finding(what, True, f"a resumed connection went on after event {number}")
-    if sight.status == 200 and sight.end == "whole":
+    if sight.status == 200 and sight.end is not None and sight.end.is_whole:
         return Finding(what, True, f"a resumed connection repeated no event up to {number}")
     if sight.status in (None, 200):
         return Finding(what, False, "a resumed connection got no event", _LOOK_AT_THE_LOG)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final, Literal
+from typing import Any, Final, NamedTuple
 
 import httpx
 
 from ..relay.viewer import HEARTBEAT
 
-__all__ = ["NO_SILENCE", "Answer", "Sight", "is_same_origin", "join", "shown"]
+__all__ = ["NO_SILENCE", "Answer", "End", "Sight", "join", "shown"]
 
 #: Seconds of silence that no proxy cuts. A heartbeat behind so little proves nothing.
 NO_SILENCE: Final = 0.5
@@ -35,6 +35,36 @@ class Answer:
         """A number of the run's state; `None` if this is no state."""
         value = self.body.get(name) if self.status == 200 else None
         return value if isinstance(value, int) else None
+
+
+class End(NamedTuple):
+    """The end of a response."""
+
+    #: Whether it had the end that HTTP asks for.
+    is_whole: bool
+    at: float
+    #: The name of the error that broke it; empty if there was none.
+    error: str
+
+
+class _Debt:
+    """Frames that the run's state has and a connection has yet to show, and for how long."""
+
+    def __init__(self) -> None:
+        #: The longest silence meanwhile.
+        self.longest = 0.0
+        self._owed: tuple[int, float] | None = None
+
+    def owe(self, frames: int, now: float) -> None:
+        self._owed = self._owed or (frames, now)
+
+    def pay(self, shown: float) -> None:
+        if self._owed is not None and shown >= self._owed[0]:
+            self._owed = None
+
+    def measure(self, now: float, last_at: float) -> None:
+        if self._owed is not None:
+            self.longest = max(self.longest, now - max(self._owed[1], last_at))
 
 
 class Sight:
@@ -62,20 +92,20 @@ class Sight:
         self.last: int | None = None
         #: The bridge said that it has no such run.
         self.is_gone = False
-        #: The longest silence in which the run's state had frames that this connection had not shown.
-        self.held = 0.0
-        #: How the response ended; `None` before its end. `broken`: without the end that HTTP asks for.
-        self.end: Literal["whole", "broken"] | None = None
-        self.ended_at = now
-        #: What broke it.
-        self.error = ""
+        #: How the response ended; `None` before its end.
+        self.end: End | None = None
         #: What was said instead of a stream.
         self.content = b""
         self._run = run
         self._rest = b""
         #: The silence before the line that is being read.
         self._silent = 0.0
-        self._owed: tuple[int, float] | None = None
+        self._debt = _Debt()
+
+    @property
+    def held(self) -> float:
+        """The longest silence in which the run's state had frames that this connection had not shown."""
+        return self._debt.longest
 
     @property
     def place(self) -> str | None:
@@ -101,21 +131,17 @@ class Sight:
         for line in lines:
             self._read(line.removesuffix(b"\r"), now)
             self._silent = 0.0
-        if self._owed is not None and self._shown >= self._owed[0]:
-            self._owed = None
+        self._debt.pay(self._shown)
 
     def finish(self, now: float, *, is_broken: bool, error: str = "") -> None:
         """The response is over, with the name of an error or without one."""
-        self.end, self.ended_at, self.error = "broken" if is_broken else "whole", now, error
+        self.end = End(not is_broken, now, error)
 
     def owe(self, frames: int, now: float) -> None:
         """The run's state has so many frames."""
-        if self.end is not None or frames <= self._shown:
-            return
-        if self._owed is None:
-            self._owed = frames, now
-        else:
-            self.held = max(self.held, now - max(self._owed[1], self.last_at))
+        if self.end is None and frames > self._shown:
+            self._debt.measure(now, self.last_at)
+            self._debt.owe(frames, now)
 
     @property
     def _shown(self) -> float:
@@ -125,8 +151,7 @@ class Sight:
         return 0 if self.first_at is None else inf
 
     def _measure(self, now: float) -> None:
-        if self._owed is not None:
-            self.held = max(self.held, now - max(self._owed[1], self.last_at))
+        self._debt.measure(now, self.last_at)
         self.longest = max(self.longest, now - self.last_at)
         self.last_at = now
 
@@ -143,11 +168,6 @@ class Sight:
                 self.first = self.last if self.first is None else self.first
             elif run == self._run:
                 self.is_gone = True
-
-
-def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    """Whether browsers take both for addresses of one site."""
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def join(url: httpx.URL, location: str) -> httpx.URL:

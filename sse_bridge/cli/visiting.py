@@ -16,10 +16,10 @@ import httpx
 from anyio.abc import TaskGroup
 
 from ..client.refusals import is_definite
-from ..upstream.checks import is_mapping
+from ..upstream.checks import is_mapping, is_same_origin
 from ..wire.ids import is_token
 from .judging import is_shared
-from .seeing import Answer, Sight, is_same_origin, join
+from .seeing import Answer, Sight, join
 
 __all__ = ["TIMEOUT", "Patience", "Stream", "Visitor"]
 

@@ -15,7 +15,7 @@ from typing import Final, Generic, NamedTuple, NoReturn, TypeVar
 import httpx
 
 from ..upstream.base import Cancelled
-from ..upstream.checks import seconds_to_wait
+from ..upstream.checks import is_same_origin, seconds_to_wait
 from ..wire.ids import is_token
 from ..wire.objects import read_object
 from .errors import EventsMissing, FollowError, RunFailed, RunLost, RunRefused
@@ -284,7 +284,7 @@ class Course(Generic[T]):
         """Goes where a redirect of the same server points, such as to the path with a slash."""
         url = self._start_url.join(headers.get("location", ""))
         self._redirects += 1
-        if not _is_same_origin(url, self._start_url) or self._redirects > _MOST_REDIRECTS:
+        if not is_same_origin(url, self._start_url) or self._redirects > _MOST_REDIRECTS:
             return False
         self._start_url = url
         self._waits.at_once()
@@ -295,7 +295,7 @@ class Course(Generic[T]):
         if not url.query:  # it may say who is asking
             url = url.copy_with(query=self._start_url.query)
         token = url.path.rpartition("/")[2]
-        if not is_token(token) or not _is_same_origin(url, self._start_url):
+        if not is_token(token) or not is_same_origin(url, self._start_url):
             self._error = RunRefused(
                 "The server answered 201, but the Location is no run of the same server.",
                 code="no_location",
@@ -398,7 +398,3 @@ class Course(Generic[T]):
         if self._faults >= _MOST_FAULTS:
             run = self.reader.token or None
             self._error = EventsMissing(str(fault), code="frames_missing", dropped=None, run=run)
-
-
-def _is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

@@ -28,6 +28,7 @@ __all__ = [
     "is_header_value",
     "is_json",
     "is_mapping",
+    "is_same_origin",
     "is_text",
     "is_token",
     "json_bytes",
@@ -49,6 +50,11 @@ def http_url(text: str) -> httpx.URL | None:
     except (httpx.InvalidURL, TypeError, UnicodeError):
         return None
     return url if is_usable else None
+
+
+def is_same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether browsers take both for addresses of one site."""
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def has_usable_port(url: httpx.URL) -> bool:
