@@ -48,10 +48,11 @@ sanitize: $(VENV)/installed-lint
 QUICK_TESTS = -q -n 3 --dist worksteal -m "not slow" tests/wire tests/flow tests/relay tests/asgi tests/upstream \
     tests/sandbox tests/client tests/metrics tests/stores tests/cli tests/test_*.py
 
-# With the lowest versions of its dependencies that pyproject.toml allows.
+# With the lowest versions of its dependencies that pyproject.toml allows. They hold back what twine needs to know the
+# newest metadata, and a release is not made with them.
 LOWEST = $(VENV)-lowest
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest $(QUICK_TESTS)
+	$(LOWEST)/bin/python -m pytest $(QUICK_TESTS) --deselect tests/test_distributions.py
 
 $(LOWEST)/installed: pyproject.toml scripts/lowest-versions
 	$(PYTHON) -m venv --clear $(@D)
