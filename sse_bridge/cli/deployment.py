@@ -49,7 +49,7 @@ async def look_at_deployment(
         async with anyio.create_task_group() as tasks:
             seen = await _look_at_run(visitor, tasks, tell)
             tasks.cancel_scope.cancel()
-        # Only now: a run that no viewer has come to does not wait for that.
+        # These come last, since they may take longer than the bridge keeps a run without a viewer.
         return [*findings, *await _without_slash(visitor), *await _version(visitor.url), *seen]
     finally:
         await visitor.leave()

@@ -92,7 +92,9 @@ def fail(message: str, code: int = 1) -> int:
 def fail_before(message: str, *, as_json: bool) -> int:
     """The same for `run` and `follow` before they have begun: 125, and the last line of JSON."""
     if as_json and sys.stdout is not None:
-        with suppress(OSError):  # nobody reads it; past Python's buffer, which would be flushed once more at the end
+        # `os.write` passes Python's buffer by, which Python would flush again at its end. If stdout cannot be written,
+        # stderr and the exit code still tell.
+        with suppress(OSError):
             os.write(sys.stdout.fileno(), json.dumps(error_of("configuration", message)).encode() + b"\n")
     return fail(message, FAILED)
 

@@ -228,7 +228,7 @@ class Visitor:
     async def end(self) -> Answer | None:
         """Ends the run, unless others use it: then `None`."""
         if not self.is_shared:
-            await self.state()  # somebody may have come meanwhile
+            await self.state()  # another user may have joined it since the last look
         if self.is_shared:
             return None
         answer = await self._short("DELETE", {})

@@ -451,8 +451,8 @@ def test_a_run_is_ended_whatever_happens(fails: bool) -> None:
         assert wait_for(lambda: script.stops == 1)
 
 
-def test_a_run_that_nobody_has_come_to_does_not_wait_for_other_looks() -> None:
-    """A slow redirect of the address without the slash comes after it."""
+def test_the_doctor_opens_a_stream_before_it_looks_elsewhere() -> None:
+    """The bridge ends a run that has no viewer for ten seconds, and a redirect of the bare address may take as long."""
     asked: list[tuple[str, str]] = []
     app = Starlette(routes=[Mount("/run-sse", bridge_of(silent()))])
 

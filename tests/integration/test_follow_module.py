@@ -698,7 +698,7 @@ def test_stop_waits_for_the_name_of_a_run_that_is_about_to_start(page: Page, sit
 
 
 def test_stop_throws_where_a_start_was_given_up(page: Page) -> None:
-    """A command may run, under a name that nobody knows."""
+    """The server may have started a command, and the page was never told the run's name."""
     page.route("**/run-sse/", failing(500))
     follow(page, "/run-sse/", key="")
     finished(page)
@@ -746,7 +746,7 @@ def test_a_busy_server_is_not_asked_again_after_stop(page: Page) -> None:
 
 
 def test_stop_throws_where_a_start_was_lost_before_the_server_was_busy(page: Page) -> None:
-    """Or refused the second: nobody knows whether a command runs."""
+    """Or before the server refused the second start. The first may have started a command."""
     page.route("**/run-sse/", answers(lost, busy(60)))
     stop = "run.stop().then(String, (error) => error.message)"
     follow(page, "/run-sse/")
