@@ -16,8 +16,6 @@ __all__ = ["main"]
 _SERVERS: Final = ("sandbox", "serve", "demo")
 #: Commands whose exit code is that of the command that they run or follow, unless it is 125.
 _RUNNERS: Final = ("run", "follow")
-#: Options of those that take a value.
-_WITH_VALUE: Final = ("--env", "-e", "--cwd", "--timeout", "--header", "-H", "--give-up-after")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,22 +39,9 @@ def _fail_unparsed(argv: Sequence[str]) -> int:
     """Says what to install where typer is missing, which would have parsed the arguments."""
     from .saying import fail, fail_before
 
-    place, name = next(((place, word) for place, word in enumerate(argv) if not word.startswith("-")), (0, ""))
+    name = next((word for word in argv if not word.startswith("-")), "")
     extra = "serve" if name in _SERVERS else "cli"
     message = f'the command line needs typer: pip install "sse_bridge[{extra}]"'
     if name not in _RUNNERS:
         return fail(message)
-    return fail_before(message, as_json=_has_json(argv[place + 1 :], ends_at_word=name == "run"))
-
-
-def _has_json(words: Sequence[str], *, ends_at_word: bool) -> bool:
-    """Whether `--json` is among the options, which for `run` stand before the sandbox."""
-    rest = iter(words)
-    for word in rest:
-        if word == "--json":
-            return True
-        if word == "--" or (ends_at_word and not word.startswith("-")):
-            return False
-        if word in _WITH_VALUE:
-            next(rest, None)
-    return False
+    return fail_before(message, as_json="--json" in argv)

@@ -16,7 +16,6 @@ from .seeing import NO_SILENCE, Answer, End, Sight, join, shown
 
 __all__ = [
     "end",
-    "is_of_a_cut",
     "is_refused",
     "is_shared",
     "leaving",
@@ -161,7 +160,7 @@ def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
         state: the run's state after that.
         seconds: for which it was to be watched.
     """
-    if sight.end is not None and is_of_a_cut(sight, state):
+    if sight.end is not None and _is_of_a_cut(sight.end, state):
         return _cut(sight, sight.end)
     longest = max(sight.longest, 0.0 if sight.end else seconds - (sight.last_at - sight.asked_at))
     if sight.heartbeats:
@@ -178,13 +177,11 @@ def silence(sight: Sight, state: Answer, seconds: float) -> Finding:
     return Finding("silence", False, found, "Set heartbeat=15. If it is set, a proxy holds heartbeats back.")
 
 
-def is_of_a_cut(sight: Sight, state: Answer) -> bool:
+def _is_of_a_cut(end: End, state: Answer) -> bool:
     """Whether the stream ended before its run, or took the run with it."""
-    if sight.end is None:
-        return False
     error = state.body.get("error")
     is_abandoned = isinstance(error, dict) and error.get("code") == "abandoned"
-    return not sight.end.is_whole or state.body.get("state") != "ended" or is_abandoned
+    return not end.is_whole or state.body.get("state") != "ended" or is_abandoned
 
 
 def _cut(sight: Sight, end: End) -> Finding:

@@ -30,9 +30,6 @@ class Printer:
 
     Args:
         as_json: whether each event becomes a line of JSON on stdout instead. The last line says how it ended.
-
-    Raises:
-        OSError: from `show`: the output cannot be written. `unwritable` says how that ends.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -49,7 +46,7 @@ class Printer:
 
         Raises:
             BrokenPipeError: the reader of stdout has left.
-            OSError: the output cannot be written: the disk is full, or the terminal is gone.
+            OSError: the output cannot be written: the disk is full, or the terminal is gone. See `unwritable`.
         """
         parts: list[tuple[BinaryIO, bytearray]] = []
         for item in items:
@@ -137,11 +134,10 @@ def _json(body: object) -> bytes:
 
 
 def unwritable(error: OSError) -> End:
-    """How it ends if stdout or stderr cannot be written. Python flushes both when it ends, and would complain again."""
-    if isinstance(error, BrokenPipeError):
-        _discard(sys.stdout)
-        return End(BROKEN_PIPE, None)
+    """How it ends if stdout or stderr cannot be written. Python flushes stdout when it ends, and would complain again."""
     _discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return End(BROKEN_PIPE, None)
     return End(FAILED, None, f"the output cannot be written: {error.strerror or error}")
 
 

@@ -6,11 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from typer.core import TyperGroup, TyperOption
-from typer.main import get_command
 
 from sse_bridge import __version__, cli
 
@@ -77,8 +74,6 @@ def test_what_is_missing_is_named(package: str, arguments: list[str], extra: str
         ("typer", ["run", "sbx_1", "true"], False),
         ("typer", ["run", "--json", "sbx_1", "true"], True),
         ("typer", ["run", "-e", "A", "--timeout", "5", "--json", "sbx_1", "true"], True),
-        ("typer", ["run", "-e", "A=1", "sbx_1", "grep", "--json"], False),
-        ("typer", ["run", "-e", "--json", "sbx_1", "true"], False),
         ("typer", ["follow", "http://localhost/"], False),
         ("typer", ["follow", "http://localhost/", "-H", "a: b", "--json"], True),
         ("typer", ["follow", "--give-up-after", "5", "--json", "http://localhost/"], True),
@@ -97,17 +92,3 @@ def test_what_is_missing_is_no_exit_code_of_the_commands(package: str, arguments
         assert json.loads(done.stdout) == {"type": "error", "code": "configuration", "message": message}
     else:
         assert done.stdout == ""
-
-
-def test_options_that_take_a_value_are_known_without_typer() -> None:
-    """To look for `--json` among the arguments, the program skips their values."""
-    from sse_bridge.cli.program import app
-
-    group = get_command(app)
-    assert isinstance(group, TyperGroup)
-    options = [parameter for name in cli._RUNNERS for parameter in group.commands[name].params]
-    assert {spelled for option in options if takes_value(option) for spelled in option.opts} == set(cli._WITH_VALUE)
-
-
-def takes_value(parameter: Any) -> bool:
-    return isinstance(parameter, TyperOption) and not parameter.is_flag
