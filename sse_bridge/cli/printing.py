@@ -134,7 +134,7 @@ def _json(body: object) -> bytes:
 
 
 def unwritable(error: OSError) -> End:
-    """How it ends if stdout or stderr cannot be written. Python flushes stdout when it ends, and would complain again."""
+    """How it ends if stdout or stderr cannot be written. Python flushes stdout at its end, and would complain again."""
     _discard(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return End(BROKEN_PIPE, None)

@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from tests.support.command_lines import ROOT
+from tests.support.programs import banner_of
 from tests.support.sandboxes import KEY, LocalSandbox, local_sandbox
 
 PROGRAM: Final = [sys.executable, "-m", "sse_bridge"]
@@ -87,10 +88,7 @@ def own_sandbox() -> Iterator[tuple[subprocess.Popen[str], str, dict[str, str]]]
     program = [*PROGRAM, "sandbox", "--port", "0", "--key", key, "--sandbox", "box"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert server.stdout is not None
-            banner = ""
-            while "Ctrl-C" not in banner:
-                banner += server.stdout.readline()
+            banner = banner_of(server)
             (url,) = re.findall(r"MIOSA_BASE_URL=(\S+)", banner)
             (box,) = re.findall(r"in the sandbox (\w+):", banner)
             yield server, box, {"MIOSA_BASE_URL": url, "MIOSA_API_KEY": key}

@@ -20,6 +20,7 @@ from sse_bridge import SSEBridge
 from sse_bridge.testing import Script
 from tests.redis.keeper import keeper
 from tests.support.documentation import DOCS, blocks
+from tests.support.programs import banner_of
 from tests.support.sandboxes import LocalSandbox
 from tests.support.servers import Served, serve
 
@@ -109,12 +110,7 @@ def test_servers(line: str, typed: Typed, sandbox: LocalSandbox) -> None:
     on_a_free_port = re.sub(r"sse-bridge (\w+)(?: --port \d+)?", r"sse-bridge \1 --port 0", line)
     with typed(on_a_free_port.replace("sbx_123", sandbox.id)) as server:
         try:
-            assert server.stdout is not None
-            banner = ""
-            while "Ctrl-C" not in banner:
-                said = server.stdout.readline()
-                assert said, banner
-                banner += said
+            banner = banner_of(server)
             (url, *_) = re.findall(r"http://127\.0\.0\.1:\d+", banner)
             status = httpx.get(f"{url}/").status_code
             server.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ import pytest
 
 from sse_bridge.cli.listening import opened, reach_of, url_of
 from tests.cli.conftest import Background
+from tests.support.programs import banner_of, has_ipv6
 
 EVERYWHERE = "It listens on all interfaces. For other machines, put this machine's name in place of {}."
 
@@ -36,23 +37,10 @@ def test_a_printed_address_can_be_opened(host: str, shown: str, everywhere: bool
         socket.create_connection((shown.strip("[]"), port), timeout=10).close()
 
 
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("command", [["demo"], ["sandbox"], ["serve", "sbx_1", "true"]])
 def test_commands_say_that_they_listen_on_all_interfaces(command: list[str], background: Background) -> None:
     name, *words = command
     server = background(name, "--host", "0.0.0.0", "--port", "0", *words)
-    assert server.stdout is not None
-    banner = ""
-    while not ("Ctrl-C" in banner and "interfaces" in banner):
-        line = server.stdout.readline().decode()
-        assert line, banner
-        banner += line
+    banner = banner_of(server, "Ctrl-C", "interfaces")
     assert EVERYWHERE.format("127.0.0.1") in banner
     assert "0.0.0.0" not in banner

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from tests.cli.conftest import PROGRAM, Piped
 from tests.support.browser import chromium
 from tests.support.modules import watching_problems
+from tests.support.programs import banner_of
 from tests.support.sandboxes import LocalSandbox
 
 pytestmark = pytest.mark.slow
@@ -25,12 +26,7 @@ def serving(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str,
     command = [*PROGRAM, "serve", "--port", "0", *arguments]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None
-            banner = ""
-            while "Ctrl-C" not in banner:
-                line = process.stdout.readline()
-                assert line, banner
-                banner += line
+            banner = banner_of(process)
             (url,) = re.findall(r"to (\S+/run-sse/) runs", banner)
             yield url, banner
             process.terminate()

@@ -24,16 +24,9 @@ import pytest
 from sse_bridge import cli
 from sse_bridge.sandbox import PROFILES
 from tests.sandbox.helpers import KEY, Box, frame, is_running, lines_of
+from tests.support.programs import banner_of, has_ipv6
 
 ROOT = Path(__file__).parents[2]
-
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 IPV6 = pytest.param("::1", "http://[::1]:", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine"))
@@ -44,11 +37,7 @@ class Cli:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.banner = ""
-        while "Ctrl-C" not in self.banner:
-            line = process.stdout.readline() if process.stdout else ""
-            assert line, self.banner
-            self.banner += line
+        self.banner = banner_of(process)
         self.url = self.said("MIOSA_BASE_URL")
 
     def said(self, name: str) -> str:

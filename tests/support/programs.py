@@ -14,7 +14,7 @@ from typing import Any, Final
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
-__all__ = ["PATH", "end", "find", "free_port", "is_listening", "listening"]
+__all__ = ["PATH", "banner_of", "end", "find", "free_port", "has_ipv6", "is_listening", "listening"]
 
 #: Debian keeps servers where an ordinary user's `PATH` does not look.
 PATH: Final = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -33,6 +33,26 @@ def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has a loopback address of IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def banner_of(process: subprocess.Popen[Any], *words: str) -> str:
+    """What a server prints at its start, up to the line with the last of these words; by default up to `Ctrl-C`."""
+    assert process.stdout is not None
+    banner = ""
+    while not all(word in banner for word in words or ("Ctrl-C",)):
+        line = process.stdout.readline()
+        assert line, banner
+        banner += line if isinstance(line, str) else line.decode()
+    return banner
 
 
 def is_listening(port: int) -> bool:
