@@ -284,16 +284,19 @@ def test_stop_does_not_claim_that_a_failed_start_started_nothing(shown: Shown) -
     assert page.is_enabled("#run")
 
 
-def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> None:
-    """A run whose stream has ended without a last message cannot be stopped again."""
-    page = shown()
+def stopped_while_lost(shown: Shown, page: Page, **back: Any) -> Route:
+    """Presses Stop while a proxy finds no server. Then the run's stream is answered with `back`.
+
+    Returns:
+        The request of Stop, which is still to be answered.
+    """
     held: list[Route] = []
 
     def answer(route: Route) -> None:
         if route.request.method == "DELETE":
             held.append(route)
         else:
-            route.fulfill(status=204 if held else 502)
+            route.fulfill(**(back if held else {"status": 502}))
 
     page.route("**/run-sse/*", answer)
     shown("#run=" + "A" * 16, src="/run-sse/", memory="hash")
@@ -301,8 +304,15 @@ def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> Non
     page.click("#stop")
     eventually(lambda: page.evaluate("shown.state") == "reconnecting" and len(held) == 1)
     page.evaluate(ASK_NOW)
+    return held[0]
+
+
+def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> None:
+    """A run whose stream has ended without a last message cannot be stopped again."""
+    page = shown()
+    asked = stopped_while_lost(shown, page, status=204)
     page.wait_for_function("() => shown.state === 'over'")
-    held[0].fulfill(status=500)
+    asked.fulfill(status=500)
     page.get_by_text("The server refused (500).").wait_for()
 
     assert page.inner_text("#message") == "The server refused (500). Whether the script still runs is unknown."
@@ -313,23 +323,8 @@ def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> Non
 def test_an_exit_says_more_than_the_answer_to_stop(shown: Shown, status: int) -> None:
     """The script ended by itself, before the server could end it."""
     page = shown()
-    held: list[Route] = []
-    exit_frame = 'data: {"type":"exit","code":3}\n\n'
-
-    def answer(route: Route) -> None:
-        if route.request.method == "DELETE":
-            held.append(route)
-        elif held:
-            route.fulfill(content_type="text/event-stream", body=f"id: 1\n{exit_frame}")
-        else:
-            route.fulfill(status=502)
-
-    page.route("**/run-sse/*", answer)
-    shown("#run=" + "A" * 16, src="/run-sse/", memory="hash")
-    page.get_by_text("The server answered 502.").wait_for()
-    page.click("#stop")
-    eventually(lambda: page.evaluate("shown.state") == "reconnecting" and len(held) == 1)
-    page.evaluate(ASK_NOW)
+    frame = 'id: 1\ndata: {"type":"exit","code":3}\n\n'
+    asked = stopped_while_lost(shown, page, content_type="text/event-stream", body=frame)
     page.get_by_text("exit code 3").wait_for()
     page.evaluate(
         """() => {
@@ -338,7 +333,7 @@ def test_an_exit_says_more_than_the_answer_to_stop(shown: Shown, status: int) ->
             new MutationObserver(() => told.push(badge.textContent)).observe(badge, { childList: true });
         }"""
     )
-    held[0].fulfill(status=status)
+    asked.fulfill(status=status)
     page.wait_for_function("() => told.length > 0")
 
     assert page.inner_text("#badge") == "exit code 3"

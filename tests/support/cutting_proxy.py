@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["LOOK", "CuttingProxy", "accepting", "cutting_proxy", "reset"]
+__all__ = ["LOOK", "CuttingProxy", "accepting", "cutting_proxy", "hands_on", "reset"]
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset and discards buffered data
 LOOK = 0.02  # seconds after which a silent connection sees that it is to be cut
@@ -37,11 +37,8 @@ class CuttingProxy:
             cuts_before = self._cuts_now
             while self._cuts_now == cuts_before:
                 readable, _, _ = select.select([client, server], [], [], LOOK)
-                if client in readable:
-                    asked = client.recv(65536)
-                    if not asked:
-                        return
-                    server.sendall(asked)
+                if client in readable and not hands_on(client, server):
+                    return
                 if server in readable:
                     chunk = server.recv(65536 if left is None else max(1, min(65536, left)))
                     if not chunk:
@@ -59,6 +56,13 @@ def reset(*ends: socket.socket) -> None:
     """Has each connection end with a reset, without what is still under way, when it is closed."""
     for end in ends:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def hands_on(client: socket.socket, server: socket.socket) -> bool:
+    """Hands on what the client asks; says whether the client is still there."""
+    asked = client.recv(65536)
+    server.sendall(asked)
+    return bool(asked)
 
 
 @contextmanager

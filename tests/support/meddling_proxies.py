@@ -11,7 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.support.cutting_proxy import LOOK, accepting
+from tests.support.cutting_proxy import LOOK, accepting, hands_on
 
 __all__ = ["cuts_silence", "deaf", "flushes", "holds", "with_headers"]
 
@@ -78,9 +78,7 @@ def deaf(port: int) -> Iterator[str]:
                         return
                     with suppress(OSError):
                         client.sendall(chunk)
-                elif asked := client.recv(65536):
-                    server.sendall(asked)
-                else:
+                elif not hands_on(client, server):
                     clients = []
 
     with accepting(handle) as own:
@@ -100,11 +98,8 @@ def _forwarding(
             heard_at = time.monotonic()
             while not is_late(time.monotonic() - heard_at):
                 readable, _, _ = select.select([client, server], [], [], LOOK)
-                if client in readable:
-                    asked = client.recv(65536)
-                    if not asked:
-                        return
-                    server.sendall(asked)
+                if client in readable and not hands_on(client, server):
+                    return
                 chunk = b""
                 if server in readable:
                     chunk, heard_at = server.recv(65536), time.monotonic()
