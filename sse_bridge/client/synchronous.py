@@ -24,11 +24,7 @@ T = TypeVar("T")
 
 
 class SyncFollowedRun(Followed[T]):
-    """What `follow_sync` and `run_lines_sync` return: iterate it within its `with` block.
-
-    Leaving the block closes the connection, as closing a browser's tab does. A command whose last viewer has left is
-    ended by the bridge after its `grace`; with `cancel_on_exit` it is ended at once.
-    """
+    """`FollowedRun` for code without an event loop: the same names, without `await`."""
 
     def __init__(self, settings: Settings, course: Course[T], client: httpx.Client | None) -> None:
         if client is not None and not is_a(client, httpx.Client):
