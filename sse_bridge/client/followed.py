@@ -13,11 +13,7 @@ T = TypeVar("T")
 
 
 class Followed(Generic[T]):
-    """A run that is being followed: iterate it within its block.
-
-    Leaving the block closes the connection, as closing a browser's tab does. A command whose last viewer has left is
-    ended by the bridge after its `grace`; with `cancel_on_exit` it is ended at once.
-    """
+    """What both kinds of followed runs know. See `FollowedRun`."""
 
     def __init__(self, settings: Settings, course: Course[T]) -> None:
         self._settings = settings
