@@ -541,16 +541,19 @@ def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
 
 @pytest.mark.parametrize("status", [502, 503])
 def test_a_run_whose_server_only_fails_is_given_up_with_its_status(page: Page, status: int) -> None:
-    """It can be reached."""
+    """It can be reached. Until then, the page may show that status."""
     page.route(
         f"**/run-sse/{RUN}",
         answers(stream("retry: 10\n" + frames({"type": "start", "run": RUN})), failing(status)),
     )
-    follow(page, "/run-sse/", run=RUN, patience=60)
+    follow(page, "/run-sse/", run=RUN)
+    page.wait_for_function("(status) => statuses.some((one) => one[2] === status)", arg=status)
+    assert ["reconnecting", False, status] in page.evaluate("statuses")
+    later(page, 301)
+    page.evaluate(ASK_NOW)
 
     expected = {"type": "error", "code": "unreachable", "message": f"The server answered {status}."}
     assert finished(page)[-1] == expected
-    assert ["reconnecting", False, status] in page.evaluate("statuses")
     assert page.evaluate("statuses.at(-1)") == ["over", False, None]
 
 
