@@ -8,6 +8,9 @@ BIN = $(VENV)/bin
 CLIENTS = tests/browser/node_modules/.package-lock.json
 MATRIX_CLIENTS = tests/matrix/clients/node_modules/.package-lock.json
 
+# The suite starts a thousand Python processes, and each would compile the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-pure test-slow test-valkey test-lowest test-python test-newest test-matrix sanitize lint types docs \
     dist screenshots format bench clean system system-matrix
 
@@ -21,7 +24,7 @@ test: $(VENV)/installed-lint system $(CLIENTS)
 	    --cov=sse_bridge.wire --cov=sse_bridge.flow --cov-branch --cov-report=term-missing --cov-fail-under=100
 	$(BIN)/python -m pytest -q -n 4 -m "not slow" --ignore=tests/wire --ignore=tests/flow --ignore=tests/fuzz \
 	    --ignore=tests/integration --ignore=tests/matrix --ignore=tests/benchmarks --ignore=tests/redis
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not slow and not matrix" tests/integration tests/matrix tests/redis
 
 # The same without the C twin, which is compiled all the same: its own tests need it.
 test-pure: $(VENV)/installed-lint
@@ -31,7 +34,7 @@ test-pure: $(VENV)/installed-lint
 # a thousand cuts and viewers, and every shape of the benchmarks once.
 test-slow: $(VENV)/installed-lint system $(CLIENTS) sanitize
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/integration/test_soak.py tests/fuzz
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow --ignore=tests/integration/test_soak.py \
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m slow --ignore=tests/integration/test_soak.py \
 	    tests/integration tests/benchmarks tests/redis tests/upstream tests/asgi tests/cli tests/client tests/metrics
 
 # What depends on the server in which workers share their runs, with Valkey in place of Redis.

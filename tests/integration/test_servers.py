@@ -13,9 +13,8 @@ import pytest
 
 from tests.support.bridge_process import BridgeProcess, bridge_process
 from tests.support.sandboxes import LocalSandbox, running
+from tests.support.servers import SERVERS
 from tests.support.waiting import eventually
-
-SERVERS = ["uvicorn", "hypercorn", "granian"]
 
 #: Prints a line to each stream, then waits for a file by which the test says that both have arrived.
 SCRIPT = """

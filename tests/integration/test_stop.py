@@ -23,11 +23,11 @@ import pytest
 from tests.support.bridge_process import ROOT
 from tests.support.command_lines import ServerProcess, server_process
 from tests.support.sandboxes import KEY, LocalSandbox, running
+from tests.support.servers import SERVERS
 from tests.support.waiting import eventually
 
 logger = logging.getLogger(__name__)
 
-SERVERS = ["uvicorn", "hypercorn", "granian"]
 #: Seconds.
 CANCEL_TIMEOUT = 2.0
 #: Seconds in which a server has to be gone.

@@ -14,10 +14,18 @@ import anyio
 import hypercorn.asyncio
 import hypercorn.config
 import hypercorn.trio
+import pytest
 import uvicorn
 from starlette.types import ASGIApp
 
-__all__ = ["Served", "run_hypercorn", "serve", "serve_on_hypercorn"]
+__all__ = ["SERVERS", "Served", "run_hypercorn", "serve", "serve_on_hypercorn"]
+
+#: For tests with each server as a process of its own. The others wait for `make test-slow`.
+SERVERS: Final = [
+    "uvicorn",
+    pytest.param("hypercorn", marks=pytest.mark.slow),
+    pytest.param("granian", marks=pytest.mark.slow),
+]
 
 #: Seconds in which a server has to start, or stop. Either takes tenths of a second.
 _TIMEOUT: Final = 10.0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import httpx
-import psutil
 
 from sse_bridge.upstream.transport import FastTransport
 
@@ -159,7 +161,22 @@ CASES: dict[str, tuple[bytes, ...]] = {
 }
 
 
+def connections_to(url: str) -> list[int]:
+    """The sockets of this process that are connected to the URL's port. The system's list of all connections has them,
+    too, but takes long to read after thousands of tests.
+    """
+    return [fd for fd in map(int, os.listdir("/dev/fd")) if _port_of_peer(fd) == httpx.URL(url).port]
+
+
+def _port_of_peer(fd: int) -> int | None:
+    with suppress(OSError):  # closed since, or not connected
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as same:
+                if same.family in {socket.AF_INET, socket.AF_INET6}:
+                    return int(same.getpeername()[1])
+    return None
+
+
 def connected_to(url: str) -> int:
     """How many sockets of this process are connected to the URL's port."""
-    port = httpx.URL(url).port
-    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
+    return len(connections_to(url))

@@ -19,9 +19,7 @@ from sse_bridge.upstream.miosa.cancel import MARKER, Evidence, script
 from tests.support.skipping import skip
 from tests.support.waiting import eventually
 
-__all__ = ["TOOLS", "Agent", "Tools", "leaves", "remains", "tools_named", "wait_for_leaves"]
-
-TOOLS: Final = ("dash", "bash", "busybox")
+__all__ = ["Agent", "Tools", "leaves", "remains", "tools_named", "wait_for_leaves"]
 
 #: Starts a command with the marker, in a session of its own and with a pipe for its output. Once it is told the loop,
 #: it starts that in the same way. Arguments: env, setsid, PATH, shell, marker, command, pipe.

@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import anyio.abc
 import httpx
-import psutil
 import pytest
 
 from sse_bridge.errors import (
@@ -27,6 +26,7 @@ from sse_bridge.upstream import transport as transport_module
 from sse_bridge.upstream.client import HTTPUpstream
 from tests.support.upstreams import Connection, Handler, RawUpstream, dead_url, read_all, serve_raw
 from tests.upstream.helpers import cut_off, mute, silent
+from tests.upstream.raw import connections_to
 
 pytestmark = pytest.mark.anyio
 
@@ -251,8 +251,7 @@ async def test_a_transport_that_reports_no_steps_is_judged_by_what_it_raises(
 @contextmanager
 def connection_to(server: RawUpstream) -> Iterator[socket.socket]:
     """This process's only connection to the server."""
-    port = httpx.URL(server.url).port
-    (fd,) = [one.fd for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port]
+    (fd,) = connections_to(server.url)
     with socket.socket(fileno=os.dup(fd)) as same:
         yield same
 
