@@ -180,15 +180,11 @@ class Requests:
         if place.number is None:  # it was told so before
             return messages.send_json(send, 204, None)
         run = await self._permitted(request, place.token)
-        if run is None or (place.number >= run.audience.log.next and not self._may_grow(run)):
+        if run is None or not _can_have_seen(run, place.number):
             return self._refuse_unknown(request, place.token, send)
         return await self._attach(
             request, run, place.number + 1, send, await self._limits(request, Purpose.RETURNING), resumes=True
         )
-
-    def _may_grow(self, run: Followed) -> bool:
-        """Whether frames may come that a viewer has seen already: another worker shows them before it shares them."""
-        return isinstance(run, Mirror) and (run.is_lost or not run.is_over)
 
     async def _follow(self, request: Request, token: str, send: Send) -> Answer:
         place = read_place(asked.last_event_id(request))
@@ -201,7 +197,7 @@ class Requests:
             return messages.send_json(send, 200, _state_of(run))
         seen = place.number if place is not None and place.token == token else None
         limits = await self._limits(request, Purpose.RETURNING)
-        if seen is None or seen >= run.audience.log.next:
+        if seen is None or not _can_have_seen(run, seen):
             # From the beginning, a viewer is told how much of it is no longer kept.
             return await self._attach(request, run, 1, send, limits)
         return await self._attach(request, run, seen + 1, send, limits, resumes=True)
@@ -349,6 +345,11 @@ def _place_upstream(seen: str | None, key: Key | None) -> str | None:
     """
     is_shared = key is not None and key.is_of_source
     return seen if seen and not is_shared and _NO_HEADER_HAS.isdisjoint(seen) else None
+
+
+def _can_have_seen(run: Followed, number: int) -> bool:
+    """Whether a viewer can have seen that frame. Another worker shows its frames before they come here."""
+    return number < run.audience.log.next or (isinstance(run, Mirror) and (run.is_lost or not run.is_over))
 
 
 def _state_of(run: Followed) -> dict[str, Any]:

@@ -64,7 +64,9 @@ async def watch(watcher: Watcher, bridges: list[SSEBridge], rng: random.Random, 
     while watcher.end is None:
         bridge = rng.choice(bridges)
         headers = {"accept": "text/event-stream", **({"last-event-id": watcher.place} if watcher.place else {})}
-        page = Page(path="/" if watcher.place else f"/{token}", headers=headers)
+        # A browser comes back to the path of the start, a client of ours to that of the run.
+        path = rng.choice(("/", f"/{token}")) if watcher.place else f"/{token}"
+        page = Page(path=path, headers=headers)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(bridge, page.scope, page.receive, page.send)
             with anyio.move_on_after(rng.uniform(0, most)):
