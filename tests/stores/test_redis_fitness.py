@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from redis.exceptions import NoPermissionError, ResponseError
 from starlette.requests import Request
 
 from sse_bridge import BridgeUnavailable, RedisStore, SSEBridge
@@ -78,6 +79,34 @@ async def test_a_redis_that_is_new_enough_is_used(
 
     assert any(name.endswith(":s") for name in redis.streams)
     assert not [record for record in caplog.records if record.levelno == logging.ERROR]
+    await bridge.shutdown()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NoPermissionError("this user has no permissions to run the 'info' command"),
+        ResponseError("unknown command 'INFO', with args beginning with: 'server'"),
+    ],
+    ids=["forbidden", "renamed"],
+)
+async def test_a_redis_that_refuses_to_be_looked_at_is_used(
+    refusal: ResponseError, anyio_backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with an access list, and where a provider or a proxy has no `INFO`."""
+    redis = redis_of("7.2.4")
+    asked: list[str] = []
+
+    def refuse(section: str) -> dict[str, Any]:
+        asked.append(section)
+        raise refusal
+
+    monkeypatch.setattr(redis, "_info", refuse)
+    bridge, _ = await run_for(redis, 1)
+
+    assert any(name.endswith(":s") for name in redis.streams)
+    assert set(asked) == {"server"}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     await bridge.shutdown()
 
 

@@ -31,16 +31,16 @@ class Fitness:
         Raises:
             Unfit: it is too old.
         """
-        from redis.exceptions import NoPermissionError
+        from redis.exceptions import ResponseError
 
         if self._is_forbidden:
             return
         try:
             version = _said(await client.execute_command("INFO", "server")).get("redis_version", "")
             memory = _said(await client.execute_command("INFO", "memory"))
-        except NoPermissionError:
+        except ResponseError:  # by its access list, or since a provider has taken the command out
             self._is_forbidden = True
-            self._say(logging.DEBUG, "the user of Redis may not use INFO; version and maxmemory are not checked")
+            self._say(logging.DEBUG, "Redis refuses INFO; version and maxmemory are not checked")
             return
         if _is_older(version):
             self._say(
