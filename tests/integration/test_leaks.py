@@ -156,7 +156,7 @@ async def one_visit(bridge: SSEBridge, mood: str, rng: random.Random) -> None:
             await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01]))
             request.cancel()
     if way == "stay" and mood in ("ending", "late..", "breaks"):
-        await page.until(lambda: page.ended, timeout=60)
+        await asyncio.wait([request], timeout=60)  # a machine that stands still ends it by `send_timeout`
     page.leave()
     try:
         await asyncio.wait_for(asyncio.shield(request), 60)
