@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -77,6 +78,16 @@ class Finder:
             raise KeyConflict(_CONFLICT)
         run = self.local(key, source)  # it may have begun meanwhile
         return token, run or self._adopt(claim.mirror, stage)
+
+    @contextmanager
+    def freeing(self, token: str, key: Key | None) -> Iterator[None]:
+        """Frees a key that was claimed for `token` again if no run comes of it, since an exception does."""
+        try:
+            yield
+        except BaseException:
+            if self._shared is not None and token and key is not None:
+                self._shared.release(token, key)
+            raise
 
     def _adopt(self, mirror: Mirror | None, stage: Stage) -> Followed | None:
         """Keeps a mirror, so that the next request finds it here. Another request may have been faster."""

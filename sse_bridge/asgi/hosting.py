@@ -188,12 +188,14 @@ class Host:
             BridgeUnavailable: there are too many runs or viewers, or the server stops.
         """
         here = self.here()
-        if here.stopping:
-            raise stopping()
-        if self.options.max_runs is not None:  # counting takes a look at every run
-            self._check_limit("runs", sum(not other.done.is_set for other in self._store.runs), self.options.max_runs)
-        if is_followed:
-            self._check_viewers()
+        with self.finder.freeing(token, beginning.key):
+            if here.stopping:
+                raise stopping()
+            if self.options.max_runs is not None:  # counting takes a look at every run
+                there_are = sum(not other.done.is_set for other in self._store.runs)
+                self._check_limit("runs", there_are, self.options.max_runs)
+            if is_followed:
+                self._check_viewers()
         options = self.options.run.for_run(beginning.work.shape, beginning.grace)
         facts = RunFacts(token or new_token(), beginning.owner, beginning.source)
         run = Run(facts, beginning.work, options, self._totals, here.clock)

@@ -119,6 +119,10 @@ class SharedStore(Protocol):
         """
         ...
 
+    def release(self, token: str, key: Key) -> None:
+        """No run came of a claim. The key is free again."""
+        ...
+
     async def find(self, token: str, stage: Stage) -> Mirror | None:
         """Another worker's run; `None` if it is unknown.
 

@@ -54,6 +54,12 @@ class LyingRedis:
             del self.streams[key]
             del self._tops[key]
 
+    def lose_all(self) -> None:
+        """Is another Redis, without a key, and breaks all connections."""
+        self.epoch += 1
+        for keys in (self.streams, self._tops, self._hashes, self._strings):
+            keys.clear()
+
     def lose_entries(self, name: str, count: int) -> None:
         """Forgets the last entries of these streams, as a failover does, and breaks all connections."""
         self.epoch += 1

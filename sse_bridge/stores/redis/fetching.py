@@ -105,10 +105,12 @@ class Fetcher:
         answer = _Answer()
         self._asked.append((question, answer))
         self._news.notify()
-        with anyio.move_on_after(_SHORT_PATIENCE if self._connection.is_down else _PATIENCE):
-            await answer.event.wait()
-        if not answer.event.is_set() or answer.is_away:
-            answer.is_given_up = True
+        try:
+            with anyio.move_on_after(_SHORT_PATIENCE if self._connection.is_down else _PATIENCE):
+                await answer.event.wait()
+        finally:
+            answer.is_given_up = not answer.event.is_set()
+        if answer.is_given_up or answer.is_away:
             raise StoreAway("Redis does not answer.")
         return cast(T, answer.value)
 

@@ -50,6 +50,10 @@ class Names:
         said = repr((key.owner, key.word, key.is_of_source)).encode("utf-8", "surrogatepass")
         return f"{self._prefix}k:{_digest(said)}"
 
+    def heir(self, key: Key, run: str) -> str:
+        """Which worker takes a key from a run that it stood for."""
+        return f"{self.key(key)}:{run}"
+
     def runs(self, worker: str) -> str:
         """A worker's runs, with what it takes to end them."""
         return f"{self.workers}:{worker}:runs"

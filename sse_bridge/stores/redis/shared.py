@@ -86,6 +86,11 @@ class SharedRuns:
         """See `SharedStore.claim`."""
         return await self._here(stage).claim(token, key, source, stage)
 
+    def release(self, token: str, key: Key) -> None:
+        """See `SharedStore.release`."""
+        if self._worker is not None:
+            self._worker.release(token, key)
+
     async def find(self, token: str, stage: Stage) -> Mirror | None:
         """See `SharedStore.find`."""
         worker = self._here(stage)

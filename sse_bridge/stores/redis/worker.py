@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
 
 from ...errors import ConfigurationError
+from ...relay.mirror import Followed
 from ...relay.run import Run
 from ...relay.statistics import WorkerStatistics
 from ...upstream.base import Cancelled, Source, Ticketed, Upstream, Work
@@ -39,6 +41,13 @@ _BLOCK: Final = 5
 _END_WORK: Final = 10.0
 #: Seconds that a key stands for a run that is being started.
 _CLAIMED: Final = 90
+#: Seconds that a worker has for giving a key to another run, or to none.
+_TAKEN: Final = 15
+#: Looks at a key whose run is unknown yet, and seconds between them.
+_LOOKS: Final = 3
+_LOOK_AGAIN: Final = 0.05
+#: Seconds between attempts to free a key while Redis is away.
+_FREE_AGAIN: Final = 1.0
 
 
 class _Shared:
@@ -73,6 +82,7 @@ class Worker:
         self._stage: Stage
         self._roll = Roll(self._name, self._census)
         self._runs: dict[str, _Shared] = {}
+        self._keys: WeakKeyDictionary[Outlet, Key] = WeakKeyDictionary()  # also of runs that are over and kept
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
         fitness = Fitness()
         self._inbox = Connection(connect, counts, fitness, _BLOCK + 2.0)
@@ -133,6 +143,8 @@ class Worker:
         outlet = Outlet(run, name, self._stage.clock, self.publisher.notice, self._store.replay)
         run.doubt = Sleep(outlet, self._stage.clock)
         self._runs[name] = _Shared(outlet, work, key)
+        if key is not None:
+            self._keys[outlet] = key
         self.publisher.add(outlet)
         self._stage.start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
         return outlet
@@ -154,27 +166,30 @@ class Worker:
             await self.fetcher.command(*command)
 
     def _registration(self, name: str, shared: _Shared) -> list[tuple[Any, ...]]:
-        run, meta = shared.outlet.run, self._names.meta(name)
+        commands = self._description(shared.outlet)
+        if not shared.outlet.run.done.is_set:
+            commands.append(("HSET", self._names.runs(self._name), name, shared.ticket))
+        return commands
+
+    def _description(self, outlet: Outlet) -> list[tuple[Any, ...]]:
+        """What tells other workers of a run."""
+        run, meta = outlet.run, self._names.meta(outlet.name)
         options, info = run.audience.options, run.info
-        commands: list[tuple[Any, ...]] = [
+        return [
             ("HSET", meta, "v", VERSION, "o", self._name, "d", options.dialect.name, "i", int(options.ids),
              "w", owner_mark(info.owner, run.token), "t", info.started_at, "a", int(run.answered.is_set)),
             ("EXPIRE", meta, LIVES),
         ]  # fmt: skip
-        if not run.done.is_set:
-            commands.append(("HSET", self._names.runs(self._name), name, shared.ticket))
-        return commands
 
     def _register_again(self, outlet: Outlet) -> None:
         """Redis has lost a run, so perhaps also its key, for which another worker would start a second one."""
         shared, run = self._runs.get(outlet.name), outlet.run
-        if shared is None:  # it is over; its mirrors need no more than its frames
-            return
-        for command in self._registration(outlet.name, shared):
+        is_over = shared is None
+        for command in self._description(outlet) if shared is None else self._registration(outlet.name, shared):
             self.publisher.send(*command)
-        if shared.key is not None:
+        if (key := self._keys.get(outlet)) is not None:
             said = f"{run.token} {fingerprint(run.facts.source, run.token)}"
-            self.publisher.send("SET", self._names.key(shared.key), said, "NX", "EX", LIVES)
+            self.publisher.send("SET", self._names.key(key), said, "NX", "EX", ENDED if is_over else LIVES)
 
     async def _follow(self, name: str, shared: _Shared) -> None:
         """Keeps what Redis knows of a run true, until the run has left no work running."""
@@ -193,9 +208,9 @@ class Worker:
 
     def withdraw(self, run: Run) -> None:
         """A run has started nothing: its key is free again. Its mirrors end as it did."""
-        name = run_name(run.token)
-        if (shared := self._runs.get(name)) is not None and shared.key is not None:
-            self.publisher.send("DEL", self._names.key(shared.key))
+        shared = self._runs.get(run_name(run.token))
+        if shared is not None and (key := self._keys.pop(shared.outlet, None)) is not None:
+            self.release(run.token, key)
 
     def _renewals(self) -> list[tuple[str, int]]:
         keys: list[tuple[str, int]] = []
@@ -210,13 +225,17 @@ class Worker:
 
     async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
         """Claims a key among all workers."""
-        return await self.fetcher.ask(lambda: self._claim(token, key, source, stage))
+        try:
+            return await self.fetcher.ask(lambda: self._claim(token, key, source, stage))
+        except BaseException:  # the key may be claimed all the same
+            self.release(token, key)
+            raise
 
     async def _claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
         name, said = self._names.key(key), f"{token} {fingerprint(source, token)}"
         if await self.fetcher.may_have_lost() and await self.fetcher.command("GET", name) is None:
             raise StoreAway("Redis was away, and may not know all keys again.")
-        for _ in range(3):
+        for _ in range(_LOOKS):
             if await self.fetcher.command("SET", name, said, "NX", "EX", _CLAIMED):
                 return Claim(token, None)
             found = await self.fetcher.command("GET", name)
@@ -225,21 +244,46 @@ class Worker:
             other, _, mark = found.decode().partition(" ")
             if mark != fingerprint(source, other):
                 return Claim(other, None, is_conflict=True)
-            if run_name(other) in self._runs:
-                return Claim(other, None)
-            mirror = await self.fetcher.open(other, stage)
-            if mirror is not None and not (mirror.is_over and not key.is_idempotency_key):
+            run: Followed | None
+            if (shared := self._runs.get(run_name(other))) is not None:
+                run, mirror = shared.outlet.run, None
+            else:
+                run = mirror = await self.fetcher.open(other, stage)
+            if run is not None and not (run.is_over and not key.is_idempotency_key):
                 return Claim(other, mirror)
-            if mirror is None and await self._is_being_started(name, found):
-                continue
-            await self.fetcher.command("DEL", name)
-        return Claim(token, None)
+            if run is not None and await self._may_take(key, other, found):
+                await self.fetcher.command("SET", name, said, "EX", _CLAIMED)
+                return Claim(token, None)
+            await anyio.sleep(_LOOK_AGAIN)
+        # Another worker is about to start a run: between its claim and what tells of the run lies one question. A run
+        # of this one's would be a second command.
+        raise StoreAway("The key stands for a run that is not known yet.")
 
-    async def _is_being_started(self, name: str, found: bytes) -> bool:
-        """Whether the run behind a key may turn up in a moment: between the claim and the meta lies one question."""
-        await anyio.sleep(0.05)
-        still: object = await self.fetcher.command("GET", name)
+    async def _may_take(self, key: Key, other: str, found: bytes) -> bool:
+        """Whether this worker, and no other one, may take a key from a run that it stands for."""
+        heir = self._names.heir(key, run_name(other))
+        is_mine = await self.fetcher.command("SET", heir, self._name, "NX", "EX", _TAKEN)
+        if not is_mine and await self.fetcher.command("GET", heir) != self._name.encode():
+            return False
+        still: object = await self.fetcher.command("GET", self._names.key(key))
         return still == found
+
+    def release(self, token: str, key: Key) -> None:
+        """No run came of a claim: the key is free again, unless it stands for another run by now."""
+        self._stage.start_soon(_until_cancelled, lambda: self._release(token, key))
+
+    async def _release(self, token: str, key: Key) -> None:
+        until = anyio.current_time() + _CLAIMED
+        while anyio.current_time() < until:
+            with suppress(StoreAway):
+                await self.fetcher.ask(lambda: self._free(token, key))
+                return
+            await anyio.sleep(_FREE_AGAIN)
+
+    async def _free(self, token: str, key: Key) -> None:
+        found = await self.fetcher.command("GET", self._names.key(key))
+        if found is not None and found.decode().partition(" ")[0] == token and await self._may_take(key, token, found):
+            await self.fetcher.command("DEL", self._names.key(key))
 
     # -- what other workers say
 
