@@ -46,6 +46,15 @@ class Finder:
             run = self._adopt(await self._shared.find(token, stage), stage)
         return run
 
+    async def again(self, run: Followed) -> Followed | None:
+        """The same run. A mirror may have been put away while the application was asked something.
+
+        Raises:
+            StoreAway: the runs of other workers cannot be asked for now.
+        """
+        is_here = not isinstance(run, Mirror) or not run.is_discarded
+        return run if is_here else await self.find(run.token)
+
     def local(self, key: Key | None, source: Source) -> Followed | None:
         """The run of this process that requests with this key share; `None` if there is none.
 

@@ -205,6 +205,10 @@ class Requests:
     async def _attach(
         self, request: Request, run: Followed, number: int, send: Send, limits: Limits, *, resumes: bool = False
     ) -> Answer:
+        found = await self._host.finder.again(run)
+        if found is None:
+            return self._refuse_unknown(request, run.token, send)
+        run = found
         if isinstance(run, Mirror) and run.is_over:
             number = run.begins(number)
         if run.is_over and number == run.audience.log.next and run.refused is None:  # it has seen the end
@@ -218,7 +222,8 @@ class Requests:
         run.cancel()
         with anyio.move_on_after(DELETE_WAIT):
             await run.done.wait()
-        if run.done.is_set and run.cancelled in (None, Cancelled.CONFIRMED):
+        is_unsure = isinstance(run, Mirror) and run.is_discarded
+        if run.done.is_set and not is_unsure and run.cancelled in (None, Cancelled.CONFIRMED):
             return await messages.send_json(send, 204, None)
         how_far = None if run.cancelled is None else run.cancelled.value
         return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})
@@ -275,7 +280,7 @@ class Requests:
         if run is None:
             self._warn_of_workers(token)
         elif await self._may(request, run, identity, Purpose.RETURNING):
-            return run
+            return await self._host.finder.again(run)
         return None
 
     async def _may(self, request: Request, run: Followed, identity: str | None, purpose: Purpose) -> bool:
@@ -349,7 +354,8 @@ def _place_upstream(seen: str | None, key: Key | None) -> str | None:
 
 def _can_have_seen(run: Followed, number: int) -> bool:
     """Whether a viewer can have seen that frame. Another worker shows its frames before they come here."""
-    return number < run.audience.log.next or (isinstance(run, Mirror) and (run.is_lost or not run.is_over))
+    is_unsure = isinstance(run, Mirror) and (run.is_lost or run.is_discarded or not run.is_over)
+    return is_unsure or number < run.audience.log.next
 
 
 def _state_of(run: Followed) -> dict[str, Any]:
