@@ -26,7 +26,7 @@ from ..relay.standin import StandIn
 from ..relay.statistics import BridgeStatistics, Totals, WorkerStatistics
 from ..relay.viewer import Gone, Viewer
 from ..relay.watching import Watcher
-from ..stores.base import Census, SharedStore, Stage
+from ..stores.base import Census, SharedStore, Stage, StoreAway
 from ..stores.memory import Key, MemoryStore
 from ..upstream.base import Source, Work
 from ..wire.ids import new_token
@@ -192,8 +192,7 @@ class Host:
             if here.stopping:
                 raise stopping()
             if self.options.max_runs is not None:  # counting takes a look at every run
-                there_are = sum(not other.done.is_set for other in self._store.runs)
-                self._check_limit("runs", there_are, self.options.max_runs)
+                self._check_limit("runs", sum(not run.done.is_set for run in self._store.runs), self.options.max_runs)
             if is_followed:
                 self._check_viewers()
         options = self.options.run.for_run(beginning.work.shape, beginning.grace)
@@ -282,12 +281,14 @@ class Host:
 
         Raises:
             BridgeUnavailable: there are too many viewers.
+            StoreAway: the viewer is ahead of what the store has told so far.
         """
         self._check_viewers()
-        if isinstance(run, Mirror) and number > run.audience.log.next:
-            with self.here().wait():
-                await run.reaches(number)
         if isinstance(run, Mirror):
+            with self.here().wait(), anyio.move_on_after(self.options.viewer.commit_after):
+                await run.reaches(number)
+            if number > run.audience.log.next and not run.is_over:
+                raise StoreAway("Redis has yet to tell what the client has seen already.")
             number = run.begins(number)
         viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
         self._store.settle(run, self.here().clock.now())

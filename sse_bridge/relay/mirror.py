@@ -228,8 +228,8 @@ class Mirror:
         self.over()
 
     async def reaches(self, number: int) -> None:
-        """Returns once frame `number` is here, or is known to never come."""
-        while self.audience.log.next <= number and not self.is_over:
+        """Returns once all frames before `number` are here, or are known to never come."""
+        while self.audience.log.next < number and not self.is_over:
             await self.grown.wait()
 
     def begins(self, number: int) -> int:
