@@ -184,6 +184,12 @@ class Audience:
             self._absent.delivery.cursor.close()
             self._absent = None
 
+    @property
+    def returns_within(self) -> float:
+        """Seconds in which viewers come back that we have sent away, or are sending away. 0 if there is none."""
+        viewers = self._viewers or ([self._absent] if self._absent else [])
+        return max((viewer.returns_within for viewer in viewers), default=0.0)
+
     def slowest(self) -> tuple[int | None, int]:
         """The frame that the slowest viewer needs next that the run waits for, and the bytes that it may be behind."""
         held = [viewer.delivery for viewer in self._viewers if not viewer.delivery.policy.may_lose]
@@ -228,11 +234,15 @@ class Audience:
             self._feeder.followed()
         self.taken.notify()
 
-    def leave_from_afar(self, worker: str) -> None:
-        """Notes that the viewers of another worker have left. Without others, the grace period begins."""
+    def leave_from_afar(self, worker: str, returns_within: float = 0.0) -> None:
+        """Notes that the viewers of another worker have left. Without others, the grace period begins.
+
+        Args:
+            returns_within: seconds in which they come back, since that worker has sent them away.
+        """
         if self._end_afar(worker):
             self.taken.notify()
-            self.begin_grace(0)
+            self.begin_grace(returns_within)
 
     def needed_elsewhere(self) -> int:
         """The number of the oldest frame that viewers of other workers need for which the run waits, or the next."""

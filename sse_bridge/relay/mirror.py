@@ -53,6 +53,8 @@ class Place(NamedTuple):
     number: int | None
     #: The bytes that this viewer may be behind.
     mark: int
+    #: Without viewers: the seconds in which one comes back that was sent away.
+    returns_within: float
 
 
 class Mirror:
@@ -259,7 +261,9 @@ class Mirror:
 
     def place(self) -> Place:
         """How far its viewers are."""
-        return Place(self.audience.viewers, *self.audience.slowest())
+        audience = self.audience
+        viewers = audience.viewers
+        return Place(viewers, *audience.slowest(), 0.0 if viewers else audience.returns_within)
 
 
 def _nothing() -> None:

@@ -276,8 +276,8 @@ class Fetcher:
         next_number = int(id.partition("-")[0]) + 1
         if first > log.next:
             # A hole: Redis lost what the worker no longer has. Its viewers come back, and are told exactly how much.
-            self.drop(name)
             mirror.restart()
+            self.drop(name)
             return
         if frames and next_number > log.next:
             self._counts.frames_mirrored += next_number - log.next
@@ -295,7 +295,7 @@ class Fetcher:
         """Follows a run no further."""
         tracked = self.mirrors.pop(name, None)
         if tracked is not None:
-            self._tell(tracked.owner, "leave", name)
+            self._tell(tracked.owner, "leave", name, tracked.mirror.audience.returns_within)
 
     # -- what the owner has to know
 
@@ -309,7 +309,7 @@ class Fetcher:
             return
         tracked.told = place
         number = "" if place.number is None else place.number
-        self._tell(tracked.owner, "report", name, place.viewers, number, place.mark)
+        self._tell(tracked.owner, "report", name, place.viewers, number, place.mark, place.returns_within)
 
     async def _watch(self, name: str, tracked: Tracked) -> None:
         """Reports when the slowest viewer has moved by a quarter of its mark, and fetches on when there is room."""

@@ -115,7 +115,7 @@ class Publisher:
     def tell(self, worker: str, kind: str, run: str, *more: Any) -> None:
         """Tells another worker something about a run."""
         said: list[Any] = ["t", kind, "r", run]
-        for name, value in zip("abcd", more, strict=False):
+        for name, value in zip("abcde", more, strict=False):
             said += [name, value]
         self.send("XADD", self._names.inbox(worker), "MAXLEN", "~", _INBOX, "*", *said)
 

@@ -37,6 +37,8 @@ logger: Final = logging.getLogger("sse_bridge")
 
 #: Seconds that the inbox waits for an entry in one question.
 _BLOCK: Final = 5
+#: Entries of one answer.
+_HEARD: Final = 100
 #: Seconds that ending the work of a dead worker's run may take.
 _END_WORK: Final = 10.0
 #: Seconds that a key stands for a run that is being started.
@@ -244,11 +246,9 @@ class Worker:
             other, _, mark = found.decode().partition(" ")
             if mark != fingerprint(source, other):
                 return Claim(other, None, is_conflict=True)
-            run: Followed | None
-            if (shared := self._runs.get(run_name(other))) is not None:
-                run, mirror = shared.outlet.run, None
-            else:
-                run = mirror = await self.fetcher.open(other, stage)
+            shared = self._runs.get(run_name(other))
+            mirror = await self.fetcher.open(other, stage) if shared is None else None
+            run: Followed | None = mirror if shared is None else shared.outlet.run
             if run is not None and not (run.is_over and not key.is_idempotency_key):
                 return Claim(other, mirror)
             if run is not None and await self._may_take(key, other, found):
@@ -295,27 +295,32 @@ class Worker:
             await self._inbox.close()
 
     async def _listen_on(self) -> None:
-        last = "0-0"
+        last, heard, is_repeated = "0-0", list[Any](), False
         while True:
             try:
                 await self._inbox.ready()
                 client: Any = self._inbox.client
                 answer = await client.execute_command(
-                    "XREAD", "COUNT", 100, "BLOCK", 1000 * _BLOCK, "STREAMS", self._names.inbox(self._name), last
+                    "XREAD", "COUNT", _HEARD, "BLOCK", 1000 * _BLOCK, "STREAMS", self._names.inbox(self._name), last
                 )
                 self._inbox.works()
             except Exception as error:
                 if not is_outage(error):
                     logger.exception("a bug in the bridge: the inbox failed. Please report this traceback")
                 await self._inbox.lost(error)
-                last = "0-0"  # Redis may have started anew; to hear something twice does no harm
+                # Redis may have started anew. To hear all again does no harm, as long as it is in one step.
+                last, heard, is_repeated = "0-0", [], True
                 continue
-            for entry in answer[0][1] if answer else []:
-                last = entry[0].decode()
+            entries = answer[0][1] if answer else []
+            last = entries[-1][0].decode() if entries else last
+            heard += entries
+            if is_repeated and len(entries) == _HEARD:
+                continue
+            for entry in heard:
                 said = fields_of(entry)
-                self._hear(
-                    said[b"t"].decode(), said[b"r"].decode(), [said.get(each, b"") for each in (b"a", b"b", b"c", b"d")]
-                )
+                more = [said.get(each, b"") for each in (b"a", b"b", b"c", b"d", b"e")]
+                self._hear(said[b"t"].decode(), said[b"r"].decode(), more)
+            heard, is_repeated = [], False
 
     def _hear(self, kind: str, run: str, more: list[bytes]) -> None:
         if kind == "news":
@@ -338,17 +343,19 @@ class Worker:
                 self.publisher.tell(worker, "answered", run)
         elif kind == "leave":
             outlet.listeners.discard(worker)
-            outlet.run.audience.leave_from_afar(worker)
+            self._heard.pop((run, worker), None)
+            outlet.run.audience.leave_from_afar(worker, float(more[1] or 0))
         elif kind == "delete":
             outlet.run.cancel()
         elif kind == "report":
             outlet.listeners.add(worker)
-            self._heard[run, worker] = self._stage.clock.now()
             viewers, number, mark = int(more[1]), more[2], int(more[3] or b"0")
             if viewers:
+                self._heard[run, worker] = self._stage.clock.now()
                 outlet.run.audience.follow_from_afar(worker, int(number) if number else None, max(1, mark))
             else:
-                outlet.run.audience.leave_from_afar(worker)
+                self._heard.pop((run, worker), None)
+                outlet.run.audience.leave_from_afar(worker, float(more[4] or 0))
 
     def _on_silence(self) -> None:
         """Redis does not answer. Viewers elsewhere have not left, but no run waits for what they cannot get."""
