@@ -238,3 +238,34 @@ async def test_a_key_that_is_sent_again_starts_one_command(seed: int, caplog: py
         await bridge.shutdown()
     assert len(works.started) == 1
     assert "a bug in the bridge" not in caplog.text
+
+
+async def test_a_run_whose_registration_was_lost_is_known_before_the_upstream_answers() -> None:
+    """The connection broke in that moment, and Redis is there again."""
+    redis, works = SlowRedis(random.Random(1)), Works(lambda: ScriptedWork(answers=False))
+    here, elsewhere = workers(works, redis, 2)
+    broken: list[Any] = []
+    ask = redis.ask
+
+    async def break_once(commands: list[tuple[Any, ...]]) -> list[Any]:
+        if not broken and commands[0][0] == "HSET" and commands[0][1].endswith(":m"):
+            broken.append(commands)
+            raise ConnectionError("the connection is lost")
+        return await ask(commands)
+
+    redis.ask = break_once  # type: ignore[method-assign]
+    first = Page()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(here, first.scope, first.receive, first.send)
+        await first.until(lambda: first.content, timeout=20)
+        assert broken
+        token = first.headers["sse-bridge-run"]
+        second = Page(path="/", headers={"accept": "text/event-stream", "last-event-id": f"{token}.0"})
+        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await anyio.sleep(1)
+        works.all[0].answer()
+        works.all[0].feed(exit_frame())
+        await second.until(lambda: second.content)
+        assert b"run_unknown" not in second.content
+        await here.shutdown()
+        await elsewhere.shutdown()

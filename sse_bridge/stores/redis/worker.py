@@ -160,12 +160,18 @@ class Worker:
         """Makes a run known before its work is started."""
         name = run_name(run.token)
         shared = self._runs[name]
-        with suppress(StoreAway):  # it is registered when Redis is back
+        try:
             await self.fetcher.ask(lambda: self._write(name, shared))
+        except StoreAway:  # it is registered when Redis is back
+            self._send_registration(name, shared)
 
     async def _write(self, name: str, shared: _Shared) -> None:
         for command in self._registration(name, shared):
             await self.fetcher.command(*command)
+
+    def _send_registration(self, name: str, shared: _Shared) -> None:
+        for command in self._registration(name, shared):
+            self.publisher.send(*command)
 
     def _registration(self, name: str, shared: _Shared) -> list[tuple[Any, ...]]:
         commands = self._description(shared.outlet)
@@ -186,19 +192,17 @@ class Worker:
     def _register_again(self, outlet: Outlet) -> None:
         """Redis has lost a run, so perhaps also its key, for which another worker would start a second one."""
         shared, run = self._runs.get(outlet.name), outlet.run
-        is_over = shared is None
         for command in self._description(outlet) if shared is None else self._registration(outlet.name, shared):
             self.publisher.send(*command)
         if (key := self._keys.get(outlet)) is not None:
             said = f"{run.token} {fingerprint(run.facts.source, run.token)}"
-            self.publisher.send("SET", self._names.key(key), said, "NX", "EX", ENDED if is_over else LIVES)
+            self.publisher.send("SET", self._names.key(key), said, "NX", "EX", ENDED if shared is None else LIVES)
 
     async def _follow(self, name: str, shared: _Shared) -> None:
         """Keeps what Redis knows of a run true, until the run has left no work running."""
         run, outlet = shared.outlet.run, shared.outlet
         await run.answered.wait()
-        for command in self._registration(name, shared):
-            self.publisher.send(*command)
+        self._send_registration(name, shared)
         for worker in outlet.listeners:
             self._tell(worker, "answered", name)
         await run.done.wait()
@@ -327,10 +331,8 @@ class Worker:
             for each in run.split():
                 self.fetcher.has_news(each)
             return
-        if kind == "answered":
-            if (tracked := self.fetcher.mirrors.get(run)) is not None:
-                tracked.mirror.answered.set()
-            return
+        if kind == "answered" and (tracked := self.fetcher.mirrors.get(run)) is not None:
+            tracked.mirror.answered.set()
         shared, worker = self._runs.get(run), more[0].decode()
         if shared is None:
             return
@@ -370,8 +372,7 @@ class Worker:
             self.publisher.doubt_ends()
             for name, shared in self._runs.items():
                 self.publisher.doubt(shared.outlet)
-                for command in self._registration(name, shared):
-                    self.publisher.send(*command)
+                self._send_registration(name, shared)
         now = self._stage.clock.now()
         self.fetcher.beats(was_away)
         self.fetcher.tidy(now)
