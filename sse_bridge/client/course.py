@@ -262,8 +262,7 @@ class Course(Generic[T]):
     def _unsure(self, now: float) -> None:
         """A start may have happened."""
         self._doubts.add((self.refusal and self.refusal.status) or 0)
-        is_late = self._waits.unsure(now) > _START_AGAIN
-        if self._settings.method == "GET" or is_late:
+        if self._waits.unsure(now) > _START_AGAIN or self._settings.method == "GET":
             self._error = self._start_unknown()
 
     def _start_unknown(self) -> RunLost:
@@ -314,11 +313,12 @@ class Course(Generic[T]):
                 "The server's answer is no state of a run.", code="no_state", status=200, run=self.reader.token
             )
             return
-        is_confirmation = self._phase is Phase.CONFIRM
-        self._phase = Phase.FOLLOW
-        if not is_confirmation:
+        asked, self._phase = self._phase, Phase.FOLLOW
+        if asked is not Phase.CONFIRM:
             self._waits.at_once()
-        elif state.get("state") != "ended" or state.get("frames") != (self.reader.number or 0):
+        elif state.get("state") != "ended":  # this worker has yet to hear of the end that another one told
+            self._trouble = Fault("The server says that there is no more, but the run goes on.")
+        elif state.get("frames") != (self.reader.number or 0):
             self._fault(Fault("The server says that there is no more, but the run has more."))
         elif isinstance(error := state.get("error"), dict):
             self._finish(of_error(error, is_gone=False, run=self.reader.token))

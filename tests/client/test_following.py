@@ -433,7 +433,22 @@ async def test_the_state_has_the_exit_code_of_a_verbatim_stream() -> None:
     assert (await read(failed)).raised(RunFailed).code == "upstream_lost"
 
 
-@pytest.mark.parametrize("said", [state(3), state(2, state="running"), state(0)])
+async def test_a_worker_that_has_yet_to_hear_of_the_end_is_asked_again() -> None:
+    """Behind a balancer, the 204 comes from one worker and the state from another."""
+    late = [Reply(204), state(2, state="running")]
+    followed = await read(Server(stream(*run_of("a", "b")[:3]), *4 * late, Reply(204), state(2, None)))
+    assert (followed.lines, followed.is_over) == (["a", "b"], True)
+
+
+async def test_a_run_that_goes_on_behind_each_204_is_given_up() -> None:
+    def answer(request: httpx.Request) -> Reply:
+        return state(2, state="running") if request.headers["accept"] == "application/json" else Reply(204)
+
+    followed = await read(Server(stream(*run_of("a", "b")[:3]), answer))
+    assert followed.raised(RunLost).code == "gave_up"
+
+
+@pytest.mark.parametrize("said", [state(3), state(0)])
 async def test_a_204_that_the_state_contradicts_is_an_error(said: Reply) -> None:
     def answer(request: httpx.Request) -> Reply:
         return said if request.headers["accept"] == "application/json" else Reply(204)
