@@ -213,7 +213,7 @@ def test_a_viewer_that_is_ahead_of_redis_waits(
     make_crew: MakeCrew, redis_server: Keeper, ticker: Ticker, view: NewViewer
 ) -> None:
     """Row 19: it has seen what Redis lacks, and comes back elsewhere. 204 would end it for good."""
-    crew = make_crew(options={"commit_after": 0.5})
+    crew = make_crew()
     a, b, _ = crew.hire(3)
     local, mirrored = watch_on(view, ticker, a, b)
     redis_server.ask("CLIENT", "PAUSE", 1500, "ALL")

@@ -181,4 +181,4 @@ async def test_the_documented_rights_are_enough(
     assert refused - {b"client|setinfo", b"client"} == (set() if has_info else {b"info"})
     assert len(workers) == 2
     assert said(caplog, logging.ERROR) == said(caplog, logging.WARNING) == []
-    assert any("may not use INFO" in each for each in said(caplog, logging.DEBUG)) is not has_info
+    assert any("refuses INFO" in each for each in said(caplog, logging.DEBUG)) is not has_info
