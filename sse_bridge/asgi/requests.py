@@ -220,10 +220,10 @@ class Requests:
         if run is None:
             return await self._refuse_unknown(request, token, send)
         run.cancel()
+        halted = run.halting if isinstance(run, Mirror) else run.done
         with anyio.move_on_after(DELETE_WAIT):
-            await run.done.wait()
-        is_unsure = isinstance(run, Mirror) and run.is_discarded
-        if run.done.is_set and not is_unsure and run.cancelled in (None, Cancelled.CONFIRMED):
+            await halted.wait()
+        if halted.is_set and run.cancelled in (None, Cancelled.CONFIRMED):
             return await messages.send_json(send, 204, None)
         how_far = None if run.cancelled is None else run.cancelled.value
         return await messages.send_json(send, 202, {"run": run.token, "cancelled": how_far})

@@ -21,7 +21,7 @@ from .run import Refused, Run
 from .signal import Latch, Signal
 from .statistics import RunStatistics, Totals
 
-__all__ = ["NOTHING_TO_WAIT_FOR", "Followed", "Mirror", "MirrorFacts", "Place"]
+__all__ = ["NOTHING_TO_WAIT_FOR", "Followed", "Halting", "Mirror", "MirrorFacts", "Place"]
 
 #: Seconds that a mirror is kept after its last viewer has left: a browser comes back sooner.
 KEEP: Final = 10.0
@@ -57,6 +57,27 @@ class Place(NamedTuple):
     returns_within: float
 
 
+class Halting(Latch):
+    """Ending another worker's run. Set once that worker has said how far it got.
+
+    Args:
+        ask: asks that worker for it.
+    """
+
+    __slots__ = ("__weakref__", "ask", "cancelled")
+
+    def __init__(self, ask: Callable[[Halting], None]) -> None:
+        super().__init__()
+        self.ask = ask
+        #: How far it got; `None` if nothing had to be ended, or that is unknown.
+        self.cancelled: Cancelled | None = None
+
+    def halt(self, cancelled: Cancelled | None) -> None:
+        """That worker has ended the run."""
+        self.cancelled = cancelled
+        self.set()
+
+
 class Mirror:
     """Another worker's run, as far as it is known here.
 
@@ -66,7 +87,7 @@ class Mirror:
         totals: where everything is counted that outlives the mirror.
         clock: of the event loop that feeds it.
         first: the number of the first frame that can still be had.
-        cancel: asks the worker that reads the run to end it.
+        halting: asks the worker that reads the run to end it.
         moved: is called when a viewer has come, or has left.
     """
 
@@ -77,7 +98,7 @@ class Mirror:
         totals: Totals,
         clock: Clock,
         first: int,
-        cancel: Callable[[], None],
+        halting: Halting,
         moved: Callable[[], None],
     ) -> None:
         self.facts = facts
@@ -96,8 +117,8 @@ class Mirror:
         self.drop_at = clock.now() + KEEP
         #: Whether the worker that read the run is gone.
         self.is_lost = False
+        self.halting = halting
         self._end: tuple[Outcome | None, float | None] = None, None
-        self._cancel = cancel
         self._moved = moved
         self._clock = clock
         self._timer: Timer = clock.start(self)
@@ -131,8 +152,8 @@ class Mirror:
 
     @property
     def cancelled(self) -> Cancelled | None:
-        """Unknown here."""
-        return None
+        """See `Halting.cancelled`."""
+        return self.halting.cancelled
 
     @property
     def info(self) -> RunInfo:
@@ -163,8 +184,8 @@ class Mirror:
         return self.audience.statistics(name, discarded_frames=0, discarded_bytes=0, is_mirrored=True)
 
     def cancel(self, cause: Cause = Cause.CANCELLED) -> None:
-        """Asks the worker that reads the run to end it. Never waits; see `done`."""
-        self._cancel()
+        """Asks the worker that reads the run to end it. Never waits; see `halting`."""
+        self.halting.ask(self.halting)
 
     # -- feeding
 

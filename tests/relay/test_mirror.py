@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from sse_bridge.relay.clock import Clock
-from sse_bridge.relay.mirror import Mirror, MirrorFacts
+from sse_bridge.relay.mirror import Halting, Mirror, MirrorFacts
 from sse_bridge.relay.options import RunOptions
 from sse_bridge.relay.statistics import Totals
 from sse_bridge.wire.dialects import DIALECTS
@@ -26,7 +26,7 @@ async def test_a_mirror_counts_where_the_run_is_read(anyio_backend: str, way: st
     """Not here: neither while it goes on, nor at its end, nor once it is forgotten."""
     totals = Totals()
     facts = MirrorFacts("tokentokentokent", lambda identity: True, False, 0.0)
-    mirror = Mirror(facts, OPTIONS, totals, Clock(), 1, lambda: None, lambda: None)
+    mirror = Mirror(facts, OPTIONS, totals, Clock(), 1, Halting(lambda it: None), lambda: None)
     mirror.feed(b"data: a\n\ndata: b\n\n", 3)
     while_it_goes_on = mirror.statistics()
     before = totals.snapshot((while_it_goes_on,))

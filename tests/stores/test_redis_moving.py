@@ -11,11 +11,11 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from sse_bridge import Block, RedisStore, SSEBridge
+from sse_bridge import Block, Cancelled, RedisStore, SSEBridge
 from tests.support.asgi import Page, lines
 from tests.support.lying_redis import LyingRedis
 from tests.support.virtual_time import virtual
-from tests.support.work import ScriptedWork, exit_frame, stdout
+from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
 
@@ -54,8 +54,8 @@ class Pair:
 
 
 @asynccontextmanager
-async def a_pair(**options: Any) -> AsyncGenerator[Pair]:
-    redis, work = LyingRedis(random.Random(1), 0.0), ScriptedWork()
+async def a_pair(work: ScriptedWork | None = None, **options: Any) -> AsyncGenerator[Pair]:
+    redis, work = LyingRedis(random.Random(1), 0.0), work or ScriptedWork()
 
     async def resolve(request: Request) -> ScriptedWork:
         return work
@@ -84,7 +84,8 @@ async def test_a_client_comes_back_while_its_mirror_is_put_away(function: str) -
     async def choose(request: Request) -> Any:
         return await decide(request)
 
-    async with a_pair(**{function: choose if function == "policy" else decide}) as pair:
+    options: dict[str, Any] = {function: choose if function == "policy" else decide}
+    async with a_pair(**options) as pair:
         pair.work.feed(stdout("one"))
         page = pair.follow(pair.elsewhere)
         await page.until(lambda: lines(page) == ["one"])
@@ -222,6 +223,30 @@ async def test_a_delete_that_nobody_has_heard_is_not_confirmed() -> None:
         await delete.until(lambda: delete.ended)
         assert not pair.work.cancels
         assert delete.status == 202
+
+
+@pytest.mark.parametrize("how_far", Cancelled)
+async def test_a_delete_elsewhere_says_how_far_ending_the_work_got(how_far: Cancelled) -> None:
+    """As on the worker that reads the run, and as late: the last frame is there before the command is gone."""
+    work = SlowToEnd(outcome=how_far)
+    async with a_pair(work) as pair:
+        page = pair.follow(pair.elsewhere)
+        await page.until(lambda: page.content)
+        delete = pair.ask(pair.elsewhere, Page("DELETE", path=f"/{pair.token}"))
+        await page.until(lambda: page.ended)
+        await anyio.sleep(1)
+        assert not delete.sent
+        work.let_end.set()
+        await delete.until(lambda: delete.ended)
+        here, again = (
+            pair.ask(bridge, Page("DELETE", path=f"/{pair.token}")) for bridge in (pair.here, pair.elsewhere)
+        )
+        await here.until(lambda: here.ended)
+        await again.until(lambda: again.ended)
+
+    assert work.cancels == 1
+    assert delete.status == (204 if how_far is Cancelled.CONFIRMED else 202)
+    assert (delete.status, delete.content) == (here.status, here.content) == (again.status, again.content)
 
 
 async def test_a_run_without_viewers_ends_also_while_redis_is_away() -> None:

@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from math import inf
 from typing import Any, Final, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
 
-from ...relay.mirror import Mirror, MirrorFacts
+from ...relay.mirror import Halting, Mirror, MirrorFacts
 from ...relay.signal import Signal
+from ...upstream.base import Cancelled
 from ...wire.dialects import DIALECTS
 from ..base import Stage, StoreAway
 from .connection import Connection, fields_of, is_outage
@@ -78,6 +80,7 @@ class Fetcher:
         self._tell = tell
         self._worker = worker
         self._counts = counts
+        self._halting: WeakValueDictionary[str, Halting] = WeakValueDictionary()
         self._is_known = False
         self._due: dict[str, None] = {}
         self._asked: list[tuple[Callable[[], Awaitable[Any]], _Answer]] = []
@@ -90,6 +93,11 @@ class Fetcher:
         if run in self.mirrors:
             self._due[run] = None
             self._news.notify()
+
+    def has_stopped(self, run: str, cancelled: str) -> None:
+        """The owner has ended a run, as this worker asked it to. `cancelled` is how far that got, if there was work."""
+        if (halting := self._halting.pop(run, None)) is not None:
+            halting.halt(Cancelled(cancelled) if cancelled else None)
 
     def look_at_all(self) -> None:
         """Looks at all runs, in case a notice was lost."""
@@ -212,7 +220,7 @@ class Fetcher:
                 stage.totals,
                 stage.clock,
                 first,
-                lambda: self._tell(owner, "delete", name),
+                Halting(lambda halting: self._end(name, owner, halting)),
                 lambda: self.report(name),
             )
 
@@ -228,6 +236,10 @@ class Fetcher:
         stage.start_soon(self._watch, name, tracked)
         self._tell(owner, "attach", name)
         return tracked.mirror
+
+    def _end(self, name: str, owner: str, halting: Halting) -> None:
+        self._halting[name] = halting
+        self._tell(owner, "delete", name)
 
     async def _load(self, name: str, tracked: Tracked, begin: Callable[[int], Mirror]) -> None:
         """Reads all that Redis has behind its last hole."""

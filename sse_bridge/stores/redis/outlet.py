@@ -14,6 +14,7 @@ from ...relay.run import Run
 from ...relay.signal import Latch, Signal
 from ...relay.viewer import Gone
 from ...wire.ids import FrameIds
+from ..memory import Key
 from .counting import Progress
 
 __all__ = ["Outlet"]
@@ -35,13 +36,16 @@ class Outlet:
         clock: of the event loop that reads the run.
         notice: is called when there are frames to send.
         replay: bytes that Redis keeps once they are published; `None` for as much as the run's log.
+        key: what requests for the run share; `None` if it is found by its name alone.
     """
 
     def __init__(
-        self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None], replay: int | None = None
+        self, run: Run, name: str, clock: Clock, notice: Callable[[Outlet], None], replay: int | None, key: Key | None
     ) -> None:
         self.run = run
         self.name = name
+        #: `None` also once the key is free for another run.
+        self.key = key
         #: The workers that follow it.
         self.listeners: set[str] = set()
         #: Its last entry is in Redis, or can never be.

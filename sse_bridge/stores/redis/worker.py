@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
 
 from ...errors import ConfigurationError
-from ...relay.mirror import Followed
 from ...relay.run import Run
 from ...relay.statistics import WorkerStatistics
 from ...upstream.base import Cancelled, Source, Ticketed, Upstream, Work
@@ -25,6 +23,7 @@ from .connection import Connect, Connection, fields_of, is_outage
 from .counting import Counts
 from .fetching import Fetcher
 from .fitness import Fitness
+from .keys import Keys
 from .names import VERSION, Names, fingerprint, new_worker, owner_mark, run_name
 from .outlet import Outlet
 from .publishing import ENDED, LIVES, Publisher, fenced
@@ -41,24 +40,14 @@ _BLOCK: Final = 5
 _HEARD: Final = 100
 #: Seconds that ending the work of a dead worker's run may take.
 _END_WORK: Final = 10.0
-#: Seconds that a key stands for a run that is being started.
-_CLAIMED: Final = 90
-#: Seconds that a worker has for giving a key to another run, or to none.
-_TAKEN: Final = 15
-#: Looks at a key whose run is unknown yet, and seconds between them.
-_LOOKS: Final = 3
-_LOOK_AGAIN: Final = 0.05
-#: Seconds between attempts to free a key while Redis is away.
-_FREE_AGAIN: Final = 1.0
 
 
 class _Shared:
     """A run of this worker, and what it takes to end it from elsewhere."""
 
-    def __init__(self, outlet: Outlet, work: Work, key: Key | None) -> None:
+    def __init__(self, outlet: Outlet, work: Work) -> None:
         self.outlet = outlet
         self.work = work
-        self.key = key
 
     @property
     def ticket(self) -> str:
@@ -84,7 +73,8 @@ class Worker:
         self._stage: Stage
         self._roll = Roll(self._name, self._census)
         self._runs: dict[str, _Shared] = {}
-        self._keys: WeakKeyDictionary[Outlet, Key] = WeakKeyDictionary()  # also of runs that are over and kept
+        #: Also of runs that are over and kept.
+        self._outlets: WeakValueDictionary[str, Outlet] = WeakValueDictionary()
         self._heard: dict[tuple[str, str], float] = {}  # when a worker last told of a run's viewers
         fitness = Fitness()
         self._inbox = Connection(connect, counts, fitness, _BLOCK + 2.0)
@@ -94,6 +84,7 @@ class Worker:
         self.fetcher = Fetcher(
             Connection(connect, counts, fitness), names, store.linger, self._name, self._tell, counts
         )
+        self._keys = Keys(names, self.fetcher, self._name, self._outlets.get)
         self._beating = Beating(
             Connection(connect, counts, fitness, once=True),
             names,
@@ -142,11 +133,9 @@ class Worker:
     def publish(self, run: Run, work: Work, key: Key | None) -> Outlet:
         """Shares a run."""
         name = run_name(run.token)
-        outlet = Outlet(run, name, self._stage.clock, self.publisher.notice, self._store.replay)
-        run.doubt = Sleep(outlet, self._stage.clock)
-        self._runs[name] = _Shared(outlet, work, key)
-        if key is not None:
-            self._keys[outlet] = key
+        outlet = Outlet(run, name, self._stage.clock, self.publisher.notice, self._store.replay, key)
+        run.doubt = Sleep(outlet, self._stage.clock)  # holds the outlet for as long as the run is kept
+        self._runs[name], self._outlets[name] = _Shared(outlet, work), outlet
         self.publisher.add(outlet)
         self._stage.start_soon(_until_cancelled, lambda: self._follow(name, self._runs[name]))
         return outlet
@@ -194,9 +183,11 @@ class Worker:
         shared, run = self._runs.get(outlet.name), outlet.run
         for command in self._description(outlet) if shared is None else self._registration(outlet.name, shared):
             self.publisher.send(*command)
-        if (key := self._keys.get(outlet)) is not None:
+        if outlet.key is not None:
             said = f"{run.token} {fingerprint(run.facts.source, run.token)}"
-            self.publisher.send("SET", self._names.key(key), said, "NX", "EX", ENDED if shared is None else LIVES)
+            self.publisher.send(
+                "SET", self._names.key(outlet.key), said, "NX", "EX", ENDED if shared is None else LIVES
+            )
 
     async def _follow(self, name: str, shared: _Shared) -> None:
         """Keeps what Redis knows of a run true, until the run has left no work running."""
@@ -207,24 +198,25 @@ class Worker:
             self._tell(worker, "answered", name)
         await run.done.wait()
         self.publisher.send("HDEL", self._names.runs(self._name), name)
-        if shared.key is not None:
-            self.publisher.send("EXPIRE", self._names.key(shared.key), ENDED)
+        if outlet.key is not None:
+            self.publisher.send("EXPIRE", self._names.key(outlet.key), ENDED)
         await outlet.ended.wait()
         self._runs.pop(name, None)
 
     def withdraw(self, run: Run) -> None:
         """A run has started nothing: its key is free again. Its mirrors end as it did."""
-        shared = self._runs.get(run_name(run.token))
-        if shared is not None and (key := self._keys.pop(shared.outlet, None)) is not None:
-            self.release(run.token, key)
+        outlet = self._outlets.get(run_name(run.token))
+        if outlet is not None and outlet.key is not None:
+            self.release(run.token, outlet.key)
+            outlet.key = None
 
     def _renewals(self) -> list[tuple[str, int]]:
         keys: list[tuple[str, int]] = []
         for name, shared in self._runs.items():
             if not shared.outlet.ended.is_set:
                 keys += [(self._names.stream(name), LIVES), (self._names.meta(name), LIVES)]
-                if shared.key is not None:
-                    keys.append((self._names.key(shared.key), LIVES))
+                if shared.outlet.key is not None:
+                    keys.append((self._names.key(shared.outlet.key), LIVES))
         return keys
 
     # -- keys
@@ -232,62 +224,14 @@ class Worker:
     async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
         """Claims a key among all workers."""
         try:
-            return await self.fetcher.ask(lambda: self._claim(token, key, source, stage))
+            return await self._keys.claim(token, key, source, stage)
         except BaseException:  # the key may be claimed all the same
             self.release(token, key)
             raise
 
-    async def _claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
-        name, said = self._names.key(key), f"{token} {fingerprint(source, token)}"
-        if await self.fetcher.may_have_lost() and await self.fetcher.command("GET", name) is None:
-            raise StoreAway("Redis was away, and may not know all keys again.")
-        for _ in range(_LOOKS):
-            if await self.fetcher.command("SET", name, said, "NX", "EX", _CLAIMED):
-                return Claim(token, None)
-            found = await self.fetcher.command("GET", name)
-            if found is None:
-                continue
-            other, _, mark = found.decode().partition(" ")
-            if mark != fingerprint(source, other):
-                return Claim(other, None, is_conflict=True)
-            shared = self._runs.get(run_name(other))
-            mirror = await self.fetcher.open(other, stage) if shared is None else None
-            run: Followed | None = mirror if shared is None else shared.outlet.run
-            if run is not None and not (run.is_over and not key.is_idempotency_key):
-                return Claim(other, mirror)
-            if run is not None and await self._may_take(key, other, found):
-                await self.fetcher.command("SET", name, said, "EX", _CLAIMED)
-                return Claim(token, None)
-            await anyio.sleep(_LOOK_AGAIN)
-        # Another worker is about to start a run: between its claim and what tells of the run lies one question. A run
-        # of this one's would be a second command.
-        raise StoreAway("The key stands for a run that is not known yet.")
-
-    async def _may_take(self, key: Key, other: str, found: bytes) -> bool:
-        """Whether this worker, and no other one, may take a key from a run that it stands for."""
-        heir = self._names.heir(key, run_name(other))
-        is_mine = await self.fetcher.command("SET", heir, self._name, "NX", "EX", _TAKEN)
-        if not is_mine and await self.fetcher.command("GET", heir) != self._name.encode():
-            return False
-        still: object = await self.fetcher.command("GET", self._names.key(key))
-        return still == found
-
     def release(self, token: str, key: Key) -> None:
         """No run came of a claim: the key is free again, unless it stands for another run by now."""
-        self._stage.start_soon(_until_cancelled, lambda: self._release(token, key))
-
-    async def _release(self, token: str, key: Key) -> None:
-        until = anyio.current_time() + _CLAIMED
-        while anyio.current_time() < until:
-            with suppress(StoreAway):
-                await self.fetcher.ask(lambda: self._free(token, key))
-                return
-            await anyio.sleep(_FREE_AGAIN)
-
-    async def _free(self, token: str, key: Key) -> None:
-        found = await self.fetcher.command("GET", self._names.key(key))
-        if found is not None and found.decode().partition(" ")[0] == token and await self._may_take(key, token, found):
-            await self.fetcher.command("DEL", self._names.key(key))
+        self._stage.start_soon(_until_cancelled, lambda: self._keys.free(token, key))
 
     # -- what other workers say
 
@@ -333,7 +277,12 @@ class Worker:
             return
         if kind == "answered" and (tracked := self.fetcher.mirrors.get(run)) is not None:
             tracked.mirror.answered.set()
+        if kind == "stopped":
+            self.fetcher.has_stopped(run, more[1].decode())
         shared, worker = self._runs.get(run), more[0].decode()
+        if kind == "delete" and (known := self._outlets.get(run)) is not None:
+            known.run.cancel()
+            self._stage.start_soon(_until_cancelled, lambda: self._tell_stopped(worker, known))
         if shared is None:
             return
         outlet = shared.outlet
@@ -347,8 +296,6 @@ class Worker:
             outlet.listeners.discard(worker)
             self._heard.pop((run, worker), None)
             outlet.run.audience.leave_from_afar(worker, float(more[1] or 0))
-        elif kind == "delete":
-            outlet.run.cancel()
         elif kind == "report":
             outlet.listeners.add(worker)
             viewers, number, mark = int(more[1]), more[2], int(more[3] or b"0")
@@ -358,6 +305,12 @@ class Worker:
             else:
                 self._heard.pop((run, worker), None)
                 outlet.run.audience.leave_from_afar(worker, float(more[4] or 0))
+
+    async def _tell_stopped(self, worker: str, outlet: Outlet) -> None:
+        """Tells who had a run ended how far that got."""
+        await outlet.run.done.wait()
+        cancelled = outlet.run.cancelled
+        self._tell(worker, "stopped", outlet.name, "" if cancelled is None else cancelled.value)
 
     def _on_silence(self) -> None:
         """Redis does not answer. Viewers elsewhere have not left, but no run waits for what they cannot get."""
