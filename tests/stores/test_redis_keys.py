@@ -43,10 +43,10 @@ class Works:
 
     def __init__(self, make: Callable[[], ScriptedWork] = ScriptedWork) -> None:
         self.all: list[ScriptedWork] = []
-        self._make = make
+        self.make = make
 
     async def resolve(self, request: Request) -> ScriptedWork:
-        self.all.append(self._make())
+        self.all.append(self.make())
         return self.all[-1]
 
     @property
@@ -93,7 +93,7 @@ async def test_a_feed_that_has_ended_starts_anew_once(seed: int) -> None:
     first = Page()
     await bridges[0](first.scope, first.receive, first.send)
     await anyio.sleep(3)
-    works._make = ScriptedWork
+    works.make = ScriptedWork
     pages = [Page() for _ in bridges]
     async with anyio.create_task_group() as tasks:
         for bridge, page in zip(bridges, pages, strict=True):
@@ -184,7 +184,7 @@ async def test_a_key_that_is_freed_is_freed_once() -> None:
 
     redis.ask = lose_an_answer  # type: ignore[method-assign]
     await here(pages[0].scope, pages[0].receive, pages[0].send)
-    works._make = ScriptedWork
+    works.make = ScriptedWork
     async with anyio.create_task_group() as tasks:
         await anyio.sleep(0.2)
         assert lost
