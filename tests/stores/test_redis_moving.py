@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from sse_bridge import Block, Cancelled, RedisStore, SSEBridge
+from sse_bridge.stores.redis.names import run_name
 from tests.support.asgi import Page, lines
 from tests.support.lying_redis import LyingRedis
 from tests.support.virtual_time import virtual
@@ -247,6 +248,35 @@ async def test_a_delete_elsewhere_says_how_far_ending_the_work_got(how_far: Canc
     assert work.cancels == 1
     assert delete.status == (204 if how_far is Cancelled.CONFIRMED else 202)
     assert (delete.status, delete.content) == (here.status, here.content) == (again.status, again.content)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ("t", "report", "r", "RUN", "a", "worker", "b", "many", "c", "", "d", "1"),
+        ("t", "leave", "r", "RUN", "a", "worker", "b", "soon"),
+        ("t", "news", "r", b"\xff"),
+        ("r", "RUN"),
+    ],
+    ids=lambda said: said[1],
+)
+async def test_a_worker_that_cannot_be_understood_makes_no_other_deaf(
+    said: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of another version, while a deploy goes on. What comes behind is heard."""
+    async with a_pair() as pair:
+        page = pair.follow(pair.elsewhere)
+        await page.until(lambda: page.content)
+        await anyio.sleep(3)
+        entry = [run_name(pair.token) if each == "RUN" else each for each in said]
+        inboxes = [name for name in pair.redis.streams if name.endswith(":in")]
+        await pair.redis.ask([("XADD", inbox, "*", *entry) for inbox in inboxes])
+        delete = pair.ask(pair.elsewhere, Page("DELETE", path=f"/{pair.token}"))
+        await delete.until(lambda: delete.ended)
+
+    assert pair.work.cancels == 1
+    assert delete.status == 204
+    assert "a bug in the bridge" not in caplog.text
 
 
 async def test_a_run_without_viewers_ends_also_while_redis_is_away() -> None:

@@ -265,10 +265,17 @@ class Worker:
             if is_repeated and len(entries) == _HEARD:
                 continue
             for entry in heard:
-                said = fields_of(entry)
-                more = [said.get(each, b"") for each in (b"a", b"b", b"c", b"d", b"e")]
-                self._hear(said[b"t"].decode(), said[b"r"].decode(), more)
+                self._take(entry)
             heard, is_repeated = [], False
+
+    def _take(self, entry: Any) -> None:
+        """Takes one entry of the inbox. A worker of another version may write what this one cannot read."""
+        try:
+            said = fields_of(entry)
+            more = [said.get(each, b"") for each in (b"a", b"b", b"c", b"d", b"e")]
+            self._hear(said[b"t"].decode(), said[b"r"].decode(), more)
+        except Exception:
+            logger.exception("a worker has said what this one cannot read. Run the same version of the bridge everywhere")
 
     def _hear(self, kind: str, run: str, more: list[bytes]) -> None:
         if kind == "news":
