@@ -275,7 +275,7 @@ class Worker:
             more = [said.get(each, b"") for each in (b"a", b"b", b"c", b"d", b"e")]
             self._hear(said[b"t"].decode(), said[b"r"].decode(), more)
         except Exception:
-            logger.exception("a worker has said what this one cannot read. Run the same version of the bridge everywhere")
+            logger.exception("a worker has said what this one cannot read. Run the same version everywhere")
 
     def _hear(self, kind: str, run: str, more: list[bytes]) -> None:
         if kind == "news":
