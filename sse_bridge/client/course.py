@@ -18,11 +18,12 @@ from ..upstream.base import Cancelled
 from ..upstream.checks import is_same_origin, seconds_to_wait
 from ..wire.ids import is_token
 from ..wire.objects import read_object
+from .doubts import START_AGAIN, Doubts
 from .errors import EventsMissing, FollowError, RunFailed, RunLost, RunRefused
 from .lines import View
 from .options import Settings
 from .reading import Fault, Item, Reader
-from .refusals import is_definite, of_answer, of_error, status_line
+from .refusals import is_definite, of_answer, of_error
 from .waits import Waits
 
 __all__ = ["MAX_ANSWER", "Ask", "Course"]
@@ -31,9 +32,6 @@ T = TypeVar("T")
 
 #: Bytes that are read of an answer that is no stream.
 MAX_ANSWER: Final = 64 * 1024
-#: Seconds in which a start whose answer was lost is asked for again. A bridge knows the key for `keep` seconds (60)
-#: after the run's end at the least; later, the same key could start a second command.
-_START_AGAIN: Final = 30.0
 #: Times that a run is followed again behind the same event because what comes next is wrong.
 _MOST_FAULTS: Final = 3
 _MOST_REDIRECTS: Final = 5
@@ -95,7 +93,7 @@ class Course(Generic[T]):
         self._run_url = settings.url if is_token(last) else None
         if self._run_url is not None:
             self.reader.token = last
-        self._doubts: set[int] = set()  # what a proxy or a server answered to starts; 0 if the answer was lost
+        self._doubts = Doubts(settings.method)
         self._phase = Phase.LOOK if self._run_url is not None else Phase.START
         self._waits = Waits(settings.give_up_after)
         self._faults = 0  # since the last good event
@@ -152,9 +150,13 @@ class Course(Generic[T]):
         Raises:
             FollowError: there will be none.
         """
+        if self._waits.is_asked:  # the reader was cancelled meanwhile
+            self._unsure(now)
+        if self._error is not None:
+            raise self._error
         seconds = self._waits.next(now, self.reader.retry)
-        if self._phase is Phase.START and self._waits.unsure_for(now + (seconds or 0.0)) > _START_AGAIN:
-            raise self._start_unknown()  # whatever was answered since
+        if self._phase is Phase.START and self._waits.unsure_for(now + (seconds or 0.0)) > START_AGAIN:
+            raise self._doubts.error(self._trouble)  # whatever was answered since
         if seconds is None:
             self._give_up()
         return seconds
@@ -175,6 +177,7 @@ class Course(Generic[T]):
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
         headers |= {name: value for name, value in self._settings.headers.items() if name.lower() != "accept"}
         if self._phase is Phase.START:
+            self._waits.is_asked = True
             if self._settings.method == "POST":
                 headers["Idempotency-Key"] = self._settings.key
             if self._settings.content is not None:
@@ -216,9 +219,11 @@ class Course(Generic[T]):
         self._trouble = error
         if self._phase is Phase.START and not sent_nothing:
             self._unsure(now)
+        self._waits.is_asked = False
 
     def answered(self, status: int, headers: Mapping[str, str], now: float) -> bool:
         """Takes the head of an answer; says whether a stream follows. If not, read the answer and call `told`."""
+        self._waits.is_asked = False
         is_stream = status == 200 and headers.get("content-type", "").lower().startswith("text/event-stream")
         if not is_stream or self._phase in _OF_STATE:
             return False
@@ -260,24 +265,11 @@ class Course(Generic[T]):
             self._unsure(now)  # a proxy says so, and may have handed the request on
 
     def _unsure(self, now: float) -> None:
-        """A start may have happened."""
+        """A start may have happened, at the earliest when it was sent."""
         self._doubts.add((self.refusal and self.refusal.status) or 0)
-        if self._waits.unsure(now) > _START_AGAIN or self._settings.method == "GET":
-            self._error = self._start_unknown()
-
-    def _start_unknown(self) -> RunLost:
-        advice = " Start with POST, which can be repeated." if self._settings.method == "GET" else ""
-        error = RunLost(self._doubt() + advice, code="start_unknown")
-        error.__cause__ = self._trouble
-        return error
-
-    def _doubt(self) -> str:
-        """Why it is not known whether a command runs."""
-        if 0 in self._doubts:
-            return "The answer to the start was lost, so a command may be running."
-        answers = " or ".join(map(status_line, sorted(self._doubts)))
-        often = f" each time for {_START_AGAIN:g} seconds" if self._settings.method == "POST" else ""
-        return f"The server answered {answers}{often}, so it is not known whether a command runs. See the server's log."
+        self._waits.unsure()
+        if self._waits.unsure_for(now) > START_AGAIN or self._settings.method == "GET":
+            self._error = self._doubts.error(self._trouble)
 
     def _moves(self, headers: Mapping[str, str]) -> bool:
         """Goes where a redirect of the same server points, such as to the path with a slash."""

@@ -24,16 +24,24 @@ class Waits:
     """
 
     def __init__(self, give_up_after: float) -> None:
+        #: Whether a start was sent, and neither answered nor lost.
+        self.is_asked = False
         self._give_up_after = give_up_after
         self._failures = -1  # attempts since the last news; none yet
         self._asked_to = 0.0
         self._last_news: float | None = None
         self._opened_at = inf
+        self._asks_at = 0.0
         self._unsure_since: float | None = None
         self._is_at_once = False
 
     def next(self, now: float, retry: float | None) -> float | None:
         """Seconds until the next attempt; `None` if that would be too late."""
+        pause = self._pause(now, retry)
+        self._asks_at = now + (pause or 0.0)
+        return pause
+
+    def _pause(self, now: float, retry: float | None) -> float | None:
         if self._last_news is None:
             self._last_news = now
         if self._is_at_once or self._failures < 0:
@@ -68,11 +76,10 @@ class Waits:
         if now - self._opened_at >= _STEADY:
             self.news(now)
 
-    def unsure(self, now: float) -> float:
-        """A start may have happened. Returns the seconds since the first that may have."""
+    def unsure(self) -> None:
+        """The start that was sent after the last wait may have happened. The first such one counts."""
         if self._unsure_since is None:
-            self._unsure_since = now
-        return self.unsure_for(now)
+            self._unsure_since = self._asks_at
 
     def unsure_for(self, now: float) -> float:
         """Seconds since the first start that may have happened; 0 if there is none."""

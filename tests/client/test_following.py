@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -663,3 +663,47 @@ def test_the_package_does_without_the_client() -> None:
     program = "import sys; sys.modules['httpx_sse'] = None; import sse_bridge.client"
     failed = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert 'pip install "sse_bridge[client]"' in failed.stderr
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_start_that_the_reader_gave_up_waiting_for_may_have_happened(method: Literal["GET", "POST"]) -> None:
+    """`anext` was cancelled meanwhile. Only a key makes the same request no second start."""
+
+    class Slow(Server):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if not self.requests:
+                self.requests.append(request)
+                await anyio.sleep(8)
+            return await super().handle_async_request(request)
+
+    server = Slow(stream(*run_of("a")))
+    async with httpx.AsyncClient(transport=server) as client, follow(URL, client=client, method=method) as run:
+        with anyio.move_on_after(5):
+            await anext(run)
+        if method == "GET":
+            with pytest.raises(RunLost, match="a command may be running"):
+                await anext(run)
+        else:
+            assert (await anext(run)).data
+
+    keys = [request.headers.get("idempotency-key") for request in server.requests]
+    assert len(keys) == (1 if method == "GET" else 2)
+    assert len(set(keys)) == 1
+
+
+async def test_the_half_minute_of_a_start_begins_when_it_is_sent() -> None:
+    """Not when its loss is noticed: by then the run may be over for longer than its key is known."""
+
+    class Silent(Server):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.requests.append(request)
+            await anyio.sleep(45)
+            raise httpx.ReadTimeout("nothing")
+
+    server = Silent()
+    options: dict[str, Any] = {"give_up_after": None, "silence": 45}
+    async with httpx.AsyncClient(transport=server) as client, follow(URL, client=client, **options) as run:
+        with pytest.raises(RunLost, match="a command may be running"):
+            await anext(run)
+
+    assert len(server.requests) == 1
