@@ -528,6 +528,60 @@ def test_a_stream_without_ids_is_never_asked_for_again(page: Page) -> None:
     assert len(asked) == 1
 
 
+def resuming(later: dict[str | None, str], asked: list[str | None]) -> Callable[[Route], None]:
+    """A bridge that knows what follows each place, and says 204 behind the last."""
+
+    def answer(route: Route) -> None:
+        place = route.request.headers.get("last-event-id")
+        asked.append(place)
+        if place in later:
+            stream(f"retry: 10\n\n{later[place]}")(route)
+        else:
+            route.fulfill(status=204)
+
+    return answer
+
+
+def test_a_run_that_ends_in_a_comment_is_over(page: Page) -> None:
+    """`verbatim` numbers what has no data, too. The fault: the last frame was asked for again without end."""
+    asked: list[str | None] = []
+    later = {None: f"id: {RUN}.1\ndata: a\n\nid: {RUN}.2\n: bye\n\n", f"{RUN}.1": f"id: {RUN}.2\n: bye\n\n"}
+    page.route(f"**/run-sse/{RUN}", resuming(later, asked))
+    follow(page, "/run-sse/", run=RUN)
+
+    assert finished(page) == [{"type": "message", "data": "a"}]
+    assert asked == [None, f"{RUN}.2"]
+
+
+def test_a_gap_is_told_once(page: Page) -> None:
+    """The connection is lost behind it, before anything else has come."""
+    gap = f"id: {RUN}.2\n: gap dropped=1 bytes=9\n\n"
+    rest = f"id: {RUN}.3\ndata: b\n\n"
+    later = {None: f"id: {RUN}.1\ndata: a\n\n{gap}", f"{RUN}.1": gap + rest, f"{RUN}.2": rest}
+    page.route(f"**/run-sse/{RUN}", resuming(later, []))
+    follow(page, "/run-sse/", run=RUN)
+
+    assert [message["type"] for message in finished(page)] == ["message", "gap", "message"]
+
+
+def test_the_ids_name_a_run_whose_headers_cannot_be_read(page: Page) -> None:
+    """As from another origin. The fault: the end of a `verbatim` stream was answered with another start."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url.rpartition("/run-sse/")[2])
+        if len(asked) == 1:
+            stream("retry: 10\n\n" + frames({"type": "tick"}, first=1))(route)
+        else:
+            route.fulfill(status=204)
+
+    page.route("**/run-sse/**", answer)
+    follow(page, "/run-sse/", method="GET")
+
+    assert [message["type"] for message in finished(page)] == ["tick"]
+    assert asked == ["", RUN]
+
+
 def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
     """After `patience`."""
     page.route(
@@ -783,13 +837,15 @@ def test_stop_says_how_far_it_got(page: Page, site: Site, status: int, outcome: 
 
 
 def test_stop_throws_where_nothing_is_known(page: Page, site: Site) -> None:
-    """The server refuses, or is gone."""
+    """The server refuses, or is gone, or shows its login."""
     script(site, "thrown", Script(["one"], waits=True))
     follow(page, "/run-sse/?script=thrown")
     page.wait_for_function("() => seen.length === 2")
-    page.route("**/run-sse/*", answers(lambda route: route.fulfill(status=500), lambda route: route.abort()))
+    logins = stream("<h1>Log in</h1>")  # 200
+    page.route("**/run-sse/*", answers(lambda route: route.fulfill(status=500), logins, lambda route: route.abort()))
     thrown = "run.stop().then(() => null, (error) => [error.name, error.status ?? null])"
     assert page.evaluate(thrown) == ["StopFailed", 500]
+    assert page.evaluate(thrown) == ["StopFailed", 200]
     assert page.evaluate(thrown) == ["TypeError", None]
     page.unroute("**/run-sse/*")
     page.evaluate("run.stop()")

@@ -35,6 +35,8 @@ import { Turns, deferred, sleep } from "./waiting.js";
 const RETRY = 2_000;
 /** Milliseconds for an answer to `DELETE`, which takes three seconds by itself at most. */
 const STOP_PATIENCE = 10_000;
+/** An id that the bridge gives: the run's token, and a number. */
+const OWN_ID = /^([A-Za-z0-9_-]{16})\.\d+$/;
 
 /**
  * Starts a run and follows it.
@@ -149,10 +151,9 @@ export class Run extends EventTarget {
         if (inbox.isAlive) this.#attempts.succeeded();
         this.#retry = inbox.parser.retry ?? this.#retry;
         const batch = inbox.take();
-        if (batch) {
-          this.#note(batch);
-          yield batch;
-        }
+        if (batch) this.#note(batch);
+        this.#place = inbox.parser.lastEventId; // in `verbatim`, blocks without data count, too
+        if (batch) yield batch;
         await turns.pass();
       }
     } catch (error) {
@@ -171,12 +172,13 @@ export class Run extends EventTarget {
       const message = messages[index];
       if (message.type === "start" && typeof message.run === "string") this.#name(message.run, null);
       if (ids[index] === "" && message.type !== "gap") this.#hasUnnamed = true;
+      const [, token] = (this.token === null && OWN_ID.exec(ids[index])) || [];
+      if (token) this.#name(token, null); // a page of another origin may not read the response's headers
       if (!isTerminal(message)) continue;
       this.outcome = message;
       messages.length = ids.length = index + 1;
       if (message.code === "run_unknown") this.#options.memory?.set(null);
     }
-    this.#place = /** @type {string} */ (ids.at(-1));
     this.#become(this.outcome ? "over" : "running");
   }
 
@@ -377,7 +379,7 @@ export class Run extends EventTarget {
     });
     if (response.status === 202) return "requested";
     if (response.status === 404) return "unknown";
-    if (response.ok) return "ended";
+    if (response.status === 204) return "ended"; // 200 may be the page of a login
     throw new StopFailed(response.status);
   }
 
