@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["cleared", "log_cause"]
+import anyio
+
+__all__ = ["cleared", "is_our_end", "log_cause"]
 
 logger: Final = logging.getLogger("sse_bridge")
 
@@ -50,3 +53,11 @@ def cleared(text: str) -> str:
     for secret, replacement in _SECRETS:
         text = secret.sub(replacement, text)
     return text
+
+
+def is_our_end(error: BaseException) -> bool:
+    """Whether the error ends this task. A function that awaits a cancelled task of asyncio raises the same one."""
+    if not isinstance(error, asyncio.CancelledError) or not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     },
     "asgi": {
         "arguments",
+        "causes",
         "wire",
         "flow",
         "relay",

@@ -24,6 +24,7 @@ from .application import Application, Authorize, ChooseKey, Identify, OnEnd, OnS
 from .finding import key_of
 from .handle import StartedRun
 from .hosting import Beginning, Host, HostOptions, Limits, stopping
+from .joining import answered
 from .messages import Receive, Scope, Send
 from .options import DEFAULT_REPLAY, ChoosePolicy, ChooseRate, DialectName, Resolve
 from .requests import Requests, Style
@@ -246,16 +247,17 @@ class SSEBridge:
             token, run = await self._host.finder.claim(started_with, source)
         if run is None:
             seconds = self._host.options.run.grace if grace == "bridge" else grace
-            work = source.work(self._upstream, None)
+            with self._host.finder.freeing(token, started_with):
+                work = source.work(self._upstream, None)
             beginning = Beginning(source, work, owner, started_with, seconds)
             run = await self._host.launch_apart(beginning, self._limits, token)
         else:
-            await run.answered.wait()
+            run = await answered(run, self._host.here(), self._host.finder)
         if isinstance(run.refused, UpstreamError):
             raise run.refused
         if run.refused is Cause.SERVER_STOPPED:
             raise stopping()
-        return StartedRun(run)
+        return StartedRun(run, self._host.finder, self._host.options.run.cancel_timeout)
 
     def statistics(self) -> BridgeStatistics:
         """What happens now, and what was counted since the bridge was made.

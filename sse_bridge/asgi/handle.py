@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import anyio
+
 from ..relay.info import Outcome, RunInfo
-from ..relay.mirror import Followed
+from ..relay.mirror import Followed, Mirror
 from ..upstream.base import Cancelled
+from .finding import Finder
+from .joining import ended
 
 __all__ = ["StartedRun"]
+
+#: Seconds that a worker and the owner of a run take to tell each other.
+_MESSAGES: Final = 1.0
 
 
 class StartedRun:
     """A run that `SSEBridge.start` has started, or has found by its key."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_cancel_timeout", "_finder", "_run")
 
-    def __init__(self, run: Followed) -> None:
+    def __init__(self, run: Followed, finder: Finder, cancel_timeout: float) -> None:
         self._run = run
+        self._finder = finder
+        self._cancel_timeout = cancel_timeout
 
     def __repr__(self) -> str:
         return f"StartedRun({self.info!r})"
@@ -31,8 +42,14 @@ class StartedRun:
         return self._run.info
 
     async def wait(self) -> Outcome:
-        """Waits until the run has ended and has left no work running; says how it ended."""
-        await self._run.done.wait()
+        """Waits until the run has ended and has left no work running; says how it ended.
+
+        Of a run that another worker reads, this is known as soon as its last frame is.
+
+        Raises:
+            BridgeUnavailable: another worker had the run, and no worker knows it any more.
+        """
+        self._run = await ended(self._run, self._finder)
         return self._run.outcome()
 
     async def cancel(self) -> Cancelled | None:
@@ -41,6 +58,11 @@ class StartedRun:
         Returns:
             How far ending the command got; `None` if it had ended by itself.
         """
-        self._run.cancel()
-        await self._run.done.wait()
-        return self._run.cancelled
+        run = self._run
+        run.cancel()
+        if not isinstance(run, Mirror):
+            await run.done.wait()
+            return run.cancelled
+        with anyio.move_on_after(self._cancel_timeout + _MESSAGES):
+            await run.halting.wait()
+        return run.cancelled if run.halting.is_set else Cancelled.REQUESTED

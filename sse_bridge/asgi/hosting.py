@@ -56,8 +56,6 @@ RETRY_AFTER_LIMIT: Final = 5.0
 STOP_OVERHEAD: Final = 2.0
 #: Seconds a server gets to notice that we cut its connection. Return any sooner and it logs an incomplete response.
 NOTICE_CUT: Final = 0.3
-#: Seconds that the first viewer of a run has to come that was started without one, if `grace` is shorter.
-FIRST_VIEWER: Final = 10.0
 
 
 class Limits(NamedTuple):
@@ -192,7 +190,7 @@ class Host:
             if here.stopping:
                 raise stopping()
             if self.options.max_runs is not None:  # counting takes a look at every run
-                self._check_limit("runs", sum(not run.done.is_set for run in self._store.runs), self.options.max_runs)
+                self._check_limit("runs", self._census().runs, self.options.max_runs)
             if is_followed:
                 self._check_viewers()
         options = self.options.run.for_run(beginning.work.shape, beginning.grace)
@@ -212,10 +210,8 @@ class Host:
         run = self.launch(beginning, is_followed=False, token=token)
         self.here().set_apart(run)
         run.audience.expect(*limits, self.options.viewer, self.here().clock)
-        try:
+        with run.audience.awaited():  # a caller that gives up leaves the run to its first viewer
             await run.answered.wait()
-        finally:  # a caller that gives up leaves the run to its first viewer
-            run.audience.begin_grace(FIRST_VIEWER)
         return run
 
     async def _carry(self, run: Run, is_followed: bool) -> None:
@@ -289,6 +285,7 @@ class Host:
                 await run.reaches(number)
             if number > run.audience.log.next and not run.is_over:
                 raise StoreAway("Redis has yet to tell what the client has seen already.")
+            self._check_viewers()  # others have come meanwhile
             number = run.begins(number)
         viewer = run.audience.view(*visit.limits, number, self.options.viewer, self.here().clock)
         self._store.settle(run, self.here().clock.now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import anyio
 from anyio import CapacityLimiter
 
+from ..causes import is_our_end
 from ..relay.run import Run
 from .application import OnEnd, OnStart, Purpose, Threads, call
 from .stopping import PATIENCE, Open
@@ -48,5 +50,7 @@ async def _tell(here: Open, limiter: CapacityLimiter, hook: Callable[..., object
     try:
         with here.wait(PATIENCE):
             await call(hook, *arguments, limiter=limiter, may_abandon=True)
-    except Exception:
+    except (Exception, asyncio.CancelledError) as error:
+        if is_our_end(error):
+            raise
         logger.exception("the application's hook %s failed; its run is unaffected", getattr(hook, "__name__", hook))

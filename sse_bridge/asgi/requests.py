@@ -24,6 +24,7 @@ from . import asked, hypercorn, messages, options, paths
 from .application import Application, Purpose, call
 from .finding import key_of
 from .hosting import Answer, Beginning, Host, Limits, Visit, stopping
+from .joining import answered
 from .messages import Receive, Scope, Send
 from .refusals import Refusal, accepts, send_refusal
 from .response import naming_identity
@@ -51,6 +52,10 @@ _NOWHERE: Final = (
 _NOT_SHOWN: Final = Refusal(503, "not_shown", "Runs are started by pages that are shown, not by a prefetch.")
 _STORE_AWAY: Final = Refusal(503, "busy", "Runs cannot be looked up now. Try again in a moment.", retry_after=2.0)
 _UNKNOWN: Final = Refusal(404, "run_unknown", "This run is unknown here. It may have ended some time ago.")
+
+
+#: How often a feed is looked for that ends while `authorize` is asked.
+_LOOKS: Final = 3
 
 
 class Requests:
@@ -149,20 +154,26 @@ class Requests:
         source = await self._resolve(request)
         key = key_of(source, identity) or key
         limits = await self._limits(request, Purpose.STARTING)
-        run, token = self._host.finder.local(key, source), ""
-        if run is None:
-            token, run = await self._host.finder.claim(key, source)
-        if run is None:
-            work = source.work(self._upstream, _place_upstream(seen, key))
-            beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
-            if asked.wants_no_stream(request):
-                run = await self._host.launch_apart(beginning, limits, token)
-                return self._tell_started(request, run, send)
-            return self._host.host(beginning, self._visit(request, send, limits), token)
-        if not await self._may(request, run, identity, Purpose.STARTING):
-            return self._refuse_unknown(request, new_token(), send)
+        looks = 0
+        while True:
+            run, token = self._host.finder.local(key, source), ""
+            if run is None:
+                token, run = await self._host.finder.claim(key, source)
+            if run is None:
+                with self._host.finder.freeing(token, key):
+                    work = source.work(self._upstream, _place_upstream(seen, key))
+                beginning = Beginning(source, work, identity, key, self._host.options.run.grace)
+                if asked.wants_no_stream(request):
+                    run = await self._host.launch_apart(beginning, limits, token)
+                    return self._tell_started(request, run, send)
+                return self._host.host(beginning, self._visit(request, send, limits), token)
+            if not await self._may(request, run, identity, Purpose.STARTING):
+                return self._refuse_unknown(request, new_token(), send)
+            looks += 1
+            if not run.is_over or (key is not None and key.is_idempotency_key) or looks == _LOOKS:
+                break  # else it has ended while the application was asked, and starts anew
         if asked.wants_no_stream(request):
-            await run.answered.wait()
+            run = await answered(run, self._host.here(), self._host.finder)
             return self._tell_started(request, run, send)
         return await self._attach(request, run, 1, send, limits)
 

@@ -6,9 +6,10 @@ where frames come from or how they are written to a viewer's response.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..flow.delivery import Delivery
 from ..flow.log import RunLog
@@ -24,6 +25,9 @@ from .statistics import RunStatistics, Totals
 from .viewer import Gone, Viewer
 
 __all__ = ["Audience", "Feeder"]
+
+#: Seconds that the first viewer of a run has to come that was started without one, if `grace` is shorter.
+FIRST_VIEWER: Final = 10.0
 
 
 class Feeder(Protocol):
@@ -60,10 +64,10 @@ class Audience:
 
     __slots__ = (
         "_absent",
+        "_awaited",
         "_calm_until",
         "_clock",
         "_feeder",
-        "_held",
         "_held_since",
         "_ids",
         "_others",
@@ -91,8 +95,8 @@ class Audience:
         self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
         #: Notified whenever a reader has taken something, or there may be room for another reason.
         self.taken = Signal()
-        self._held = False
-        self._held_since = -inf
+        self._awaited = 0  # how many wait for the upstream's answer without being a viewer
+        self._held_since: float | None = None
         self._calm_until: float = -1  # up to this size of the log every viewer is within its mark: skip the look
         self._stalls = 0
 
@@ -105,8 +109,8 @@ class Audience:
 
     @property
     def is_followed(self) -> bool:
-        """Whether at least one viewer is still there."""
-        return self._is_followed_from_afar or any(viewer.gone is None for viewer in self._viewers)
+        """Whether at least one viewer is still there, or a request that waits for the upstream's answer."""
+        return self._awaited > 0 or self._is_followed_from_afar or any(viewer.gone is None for viewer in self._viewers)
 
     def view(
         self, policy: Policy, rate: TokenBucket | None, number: int, options: ViewerOptions, clock: Clock
@@ -143,13 +147,25 @@ class Audience:
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, 1, clock.now())
         self._absent = Viewer(delivery, self.taken, options, clock)
 
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Keeps the run while somebody waits for its upstream's answer. Its first viewer has time to come then."""
+        self._awaited += 1
+        if self._feeder is not None:
+            self._feeder.followed()
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+            self.begin_grace(FIRST_VIEWER)
+
     def begin_grace(self, least: float) -> None:
-        """Begins the grace period of a run that has had no viewer yet.
+        """Begins the grace period of a run without a viewer.
 
         Args:
-            least: seconds that the first viewer has to come, however short the grace period is.
+            least: seconds that a viewer has to come, however short the grace period is.
         """
-        if not self._viewers and not self._is_followed_from_afar and self._feeder is not None:
+        if not self._viewers and not self._awaited and not self._is_followed_from_afar and self._feeder is not None:
             grace = self.options.grace
             self._feeder.deserted(inf if grace is None else self._clock.now() + max(grace, least))
 
@@ -174,7 +190,7 @@ class Audience:
         if self.options.grace is None:
             self._feeder.hasten(self.end_stalls(now))  # the absent viewer holds the run only as its policy allows
             self._feeder.deserted(inf)
-        else:
+        elif not self._awaited:
             grace = max(self.options.grace, viewer.returns_within)
             self._feeder.deserted(now + grace if grace > 0 else -inf)
 
@@ -300,19 +316,21 @@ class Audience:
     @property
     def is_held(self) -> bool:
         """Whether the feeder was last told to wait."""
-        return self._held
+        return self._held_since is not None
 
     def _must_wait(self) -> bool:
-        was_held = self._held
+        was_held = self._held_since is not None
         deliveries = [viewer.delivery for viewer in self._counted]
-        self._held = any(delivery.holds(was_held) for delivery in deliveries)
-        self._calm_until = -1 if self._held else min((delivery.calm_until for delivery in deliveries), default=inf)
-        if self._held and not was_held:
+        is_held = any(delivery.holds(was_held) for delivery in deliveries)
+        self._calm_until = -1 if is_held else min((delivery.calm_until for delivery in deliveries), default=inf)
+        if not is_held:
+            self._held_since = None
+        elif not was_held:
             self._stalls += 1
             self._held_since = self._clock.now()
             if self._feeder is not None:
                 self._feeder.hasten(self.end_stalls(self._held_since))
-        return self._held
+        return is_held
 
     @property
     def _counted(self) -> Sequence[Holder]:
@@ -327,7 +345,9 @@ class Audience:
         then the run goes on without it.
         """
         due = inf
-        for viewer in self._counted if self._held else []:
+        if self._held_since is None:
+            return due
+        for viewer in self._counted:
             timeout = viewer.delivery.stall_timeout
             is_bounded = viewer is self._absent and self.options.grace is not None
             if timeout is None or is_bounded or not viewer.delivery.holds(True):

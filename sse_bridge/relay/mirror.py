@@ -30,6 +30,24 @@ NOTHING_TO_WAIT_FOR: Final = Latch()
 NOTHING_TO_WAIT_FOR.set()
 
 
+class _Nobody(str):
+    """A name to read, which equals no identity: `authorize` compares the owner's with that of the request."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    __hash__ = str.__hash__
+
+
+#: The owner of a run that another worker reads, for all but the owner. The store keeps no names.
+ANOTHER: Final = _Nobody("(another identity)")
+
+
 class MirrorFacts(NamedTuple):
     """What is known of another worker's run."""
 
@@ -164,7 +182,7 @@ class Mirror:
         """The run as it is now, for that identity. Its owner is named only if that is who asks."""
         owner = identity if self.is_owned_by(identity) and self.facts.is_owned else None
         if owner is None and self.facts.is_owned:
-            owner = "(another identity)"
+            owner = ANOTHER
         return RunInfo(self.token, owner, None, self.facts.started_at, self.state)
 
     def is_owned_by(self, identity: str | None) -> bool:
@@ -231,6 +249,11 @@ class Mirror:
         """Frames are missing that will not come. The viewers come back, to a mirror that begins behind the hole."""
         self.audience.send_away()
         self.discard()
+
+    def keep(self) -> None:
+        """Somebody needs it who is no viewer, and says so every few seconds."""
+        if not self.is_discarded:
+            self.drop_at = max(self.drop_at, self._clock.now() + KEEP)
 
     def discard(self) -> None:
         """The mirror is not kept."""

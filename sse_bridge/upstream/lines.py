@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from ..arguments import described, is_a, number, offers
+from ..causes import is_our_end
 from ..errors import ConfigurationError, UpstreamError
 from ..wire.objects import write_texts
 from ..wire.shapes import EVENT_STREAM
@@ -171,7 +172,7 @@ class _Reading:
                     await close()
                 outcome = Cancelled.CONFIRMED
             except (Exception, asyncio.CancelledError) as error:
-                if _is_our_end(error):
+                if is_our_end(error):
                     raise
                 logger.exception("the iterable of %r failed while it was closed", self._source)
         return outcome
@@ -184,7 +185,7 @@ class _Reading:
         except UpstreamError:
             raise
         except (Exception, asyncio.CancelledError) as error:
-            if _is_our_end(error):
+            if is_our_end(error):
                 raise
             logger.exception("the iterable of %r failed", self._source)
             raise UpstreamError("The source of the output failed.", code="source_failed", status=500) from error
@@ -214,14 +215,6 @@ class _Reading:
         if name not in self._decoders:
             self._decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
         return self._decoders[name]
-
-
-def _is_our_end(error: BaseException) -> bool:
-    """Whether the error ends this task. An iterable that awaits a cancelled task of asyncio raises the same one."""
-    if not isinstance(error, asyncio.CancelledError) or not isinstance(error, anyio.get_cancelled_exc_class()):
-        return False
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _written(stream: str, key: str, texts: list[str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -237,3 +238,28 @@ def test_sync_hooks_run_in_a_thread(backend: str, hanging: bool) -> None:
     finally:
         free.set()
     assert told == [False, False]
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_end"])
+async def test_a_hook_that_awaits_a_cancelled_task_changes_nothing(
+    hook: str, anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On asyncio it raises what cancels a task. The fault: the bridge took it for the end of its event loop."""
+    if anyio_backend_name == "trio":
+        return  # a cancellation belongs to its scope there
+
+    async def fails(*arguments: object) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(100))
+        task.cancel()
+        await task
+
+    options: dict[str, Any] = {hook: fails}
+    async with site(finished("one"), ScriptedWork(), **options) as it:
+        first = await it.answer()
+        page, _ = await it.started()
+        await wait_all_tasks_blocked()
+        assert first.objects[-1]["type"] == "exit"
+        assert not page.ended
+        assert (await it.answer(path="/" + first.headers["sse-bridge-run"])).status == 200
+        await it.bridge.shutdown()
+    assert "the application's hook fails failed" in caplog.text

@@ -280,3 +280,21 @@ async def test_a_deleted_run_has_lost_its_key() -> None:
 
     assert lines(again) == ["b", "exit"]
     assert first.objects[-1]["code"] == "cancelled"
+
+
+async def test_a_feed_that_ends_while_the_application_is_asked_starts_anew() -> None:
+    """The fault: the viewer got the end of the run that it had not seen."""
+
+    async def may(request: Request, run: object) -> bool:
+        await anyio.sleep(1)
+        return True
+
+    async with site(ScriptedWork(), finished("b"), key=feed_key, authorize=may, grace=0) as it:
+        first = it.open(x_feed="k")
+        await first.until(lambda: first.content)
+        second = it.open(x_feed="k")
+        await anyio.sleep(0.5)
+        first.leave()
+        await second.until(lambda: second.ended)
+
+    assert lines(second) == ["b", "exit"]

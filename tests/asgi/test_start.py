@@ -332,3 +332,27 @@ async def test_starts_with_an_empty_key_are_two_runs() -> None:
         tokens = {(await it.bridge.start(finished(), key="")).token for _ in range(2)}
 
     assert len(tokens) == 2
+
+
+async def test_who_waits_for_the_answer_keeps_a_run_that_its_starter_gave_up() -> None:
+    """The fault: a sandbox that takes longer to start than `grace` never did, however often it was asked for."""
+    work, runs = ScriptedWork(answers=False), []
+
+    async def again(it: Site) -> None:
+        runs.append(await it.bridge.start(ScriptedWork(), key="k"))
+
+    async with site(within=100) as it:
+        with anyio.move_on_after(1):
+            await it.bridge.start(work, key="k")
+        it.tasks.start_soon(again, it)
+        await anyio.sleep(25)
+        work.answer()
+        await wait_all_tasks_blocked()
+        states = [runs[0].info.state]
+        for seconds in (9, 2):
+            await anyio.sleep(seconds)
+            states.append(runs[0].info.state)
+        assert states == ["running", "running", "ended"]  # nobody has come
+        await it.bridge.shutdown()
+
+    assert work.cancels == 1

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from sse_bridge import RedisStore, SSEBridge, UpstreamError
+from sse_bridge import Cancelled, RedisStore, SSEBridge, UpstreamError
 from tests.support.asgi import Page
 from tests.support.lying_redis import LyingRedis
 from tests.support.virtual_time import virtual
@@ -267,5 +267,121 @@ async def test_a_run_whose_registration_was_lost_is_known_before_the_upstream_an
         works.all[0].feed(exit_frame())
         await second.until(lambda: second.content)
         assert b"run_unknown" not in second.content
+        await here.shutdown()
+        await elsewhere.shutdown()
+
+
+def post_apart() -> Page:
+    return Page("POST", headers={"idempotency-key": "one", "prefer": "respond-async"})
+
+
+@pytest.mark.parametrize("seconds", [1, 15, 40])
+async def test_a_start_elsewhere_is_answered_however_long_the_upstream_takes(seconds: float) -> None:
+    """No viewer holds the copy of the run that the second worker has meanwhile."""
+    redis, works = LyingRedis(random.Random(1), 0.0), Works(lambda: ScriptedWork(answers=False))
+    here, elsewhere = workers(works, redis, 2)
+    first, second = post_apart(), post_apart()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(here, first.scope, first.receive, first.send)
+        await anyio.sleep(1)
+        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await anyio.sleep(seconds)
+        assert not second.sent
+        works.started[0].answer()
+        await second.until(lambda: second.ended)
+        await first.until(lambda: first.ended)
+        assert (first.status, second.status) == (201, 201)
+        assert first.content == second.content
+        await here.shutdown()
+        await elsewhere.shutdown()
+
+
+async def test_a_stop_waits_for_no_answer_to_another_workers_start() -> None:
+    redis, works = LyingRedis(random.Random(1), 0.0), Works(lambda: ScriptedWork(answers=False))
+    here, elsewhere = workers(works, redis, 2)
+    first, second = post_apart(), post_apart()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(here, first.scope, first.receive, first.send)
+        await anyio.sleep(1)
+        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await anyio.sleep(1)
+        await elsewhere.shutdown()
+        await second.until(lambda: second.ended, timeout=20)
+        assert second.status == 503
+        assert not works.started[0].cancels
+        await here.shutdown()
+
+
+async def test_a_run_that_another_worker_reads_is_waited_for_to_its_end() -> None:
+    """`start` has found it by its key. The copy here has no viewer."""
+    redis, work = LyingRedis(random.Random(1), 0.0), ScriptedWork()
+    here, elsewhere = workers(Works(), redis, 2)
+    await here.start(work, key="k", grace=None)
+    run = await elsewhere.start(ScriptedWork(), key="k")
+    codes: list[int | None] = []
+
+    async def wait() -> None:
+        codes.append((await run.wait()).exit_code)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.sleep(60)
+        assert codes == []
+        work.feed(exit_frame(3))
+        work.finish()
+    assert codes == [3]
+    await here.shutdown()
+    await elsewhere.shutdown()
+
+
+@pytest.mark.parametrize("how_far", Cancelled)
+@pytest.mark.parametrize("seconds", [1, 30])
+async def test_a_run_that_another_worker_reads_is_cancelled_as_there(how_far: Cancelled, seconds: float) -> None:
+    """Also once the copy here was put away. A command that is slow to end is not called gone before."""
+    redis, work = LyingRedis(random.Random(1), 0.0), SlowToEnd(outcome=how_far)
+    here, elsewhere = workers(Works(), redis, 2)
+    await here.start(work, key="k", grace=None)
+    run = await elsewhere.start(SlowToEnd(), key="k")
+    await anyio.sleep(seconds)
+    said: list[Cancelled | None] = []
+
+    async def cancel() -> None:
+        said.append(await run.cancel())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        await anyio.sleep(1)
+        assert said == []
+        work.let_end.set()
+    assert said == [how_far]
+    assert work.cancels == 1
+    await here.shutdown()
+    await elsewhere.shutdown()
+
+
+async def test_a_key_is_free_if_the_source_cannot_be_used() -> None:
+    """As where its iterator is used up."""
+    redis, works = LyingRedis(random.Random(1), 0.0), Works()
+    here, elsewhere = workers(works, redis, 2)
+
+    class Unusable(ScriptedWork):
+        def work(self, upstream: Any, last_event_id: str | None) -> Any:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        await here.start(Unusable(), key="one")
+    await anyio.sleep(1)
+    works.make = Unusable
+    page = post()
+    with pytest.raises(RuntimeError):
+        await here(page.scope, page.receive, page.send)
+    await anyio.sleep(1)
+    works.make = ScriptedWork
+    page = post()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(elsewhere, page.scope, page.receive, page.send)
+        await page.until(lambda: page.content)
+        assert page.status == 200
+        assert (await elsewhere.start(ScriptedWork(), key="other", owner="ann")).info.state == "running"
         await here.shutdown()
         await elsewhere.shutdown()

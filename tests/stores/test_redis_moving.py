@@ -11,7 +11,8 @@ import anyio
 import pytest
 from starlette.requests import Request
 
-from sse_bridge import Block, Cancelled, RedisStore, SSEBridge
+from sse_bridge import Block, Cancelled, RedisStore, RunInfo, SSEBridge
+from sse_bridge.relay.mirror import ANOTHER
 from sse_bridge.stores.redis.names import run_name
 from tests.support.asgi import Page, lines
 from tests.support.lying_redis import LyingRedis
@@ -277,6 +278,57 @@ async def test_a_worker_that_cannot_be_understood_makes_no_other_deaf(
     assert pair.work.cancels == 1
     assert delete.status == 204
     assert "a bug in the bridge" not in caplog.text
+
+
+async def test_another_workers_run_takes_no_place_of_a_command_here() -> None:
+    """`max_runs` counts commands that this worker reads."""
+    async with a_pair(max_runs=1) as pair:
+        page = pair.follow(pair.elsewhere)
+        await page.until(lambda: page.content)
+        start = pair.ask(pair.elsewhere, Page())
+        await start.until(lambda: start.content)
+        assert start.status == 200
+
+
+async def test_viewers_that_wait_for_a_mirror_are_counted_when_they_come_in() -> None:
+    """They all find room for one while they wait."""
+    async with a_pair(max_viewers=1) as pair:
+        page = pair.follow(pair.elsewhere)
+        await page.until(lambda: page.content)
+        page.leave()
+        await anyio.sleep(1)
+        pair.redis.lies = 1.0
+        await anyio.sleep(1)
+        pair.work.feed(stdout("one"))
+        await pair.first.until(lambda: lines(pair.first) == ["one"])
+        ahead = [pair.follow(pair.elsewhere, 1) for _ in range(3)]
+        await anyio.sleep(1)
+        pair.redis.lies = 0.0
+        await anyio.sleep(5)
+        assert pair.elsewhere.statistics().viewers == 1
+        assert sorted(each.status or 0 for each in ahead) == [200, 503, 503]
+
+
+async def test_no_identity_is_that_of_another_workers_run() -> None:
+    """Applications compare the owner in `authorize`. One whose users choose their names may have this one."""
+
+    async def who(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    async def may(request: Request, run: RunInfo) -> bool:
+        return request.headers.get("x-user") == run.owner
+
+    async with a_pair(identify=who, authorize=may) as pair:
+        owners: list[int | None] = []
+        for user in ("(another identity)", "", "ann"):
+            page = pair.ask(
+                pair.elsewhere, Page(path=f"/{pair.token}", headers={"x-user": user, "accept": "text/json"})
+            )
+            await page.until(lambda page=page: page.content)  # type: ignore[misc]
+            owners.append(page.status)
+            page.leave()
+        assert owners == [404, 404, 404]
+        assert str(ANOTHER) == "(another identity)"
 
 
 async def test_a_run_without_viewers_ends_also_while_redis_is_away() -> None:
