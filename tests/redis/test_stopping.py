@@ -11,6 +11,7 @@ from tests.redis.crew import LEASE, MakeCrew
 from tests.redis.metered import Platform
 from tests.redis.scripts import Ticker
 from tests.redis.watching import NewViewer, finish, watch_on
+from tests.support.waiting import eventually
 
 
 def test_an_owner_that_stops_ends_its_runs_at_once(
@@ -32,7 +33,7 @@ def test_an_owner_that_stops_ends_its_runs_at_once(
     assert time.monotonic() - stopped_at < LEASE + 1 + 3
     assert not crew.is_sealed(local.token)
     assert remote.seen == local.seen
-    assert crew.runs() == []
+    eventually(lambda: crew.runs() == [])  # a worker that has no time to say so at its end is buried by another one
     assert platform.cancels == before + 1
 
 
