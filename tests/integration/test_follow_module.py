@@ -582,6 +582,26 @@ def test_the_ids_name_a_run_whose_headers_cannot_be_read(page: Page) -> None:
     assert asked == ["", RUN]
 
 
+@pytest.mark.parametrize("first", [{"type": "start", "run": RUN}, {"type": "tick"}], ids=["typed", "verbatim"])
+def test_a_start_of_the_upstreams_own_names_no_run(page: Page, first: dict[str, Any]) -> None:
+    """The fault: the next request, and a press of Stop, went to a run of that name."""
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url.rpartition("/run-sse/")[2])
+        if len(asked) == 1:
+            stream("retry: 10\n\n" + frames(first, {"type": "start", "run": "other"}, first=1))(route)
+        else:
+            route.fulfill(status=204)
+
+    page.route("**/run-sse/**", answer)
+    follow(page, "/run-sse/", method="GET")
+
+    assert [message["type"] for message in finished(page)] == [first["type"], "start"]
+    assert page.evaluate("run.token") == RUN
+    assert asked == ["", RUN]
+
+
 def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
     """After `patience`."""
     page.route(

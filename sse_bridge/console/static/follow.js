@@ -170,10 +170,11 @@ export class Run extends EventTarget {
   #note({ messages, ids }) {
     for (let index = 0; index < messages.length; index += 1) {
       const message = messages[index];
-      if (message.type === "start" && typeof message.run === "string") this.#name(message.run, null);
       if (ids[index] === "" && message.type !== "gap") this.#hasUnnamed = true;
-      const [, token] = (this.token === null && OWN_ID.exec(ids[index])) || [];
-      if (token) this.#name(token, null); // a page of another origin may not read the response's headers
+      if (this.token === null) { // a page of another origin may not read the response's headers
+        const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" ? message.run : null);
+        if (typeof token === "string") this.#name(token, null);
+      }
       if (!isTerminal(message)) continue;
       this.outcome = message;
       messages.length = ids.length = index + 1;
