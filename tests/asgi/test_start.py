@@ -352,7 +352,7 @@ async def test_who_waits_for_the_answer_keeps_a_run_that_its_starter_gave_up() -
         for seconds in (9, 2):
             await anyio.sleep(seconds)
             states.append(runs[0].info.state)
-        assert states == ["running", "running", "ended"]  # nobody has come
+        assert states == ["running", "running", "ended"]  # no viewer came within ten seconds
         await it.bridge.shutdown()
 
     assert work.cancels == 1

@@ -118,7 +118,7 @@ async def test_a_viewer_elsewhere_whose_time_is_up_has_time_to_come_back() -> No
 
 
 async def test_viewers_of_a_worker_that_stops_have_time_to_come_back() -> None:
-    """They are told to come back within seven seconds."""
+    """The worker tells them to come back, which may take them seven seconds."""
     async with a_pair(grace=1.0) as pair:
         page = pair.follow(pair.elsewhere)
         await page.until(lambda: page.content)
