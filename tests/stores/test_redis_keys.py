@@ -69,6 +69,13 @@ def post() -> Page:
     return Page("POST", headers={"idempotency-key": "one", "accept": "text/event-stream"})
 
 
+async def ask_both(tasks: Any, *asked: tuple[SSEBridge, Page], seconds: float) -> None:
+    """Sends each worker its request, with so many seconds between them."""
+    for number, (bridge, page) in enumerate(asked):
+        await anyio.sleep(seconds if number else 0)
+        tasks.start_soon(bridge, page.scope, page.receive, page.send)
+
+
 async def test_a_key_whose_run_is_slow_to_be_known_starts_no_second_command() -> None:
     """Between the claim of a key and the run behind it lies a question to Redis, which may take its time."""
     redis, works = SlowRedis(random.Random(1)), Works()
@@ -76,9 +83,7 @@ async def test_a_key_whose_run_is_slow_to_be_known_starts_no_second_command() ->
     here, elsewhere = workers(works, redis, 2)
     first, second = post(), post()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(here, first.scope, first.receive, first.send)
-        await anyio.sleep(0.1)
-        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await ask_both(tasks, (here, first), (elsewhere, second), seconds=0.1)
         await anyio.sleep(5)
         assert len(works.started) == 1
         await here.shutdown()
@@ -282,9 +287,7 @@ async def test_a_start_elsewhere_is_answered_however_long_the_upstream_takes(sec
     here, elsewhere = workers(works, redis, 2)
     first, second = post_apart(), post_apart()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(here, first.scope, first.receive, first.send)
-        await anyio.sleep(1)
-        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await ask_both(tasks, (here, first), (elsewhere, second), seconds=1)
         await anyio.sleep(seconds)
         assert not second.sent
         works.started[0].answer()
@@ -301,9 +304,7 @@ async def test_a_stop_waits_for_no_answer_to_another_workers_start() -> None:
     here, elsewhere = workers(works, redis, 2)
     first, second = post_apart(), post_apart()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(here, first.scope, first.receive, first.send)
-        await anyio.sleep(1)
-        tasks.start_soon(elsewhere, second.scope, second.receive, second.send)
+        await ask_both(tasks, (here, first), (elsewhere, second), seconds=1)
         await anyio.sleep(1)
         await elsewhere.shutdown()
         await second.until(lambda: second.ended, timeout=20)
