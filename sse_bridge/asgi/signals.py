@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -63,6 +64,38 @@ class Listener:
             self._call_soon(self._hurry if is_hurried else self._stop)
 
 
+class _Turns:
+    """Lets handlers run one after another, in the order of their signals.
+
+    Python runs the handler of a second signal in the midst of the first one's. gunicorn's workers get a SIGQUIT just
+    behind each Ctrl-C: listeners that heard of it first would take the Ctrl-C for a second one.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: deque[Callable[[], object]] = deque()
+        self._is_running = False
+
+    def run(self, handle: Callable[[], object]) -> None:
+        """Runs a handler now, or behind the one that is running. It may raise; those behind it run all the same."""
+        self._arrived.append(handle)
+        self._run_next()
+
+    def _run_next(self) -> None:  # another signal may come between any two bytecodes of this
+        if self._is_running or not self._arrived:
+            return
+        self._is_running = True
+        try:
+            if self._arrived:
+                self._arrived.popleft()()
+        finally:
+            self._is_running = False
+            self._run_next()
+
+
+#: Of the process: its main thread runs all handlers.
+_turns: Final = _Turns()
+
+
 class _Handler:
     """Tells all listeners, then calls the handler that it replaced.
 
@@ -82,6 +115,9 @@ class _Handler:
         self._has_passed = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        _turns.run(partial(self._take, number, frame))
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
         for listener in list(self.listeners):
             listener.hear(number)
         if not self._holding:

@@ -95,6 +95,52 @@ def test_only_ctrl_c_hurries(numbers: list[signal.Signals], told: list[str]) -> 
     assert ear.told == told
 
 
+@pytest.mark.parametrize("where", ["scheduling", "holding"])
+def test_a_signal_within_a_signal_is_heard_behind_it(where: str) -> None:
+    """gunicorn's parent sends one as soon as it has heard a Ctrl-C, which is no second Ctrl-C then."""
+    server = Server()
+    echoes = [signal.SIGTERM]
+
+    def echo() -> None:
+        while echoes:
+            signal.raise_signal(echoes.pop())
+
+    def call_soon(function: Callable[[], None]) -> None:
+        if where == "scheduling":
+            echo()
+        function()
+
+    ear = Ear(call_soon)
+    if where == "holding":
+        ear.listener.hold = lambda release, is_patient: bool(echo())  # type: ignore[misc, func-returns-value]
+
+    signal.raise_signal(signal.SIGINT)
+
+    assert ear.told == ["stop", "stop"]
+    assert server.heard == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_signal_is_heard_although_the_handler_of_the_one_before_raises() -> None:
+    """The exception goes on its way, as from a handler of the server's alone."""
+    heard: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        heard.append(number)
+        if number == signal.SIGINT:
+            signal.raise_signal(signal.SIGTERM)
+            raise SystemExit(1)
+
+    for number in BOTH:
+        signal.signal(number, handle)
+    ear = Ear()
+
+    with pytest.raises(SystemExit):
+        signal.raise_signal(signal.SIGINT)
+
+    assert heard == [signal.SIGINT, signal.SIGTERM]
+    assert ear.told == ["stop", "stop"]
+
+
 def test_bridges_share_one_handler() -> None:
     """The server's handler is called once a signal, however many bridges listen and however often they ask to."""
     server = Server()

@@ -25,24 +25,25 @@ LATENCY = 0.05
 
 
 @pytest.mark.parametrize(
-    "server",
+    ("server", "number"),
     [
-        "hypercorn",
-        pytest.param("hypercorn-trio", marks=pytest.mark.slow),
-        pytest.param("uvicorn", marks=pytest.mark.slow),
-        pytest.param("granian", marks=pytest.mark.slow),
-        pytest.param("gunicorn", marks=pytest.mark.slow),
-        pytest.param("gunicorn-uvicorn", marks=pytest.mark.slow),
+        ("hypercorn", signal.SIGTERM),
+        *(
+            pytest.param(server, number, marks=pytest.mark.slow)
+            for server in ("hypercorn", "hypercorn-trio", "uvicorn", "granian", "gunicorn", "gunicorn-uvicorn")
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if (server, number) not in {("hypercorn", signal.SIGTERM), ("gunicorn", signal.SIGINT)}  # see below
+        ),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("has_viewer", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_no_worker_is_ended_in_the_midst_of_its_stop(
     server: str, number: signal.Signals, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
     """Its viewers are told, and its commands are ended, although the sandbox is far away.
 
-    granian takes signals from the event loop, where the bridge cannot hold them. There the application ends the runs.
+    granian and gunicorn's own worker take signals from the event loop, where the bridge cannot hold them. There the
+    application ends the runs.
     """
     mark = new_mark()
     port = int(sandbox.url.rpartition(":")[2])
@@ -52,7 +53,7 @@ def test_no_worker_is_ended_in_the_midst_of_its_stop(
             "url": far.url,
             "commands": {"idle": f"sleep {mark}"},
             "options": {"cancel_timeout": CANCEL_TIMEOUT, "grace": None},
-            "shutdown": server == "granian",
+            "shutdown": server in {"granian", "gunicorn"},
         }
         with server_process(
             server, tmp_path, arguments=["--workers", "3"], environment=far.environment, **settings
@@ -101,12 +102,24 @@ def test_a_worker_that_is_told_to_end_alone_ends_its_streams_first(
         eventually(lambda: not running(mark), 2)
 
 
-@pytest.mark.parametrize("server", ["gunicorn-uvicorn", pytest.param("gunicorn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("server", "number"),
+    [
+        ("gunicorn-uvicorn", signal.SIGQUIT),
+        pytest.param("gunicorn", signal.SIGQUIT, marks=pytest.mark.slow),
+        pytest.param("gunicorn", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("has_viewer", [True, False])
 def test_gunicorns_quick_stop_ends_the_commands(
-    server: str, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
+    server: str, number: signal.Signals, has_viewer: bool, sandbox: LocalSandbox, tmp_path: Path
 ) -> None:
-    """It is SIGQUIT, for which its uvicorn worker does nothing, until the parent kills it after half a minute."""
+    """It is SIGQUIT, or Ctrl-C, which its parent makes a SIGQUIT.
+
+    The uvicorn worker does nothing for it, until the parent kills it after half a minute. gunicorn's own worker cancels
+    its requests when it next looks, within a second, and ends after another (27.0.1): it may not see the end of the
+    commands, nor tell its viewers.
+    """
     mark = new_mark()
     settings: dict[str, Any] = {
         **sandbox.settings,
@@ -116,5 +129,5 @@ def test_gunicorns_quick_stop_ends_the_commands(
     with server_process(server, tmp_path, **settings) as process:
         viewer = Viewer(process, "idle", leaves=not has_viewer)
         eventually(lambda: running(mark) and viewer.is_ready())
-        process.tell(signal.SIGQUIT)
+        process.tell(number)
         eventually(lambda: not running(mark), STOP_BOUND)
