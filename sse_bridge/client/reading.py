@@ -108,7 +108,7 @@ class Reader:
         place = self._place_of(event)
         is_gone = place is not None and place.number is None
         if self.has_own_frames is None:
-            self.has_own_frames = is_gone or _is_own(kind, body)
+            self.has_own_frames = is_gone or _is_own(kind, body, place)
         if not self.has_own_frames and not is_gone:
             kind, body = None, {}
         if place is not None and place.number is not None:
@@ -161,9 +161,12 @@ def _said(event: Event) -> tuple[str | None, Body]:
     return kind if isinstance(kind, str) else None, body
 
 
-def _is_own(kind: str | None, body: Body) -> bool:
+def _is_own(kind: str | None, body: Body, place: Place | None) -> bool:
     """Whether a first event shows that the dialect has events of the bridge's own."""
-    return (kind == "start" and is_token(str(body.get("run")))) or (kind == "gap" and "dropped" in body)
+    if kind == "start":
+        run = str(body.get("run"))
+        return is_token(run) and place in (None, Place(run, 0))
+    return kind == "gap" and "dropped" in body
 
 
 def _steps(kind: str | None, body: Body) -> tuple[int, ...]:

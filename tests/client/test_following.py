@@ -472,14 +472,15 @@ async def test_a_run_without_ids_ends_with_its_exit() -> None:
     assert (followed.lines, followed.exit_code) == (["a"], 3)
 
 
-async def test_what_a_verbatim_stream_says_is_not_taken_for_the_bridges_words() -> None:
+@pytest.mark.parametrize("first", ["tick", "error", "start"])
+async def test_what_a_verbatim_stream_says_is_not_taken_for_the_bridges_words(first: str) -> None:
     """Many services send events of the type `error`, or `exit`."""
     frames = [
-        f'id: {RUN}.{n}\ndata: {{"type":"{kind}","code":1}}\n\n'.encode()
-        for n, kind in enumerate(["error", "exit", "gap"], 1)
+        f'id: {RUN}.{n}\ndata: {{"type":"{kind}","code":1,"run":"{RUN}"}}\n\n'.encode()
+        for n, kind in enumerate([first, "error", "exit", "gap"], 1)
     ]
-    followed = await read(Server(stream(*frames), Reply(204), state(3, None)))
-    assert (len(followed.events), followed.is_over, followed.exit_code) == (3, True, None)
+    followed = await read(Server(stream(*frames), Reply(204), state(4, None)))
+    assert (len(followed.events), followed.is_over, followed.exit_code) == (4, True, None)
 
 
 async def test_blocks_without_data_count() -> None:

@@ -602,6 +602,18 @@ def test_a_start_of_the_upstreams_own_names_no_run(page: Page, first: dict[str, 
     assert asked == ["", RUN]
 
 
+@pytest.mark.parametrize("first", ["tick", "error", "start"])
+def test_the_upstreams_own_words_end_no_run(page: Page, first: str) -> None:
+    """In `verbatim`. The fault: what came behind an `error` was lost."""
+    kinds = [first, "error", "tick", "exit"]
+    words: list[dict[str, Any]] = [{"type": kind, "run": RUN} for kind in kinds]
+    page.route(f"**/run-sse/{RUN}", resuming({None: frames(*words, first=1)}, []))
+    follow(page, "/run-sse/", run=RUN)
+
+    assert finished(page) == words
+    assert page.evaluate("[run.state, run.outcome]") == ["over", None]
+
+
 def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
     """After `patience`."""
     page.route(
@@ -650,10 +662,11 @@ def test_streams_without_a_word_are_given_up(page: Page, options: dict[str, Any]
 def test_a_heartbeat_is_a_word_of_the_run(page: Page) -> None:
     """A script may be silent for hours behind a proxy that cuts each connection."""
     beats = [stream("retry: 30\n: heartbeat\n\n")] * 8
-    page.route(f"**/run-sse/{RUN}", answers(*beats, stream(frames({"type": "exit", "code": 0}))))
+    said: list[dict[str, Any]] = [{"type": "start", "run": RUN}, {"type": "exit", "code": 0}]
+    page.route(f"**/run-sse/{RUN}", answers(*beats, stream(frames(*said))))
     follow(page, "/run-sse/", run=RUN, patience=60)
 
-    assert finished(page) == [{"type": "exit", "code": 0}]
+    assert finished(page) == said
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { gapOf, messageOf } from "./messages.js";
+import { gapOf, isOwn, messageOf } from "./messages.js";
 import { EventParser } from "./parser.js";
 
 /** @typedef {import("./messages.js").Message} Message */
@@ -16,15 +16,21 @@ export class Inbox {
   /** Whether the run was heard of: a message, or a heartbeat. A busy server sends no more than `retry:`. */
   isAlive = false;
 
-  /** @param {string} place */
-  constructor(place) {
+  /**
+   * @param {string} place
+   * @param {boolean | null} isVerbatim Whether the run's stream is passed on as it is; `null` before the first message.
+   */
+  constructor(place, isVerbatim) {
     this.parser = new EventParser(this, place);
+    this.isVerbatim = isVerbatim;
   }
 
   /** @param {string} type @param {string} data @param {string} id */
   event(type, data, id) {
     this.isAlive = true;
-    this.#messages.push(messageOf(type, data));
+    const message = messageOf(type, data);
+    this.isVerbatim ??= !isOwn(message, id);
+    this.#messages.push(message);
     this.#ids.push(id);
   }
 

@@ -78,6 +78,7 @@ export class Run extends EventTarget {
   #url;
   #options;
   #place = ""; // the id of the last message received
+  #isVerbatim = /** @type {boolean | null} */ (null);
   #hasUnnamed = false; // whether a message came without an id, after which no server can go on
   #retry = RETRY;
   #closed = new AbortController();
@@ -139,7 +140,7 @@ export class Run extends EventTarget {
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     const silence = new Silence(/** @type {number} */ (this.#options.silence), () => this.#connection.abort());
     const turns = new Turns();
-    const inbox = new Inbox(this.#place);
+    const inbox = new Inbox(this.#place, this.#isVerbatim);
     let isCut = false;
     try {
       while (this.state !== "over") {
@@ -151,6 +152,7 @@ export class Run extends EventTarget {
         if (inbox.isAlive) this.#attempts.succeeded();
         this.#retry = inbox.parser.retry ?? this.#retry;
         const batch = inbox.take();
+        this.#isVerbatim = inbox.isVerbatim;
         if (batch) this.#note(batch);
         this.#place = inbox.parser.lastEventId; // in `verbatim`, blocks without data count, too
         if (batch) yield batch;
@@ -175,7 +177,7 @@ export class Run extends EventTarget {
         const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" ? message.run : null);
         if (typeof token === "string") this.#name(token, null);
       }
-      if (!isTerminal(message)) continue;
+      if (this.#isVerbatim || !isTerminal(message)) continue;
       this.outcome = message;
       messages.length = ids.length = index + 1;
       if (message.code === "run_unknown") this.#options.memory?.set(null);

@@ -53,7 +53,20 @@ export function gapOf(comment) {
   return { type: "gap", dropped: dropped === "unknown" ? null : Number(dropped), ...(bytes && { bytes: Number(bytes) }) };
 }
 
-/** Whether nothing comes after this message. @param {Message} message */
+/**
+ * Whether a run's first message shows that the bridge has words of its own in this stream, as in all dialects but
+ * `verbatim`, where an `exit` or `error` is the upstream's, and more may come.
+ *
+ * @param {Message} message
+ * @param {string} id
+ */
+export function isOwn(message, id) {
+  const { type, run, dropped } = message;
+  if (type === "start") return typeof run === "string" && (id === "" || id === `${run}.0`);
+  return (type === "gap" && dropped !== undefined) || id.endsWith(".gone");
+}
+
+/** Whether nothing comes after this message of the bridge's own. @param {Message} message */
 export function isTerminal(message) {
   return message.type === "exit" || message.type === "error";
 }
