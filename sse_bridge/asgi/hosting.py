@@ -217,6 +217,7 @@ class Host:
     async def _carry(self, run: Run, is_followed: bool) -> None:
         """Reads the run, unless its client left while the request was resolved, or the run was ended meanwhile."""
         here = self.here()
+        commits_at = here.clock.now() + self.options.viewer.commit_after  # no viewer knows its name before that
         try:
             if is_followed:
                 for _ in range(_ROUNDS_TO_NOTICE):
@@ -233,9 +234,11 @@ class Host:
         finally:
             run.done.set()
             if not run.began or run.started_nothing:
-                self._store.forget(run)
+                self._store.free(run)
                 if self._shared is not None:
                     self._shared.withdraw(run)
+            if not run.began or (run.started_nothing and here.clock.now() < commits_at):
+                self._store.forget(run)
             else:
                 self._store.settle(run, here.clock.now())
 
@@ -324,8 +327,7 @@ class Host:
 
     def _leave(self, run: Followed, viewer: Viewer) -> None:
         run.audience.leave(viewer)
-        if run.is_over:
-            self._store.settle(run, self.here().clock.now())
+        self._store.settle(run, self.here().clock.now(), viewer.returns_within)
 
     def _check_viewers(self) -> None:
         if self.options.max_viewers is not None:

@@ -222,7 +222,7 @@ class Requests:
         run = found
         if isinstance(run, Mirror) and run.is_over:
             number = run.begins(number)
-        if run.is_over and number == run.audience.log.next and run.refused is None:  # it has seen the end
+        if run.is_over and number == run.audience.log.next and (resumes or run.refused is None):  # it has seen the end
             return messages.send_json(send, 204, None)
         return await self._host.attach(run, number, self._visit(request, send, limits), resumes=resumes)
 

@@ -110,13 +110,15 @@ def naming_identity(send: Send) -> Send:
 async def begin(run: Followed, viewer: Viewer, downstream: Downstream, commit_after: float) -> bool:
     """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
 
+    A viewer that comes back had the head before the upstream refused: it gets the refusal where it would have had it.
+
     Returns:
         Whether frames follow.
     """
     if not run.answered.is_set:  # a stopped timer stays in the clock until it would have been due
         with viewer.clock.move_on_after(commit_after):
             await run.answered.wait()
-    if run.refused is not None:
+    if run.refused is not None and not downstream.resumes:
         await viewer.until_done()
         dialect = run.audience.options.dialect if downstream.refuses_in_frames else None
         await viewer.last(send_refusal(downstream.send, Refusal.of_run(run.refused), run.token, dialect))

@@ -62,7 +62,8 @@ class MemoryStore:
         self._runs: dict[str, Followed] = {}
         self._tokens: dict[tuple[str | None, str, bool], str] = {}  # by the key's name
         self._keys: dict[str, Key] = {}  # by token
-        self._resting: dict[Followed, _Resting] = {}  # in the order in which they expire
+        self._resting: dict[Followed, _Resting] = {}  # in the order in which they were left
+        self._due: dict[str, float] = {}  # until when a viewer comes back that was sent away, by token
         self._resting_bytes = 0
 
     @property
@@ -89,16 +90,23 @@ class MemoryStore:
             return None
         return run
 
-    def settle(self, run: Followed, now: float) -> None:
+    def settle(self, run: Followed, now: float, returns_within: float = 0.0) -> None:
         """Begins a run's time if it is done and has no viewer, and ends it if it has one again. May be called again.
 
         A run whose work is still being ended is not done: it can be found, and counts against limits.
+
+        Args:
+            returns_within: seconds in which a viewer comes back that has just been sent away. However short `keep` is,
+                it still finds the run.
         """
         if run.token not in self._runs:
             return
+        if returns_within:
+            self._due[run.token] = now + returns_within
         self._wake(run)
         if run.done.is_set and not run.audience.viewers:
-            resting = _Resting(now + self._keep, run.audience.log.kept + RUN_SIZE)
+            expires = max(now + self._keep, self._due.get(run.token, now))
+            resting = _Resting(expires, run.audience.log.kept + RUN_SIZE)
             self._resting[run] = resting
             self._resting_bytes += resting.size
         self._expire(now)
@@ -107,6 +115,11 @@ class MemoryStore:
         """Removes a run. A request may use its key again."""
         self._wake(run)
         self._runs.pop(run.token, None)
+        self._due.pop(run.token, None)
+        self.free(run)
+
+    def free(self, run: Followed) -> None:
+        """Lets a request use the run's key again. The run can still be found by its token."""
         key = self._keys.pop(run.token, None)
         if key is not None and self._tokens.get(key.name) == run.token:  # unless a newer run has it
             del self._tokens[key.name]
@@ -117,6 +130,7 @@ class MemoryStore:
             self._resting_bytes -= resting.size
 
     def _expire(self, now: float) -> None:
+        # A run that a viewer comes back to may hold up those behind it, for some seconds.
         while self._resting:
             run, resting = next(iter(self._resting.items()))
             is_too_much = self._resting_bytes > self._keep_bytes and len(self._resting) > 1

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
+from sse_bridge.errors import UpstreamRefused
 from tests.support.asgi import ids, lines
 from tests.support.site import Site, site
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, finished, stdout
@@ -148,6 +149,35 @@ async def test_the_time_of_a_run_counts_while_the_upstream_is_silent() -> None:
     assert work.cancels == 1
 
 
+# -- late refusals
+
+
+@pytest.mark.parametrize("waits", [0, 30])
+async def test_a_viewer_that_was_away_learns_why_the_upstream_refused(waits: float) -> None:
+    """It has seen the run begin. The fault: the run was unknown when it came back."""
+    refusal = UpstreamRefused("No.", code="not_found", status=404, started_nothing=True)
+    work, other = ScriptedWork(answers=False, refusal=refusal), ScriptedWork()
+    async with site(work, other, commit_after=1, grace=60, within=1000) as it:
+        page = it.open("POST", idempotency_key="k")
+        await page.until(lambda: page.content, 10)
+        page.leave()
+        await wait_all_tasks_blocked()
+        work.answer()
+        await anyio.sleep(waits)
+        back = it.open(seen=page.dispatched[-1].id)
+        await back.until(lambda: back.ended)
+        sent_away = await it.answer(seen=back.dispatched[-1].id)
+        again = it.open("POST", idempotency_key="k")
+        await again.until(lambda: again.content, 10)
+        other.feed(exit_frame())
+        other.finish()
+
+    assert (back.status, [event.id for event in back.dispatched]) == (200, [f"{page.headers['sse-bridge-run']}.1"])
+    assert '"code":"not_found"' in (back.dispatched[-1].data or "")
+    assert sent_away.status == 204
+    assert again.headers["sse-bridge-run"] != page.headers["sse-bridge-run"]
+
+
 # -- `max_viewer_time`
 
 
@@ -206,6 +236,23 @@ async def test_a_viewer_whose_time_is_up_finds_its_run(grace: float, retry_ms: i
         assert work.cancels == 1
 
     assert [*lines(page), *lines(again)] == ["a", "b"]
+
+
+async def test_a_viewer_whose_time_is_up_finds_its_run_although_that_has_ended() -> None:
+    """However short `keep` is. The fault: it never learned how the run ended."""
+    work = ScriptedWork()
+    async with site(work, max_viewer_time=5, grace=0, keep=0, within=1000) as it:
+        page, token = await it.started()
+        work.feed(stdout("a"))
+        await page.until(lambda: page.ended, 100)
+        work.feed(exit_frame())
+        work.finish()
+        await anyio.sleep(4)
+        again = await it.answer(seen=page.dispatched[-1].id)
+        await anyio.sleep(20)
+        assert not await is_kept(it, token)
+
+    assert lines(again) == ["exit"]
 
 
 async def test_a_viewer_that_leaves_before_its_time_is_up_ends_the_run() -> None:
