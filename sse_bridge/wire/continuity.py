@@ -42,6 +42,7 @@ class Continuity:
         "_last",
         "_tail",
         "_withheld",
+        "apart",
         "has_news",
         "is_done",
         "last_event_id",
@@ -53,6 +54,9 @@ class Continuity:
         self.last_event_id: str | None = None
         #: Seconds that the upstream asked for between two connections; `None` if it left that open.
         self.retry: float | None = None
+        #: Whole frames of a stream that broke off, to go on with before those that `feed` returned: the present stream
+        #: does not begin with them, so some may be missing between the two. Whoever takes them empties this.
+        self.apart = b""
         #: The stream has brought data that the one before it had not.
         self.has_news = False
         #: The last event said that the stream is over.
@@ -70,6 +74,11 @@ class Continuity:
         """Bytes of frames that may be repeats, and wait for more."""
         return len(self._pending)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether these are of a stream that broke off, and the present one has not brought all of them."""
+        return len(self._carried) > len(self._withheld or b"")
+
     def begin(self, *, exactly: bool) -> None:
         """Another stream begins. Unless it goes on exactly, it may repeat frames, the last ones among them."""
         self.has_news = False
@@ -80,7 +89,7 @@ class Continuity:
         self._seek()
 
     def feed(self, frames: bytes) -> bytes:
-        """Takes whole frames, and returns those to go on with, perhaps zero."""
+        """Takes whole frames, and returns those to go on with, perhaps zero. See also `apart`."""
         if self._withheld is not None:
             return self._sought(self._withheld, frames)
         self._note(frames)
@@ -109,8 +118,7 @@ class Continuity:
     @property
     def _pending(self) -> bytes | bytearray:
         """What is held back. One of the two is the beginning of the other."""
-        withheld = self._withheld or b""
-        return withheld if len(withheld) > len(self._carried) else self._carried
+        return self._carried if self.is_ahead else self._withheld or b""
 
     def _seek(self) -> None:
         self._withheld = bytearray() if self._tail else None
@@ -130,7 +138,8 @@ class Continuity:
                 self._carried = b""
                 self._note(carried)
                 self._seek()
-                return carried + self.feed(bytes(withheld))
+                self.apart = carried
+                return self.feed(bytes(withheld))
             if len(withheld) < len(carried):
                 return b""
         while (start := withheld.find(self._last, start)) >= 0:

@@ -134,6 +134,8 @@ class Pipeline:
                 return self._feed_around_discards(frames)
         if self.continuity is not None:
             frames = self.continuity.feed(frames)
+            if self.continuity.apart:
+                return self._take_apart() + self._number(self._mapper.map(frames))
             self._note_unfinished()
         if not frames:
             return b""
@@ -185,7 +187,7 @@ class Pipeline:
 
         Look at `finished` after each call.
         """
-        released = self.release() if now >= self._release_at else b""
+        released = self._release(goes_on=True) if now >= self._release_at else b""
         return released + self._number(self._mapper.flush(now))
 
     def release(self) -> bytes:
@@ -193,12 +195,17 @@ class Pipeline:
 
         Look at `finished` after each call.
         """
+        return self._release(goes_on=False)
+
+    def _release(self, *, goes_on: bool) -> bytes:
         self._release_at = inf
         if self.continuity is None:
             return b""
         self.continuity.note_retry(self._splitter.lines)
+        is_parted = goes_on and self.continuity.is_ahead
         frames = self.continuity.release()
-        return self._number(self._mapper.map(frames)) if frames else b""
+        released = self._number(self._mapper.map(frames)) if frames else b""
+        return released + self._tell_of_gap() if is_parted else released
 
     def interrupt(self) -> None:
         """The stream broke off. Frames that may be repeats wait for the next one."""
@@ -222,9 +229,18 @@ class Pipeline:
         is_covered = self.next == self._gap_end and not self._mapper.unfinished  # one gap covers several cuts
         if exactly or is_covered:
             return b""
+        return self._tell_of_gap()
+
+    def _tell_of_gap(self) -> bytes:
         gap = self._number(self._mapper.missing())
         self._gap_end = self.next
         return gap
+
+    def _take_apart(self) -> bytes:
+        """See `Continuity.apart`."""
+        assert self.continuity is not None, "it has set frames apart"
+        frames, self.continuity.apart = self.continuity.apart, b""
+        return self._number(self._mapper.map(frames)) + self._tell_of_gap()
 
     def fail(self, code: str, message: str) -> bytes:
         """The terminal frame of a run that failed; empty if `finished`.
@@ -257,7 +273,7 @@ class Pipeline:
         self.unfinished = self._mapper.unfinished + withheld
 
     def _feed_around_discards(self, frames: bytes) -> bytes:
-        numbered, start = [self.release()], 0
+        numbered, start = [self._release(goes_on=True)], 0
         for discard in self.discards:
             numbered.append(self._feed_whole(frames[start : discard.offset]))
             numbered.append(self._number(self._mapper.discarded(discard.digest, discard.size)))
@@ -268,6 +284,8 @@ class Pipeline:
         return b"".join(numbered)
 
     def _feed_whole(self, frames: bytes) -> bytes:
+        apart = b""
         if self.continuity is not None:
             frames = self.continuity.feed(frames)
-        return self._number(self._mapper.map(frames))
+            apart = self._take_apart() if self.continuity.apart else b""
+        return apart + self._number(self._mapper.map(frames))

@@ -368,7 +368,9 @@ def test_a_repeat_that_breaks_off_is_no_news() -> None:
 
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_what_the_next_stream_does_not_begin_with_was_new(size: int) -> None:
-    """It is shown before anything of that stream, of which repeats are left out again."""
+    """It is shown before anything of that stream, of which repeats are left out again. What lay between them is not
+    known.
+    """
     one = pipeline()
     one.feed(line("seen"))
     one.go_on(exactly=False)
@@ -376,8 +378,28 @@ def test_what_the_next_stream_does_not_begin_with_was_new(size: int) -> None:
     one.interrupt()
     one.go_on(exactly=False)
     later = line("b") + line("c")
+    shown = b"".join(one.feed(later[at : at + size]) for at in range(0, len(later), size))
 
-    assert texts(b"".join(one.feed(later[at : at + size]) for at in range(0, len(later), size))) == ["a", "b", "c"]
+    assert texts(shown) == ["a", "b", "gap", "c"]
+
+
+@pytest.mark.parametrize("what", ["differs", "is too large", "is late"])
+def test_pieces_of_two_streams_are_not_joined_to_a_line(what: str) -> None:
+    """What one stream began, before it was known whether it was a repeat, the next one does not go on with."""
+    one = pipeline()
+    one.feed(line("seen"))
+    one.go_on(exactly=False)
+    one.feed(piece("half a l"))
+    one.interrupt()
+    one.go_on(exactly=False)
+    shown = b""
+    if what == "is late":
+        one.due(5.0)
+        shown = one.flush(5.0)
+    shown += one.feed(piece("ong one\n") + (line("x" * 70_000) if what == "is too large" else b""))
+
+    assert texts(shown + one.release()) == ["half a l", "gap", "ong one", *(["gap"] if what == "is too large" else [])]
+    assert one.go_on(exactly=False)
 
 
 def test_what_follows_such_news_may_be_a_repeat_itself() -> None:
@@ -389,7 +411,7 @@ def test_what_follows_such_news_may_be_a_repeat_itself() -> None:
     one.interrupt()
     one.go_on(exactly=False)
 
-    assert texts(one.feed(line("x"))) == ["a"]
+    assert texts(one.feed(line("x"))) == ["a", "gap"]
     assert texts(one.release()) == ["x"]
 
 
