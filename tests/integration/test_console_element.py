@@ -323,8 +323,8 @@ def test_stop_says_how_to_go_on_only_where_that_is_possible(shown: Shown) -> Non
 def test_an_exit_says_more_than_the_answer_to_stop(shown: Shown, status: int) -> None:
     """The script ended by itself, before the server could end it."""
     page = shown()
-    frame = 'id: 1\ndata: {"type":"exit","code":3}\n\n'
-    asked = stopped_while_lost(shown, page, content_type="text/event-stream", body=frame)
+    frames = 'data: {"type":"start","run":"AAAAAAAAAAAAAAAA"}\n\ndata: {"type":"exit","code":3}\n\n'
+    asked = stopped_while_lost(shown, page, content_type="text/event-stream", body=frames)
     page.get_by_text("exit code 3").wait_for()
     page.evaluate(
         """() => {
