@@ -72,11 +72,15 @@ class _Turns:
     """
 
     def __init__(self) -> None:
-        self._arrived: deque[Callable[[], object]] = deque()
+        self._arrived: deque[Callable[[], Callable[[], object]]] = deque()
         self._is_running = False
 
-    def run(self, handle: Callable[[], object]) -> None:
-        """Runs a handler now, or behind the one that is running. It may raise; those behind it run all the same."""
+    def run(self, handle: Callable[[], Callable[[], object]]) -> None:
+        """Runs a handler now, or behind the one that is running, and then what it returns.
+
+        That is the server's part. It may take long, and a signal that comes meanwhile runs in the midst of it, as
+        without us. It may raise; the handlers that wait run all the same.
+        """
         self._arrived.append(handle)
         self._run_next()
 
@@ -85,11 +89,17 @@ class _Turns:
             return
         self._is_running = True
         try:
-            if self._arrived:
-                self._arrived.popleft()()
+            try:
+                pass_on = self._arrived.popleft()() if self._arrived else _nothing
+            finally:
+                self._is_running = False
+            pass_on()
         finally:
-            self._is_running = False
             self._run_next()
+
+
+def _nothing() -> None:
+    pass
 
 
 #: Of the process: its main thread runs all handlers.
@@ -117,7 +127,8 @@ class _Handler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         _turns.run(partial(self._take, number, frame))
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _take(self, number: int, frame: FrameType | None) -> Callable[[], object]:
+        """Tells all listeners. Returns what tells the server."""
         for listener in list(self.listeners):
             listener.hear(number)
         if not self._holding:
@@ -126,10 +137,11 @@ class _Handler:
                 self._holding += 1  # counted before it is asked, since it may call back at once
                 if not listener.hold(partial(self._release, number), self._is_patient):
                     self._holding -= 1
-            self._release(number)
-        elif number == signal.SIGINT:
+            return partial(self._release, number)
+        if number == signal.SIGINT:
             self._has_passed = True
-            self._found(number, frame)
+            return partial(self._found, number, frame)
+        return _nothing
 
     def _release(self, number: int) -> None:
         self._holding -= 1

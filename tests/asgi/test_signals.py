@@ -141,6 +141,27 @@ def test_a_signal_is_heard_although_the_handler_of_the_one_before_raises() -> No
     assert ear.told == ["stop", "stop"]
 
 
+def test_a_second_ctrl_c_reaches_a_server_whose_handler_takes_long() -> None:
+    """Such a handler cleans up at the first signal, and a second one ends that at once."""
+    heard: list[str] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if heard:
+            heard.append("forced")
+            raise SystemExit(1)
+        heard.append("cleaning")
+        signal.raise_signal(signal.SIGINT)
+        heard.append("cleaned")
+
+    signal.signal(signal.SIGINT, handle)
+    ear = Ear()
+    with pytest.raises(SystemExit):
+        signal.raise_signal(signal.SIGINT)
+
+    assert heard == ["cleaning", "forced"]
+    assert ear.told == ["stop", "hurry"]
+
+
 def test_bridges_share_one_handler() -> None:
     """The server's handler is called once a signal, however many bridges listen and however often they ask to."""
     server = Server()
