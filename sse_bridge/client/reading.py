@@ -108,7 +108,7 @@ class Reader:
         place = self._place_of(event)
         is_gone = place is not None and place.number is None
         if self.has_own_frames is None:
-            self.has_own_frames = is_gone or _is_own(kind, body, place)
+            self.has_own_frames = is_gone or self._is_own(kind, body, place)
         if not self.has_own_frames and not is_gone:
             kind, body = None, {}
         if place is not None and place.number is not None:
@@ -120,6 +120,13 @@ class Reader:
             self.number = place.number
         if event.data is not None:
             yield Item(_as_sse(event), kind, body, is_gone)
+
+    def _is_own(self, kind: str | None, body: Body, place: Place | None) -> bool:
+        """Whether a first event shows that the dialect has events of the bridge's own."""
+        if kind == "start":
+            run = str(body.get("run"))
+            return is_token(run) and self.token in ("", run) and place in (None, Place(run, 0))
+        return kind == "gap" and "dropped" in body
 
     def _last(self, kind: str | None, number: int) -> int:
         """The number before. The first frame of all is the `start`, or the first one of the upstream."""
@@ -159,14 +166,6 @@ def _said(event: Event) -> tuple[str | None, Body]:
     body = read_object(event.data or "") or {}
     kind = event.type if event.type != "message" else body.get("type")
     return kind if isinstance(kind, str) else None, body
-
-
-def _is_own(kind: str | None, body: Body, place: Place | None) -> bool:
-    """Whether a first event shows that the dialect has events of the bridge's own."""
-    if kind == "start":
-        run = str(body.get("run"))
-        return is_token(run) and place in (None, Place(run, 0))
-    return kind == "gap" and "dropped" in body
 
 
 def _steps(kind: str | None, body: Body) -> tuple[int, ...]:

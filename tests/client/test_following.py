@@ -483,6 +483,14 @@ async def test_what_a_verbatim_stream_says_is_not_taken_for_the_bridges_words(fi
     assert (len(followed.events), followed.is_over, followed.exit_code) == (4, True, None)
 
 
+async def test_a_start_of_another_run_is_not_the_bridges() -> None:
+    """The response's head has named the run."""
+    words = ['{"type":"start","run":"0123456789abcdef"}', '{"type":"error","code":"x"}', '{"type":"tick"}']
+    body = "".join(f"data: {word}\n\n" for word in words).encode()
+    headers = {"content-type": "text/event-stream", "sse-bridge-run": RUN}
+    assert len((await read(Server(Reply(200, body, headers), Reply(204), state(3, None)))).events) == 3
+
+
 async def test_blocks_without_data_count() -> None:
     """In `verbatim`, a comment of the upstream's has a number, too."""
     frames = [f"id: {RUN}.1\n: hello\n\nid: {RUN}.2\ndata: a\n\n".encode()]

@@ -614,6 +614,30 @@ def test_the_upstreams_own_words_end_no_run(page: Page, first: str) -> None:
     assert page.evaluate("[run.state, run.outcome]") == ["over", None]
 
 
+@pytest.mark.parametrize("id", ["", "cart.gone", "7"])
+def test_no_start_of_another_run_is_the_bridges(page: Page, id: str) -> None:
+    """In `verbatim` without ids of the bridge's, where an `error` ends nothing."""
+    words = [{"type": "start", "run": "job-7"}, {"type": "error", "code": "x"}, {"type": "tick"}]
+    line = f"id: {id}\n" if id else ""
+    body = "".join(f"{line}data: {json.dumps(word)}\n\n" for word in words)
+    page.route("**/run-sse/**", stream(body))
+    follow(page, "/run-sse/", method="GET")
+    page.wait_for_function("seen.length === 3")
+
+    assert page.evaluate("seen") == words
+
+
+def test_a_verbatim_run_that_is_gone_is_over(page: Page) -> None:
+    """The bridge says so in its own words. The page forgets the run."""
+    gone = {"type": "error", "code": "run_unknown", "message": "This run is unknown here.", "status": 404}
+    later = {None: f"id: {RUN}.1\ndata: a\n\n", f"{RUN}.1": f"id: {RUN}.gone\ndata: {json.dumps(gone)}\n\n"}
+    page.route(f"**/run-sse/{RUN}", resuming(later, []))
+    follow(page, "/run-sse/", run=RUN)
+
+    assert finished(page)[-1] == gone
+    assert page.evaluate("run.outcome") == gone
+
+
 def test_a_server_that_stays_away_is_given_up(page: Page) -> None:
     """After `patience`."""
     page.route(

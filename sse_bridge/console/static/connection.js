@@ -19,17 +19,19 @@ export class Inbox {
   /**
    * @param {string} place
    * @param {boolean | null} isVerbatim Whether the run's stream is passed on as it is; `null` before the first message.
+   * @param {string | null} token The run's, if it is known.
    */
-  constructor(place, isVerbatim) {
+  constructor(place, isVerbatim, token) {
     this.parser = new EventParser(this, place);
     this.isVerbatim = isVerbatim;
+    this.token = token;
   }
 
   /** @param {string} type @param {string} data @param {string} id */
   event(type, data, id) {
     this.isAlive = true;
     const message = messageOf(type, data);
-    this.isVerbatim ??= !isOwn(message, id);
+    this.isVerbatim ??= !isOwn(message, id, this.token);
     this.#messages.push(message);
     this.#ids.push(id);
   }

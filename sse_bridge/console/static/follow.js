@@ -140,7 +140,7 @@ export class Run extends EventTarget {
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     const silence = new Silence(/** @type {number} */ (this.#options.silence), () => this.#connection.abort());
     const turns = new Turns();
-    const inbox = new Inbox(this.#place, this.#isVerbatim);
+    const inbox = new Inbox(this.#place, this.#isVerbatim, this.token);
     let isCut = false;
     try {
       while (this.state !== "over") {
@@ -177,7 +177,7 @@ export class Run extends EventTarget {
         const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" ? message.run : null);
         if (typeof token === "string") this.#name(token, null);
       }
-      if (this.#isVerbatim || !isTerminal(message)) continue;
+      if (!isTerminal(message, ids[index], this.#isVerbatim)) continue;
       this.outcome = message;
       messages.length = ids.length = index + 1;
       if (message.code === "run_unknown") this.#options.memory?.set(null);

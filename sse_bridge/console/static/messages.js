@@ -18,6 +18,10 @@
  * @property {string} [data] Of an event whose data is no JSON object.
  */
 
+/** The token of a run. */
+const TOKEN = /^[A-Za-z0-9_-]{16}$/;
+/** The id under which the bridge says that it has no such run, or has lost it. */
+const GONE = /^[A-Za-z0-9_-]{16}\.gone$/;
 const GAP = /^ gap dropped=(\d+|unknown)(?: bytes=(\d+))?$/; // how a stream that is passed on as it is tells of missing events
 
 /**
@@ -59,14 +63,23 @@ export function gapOf(comment) {
  *
  * @param {Message} message
  * @param {string} id
+ * @param {string | null} token The run's, if it is known.
  */
-export function isOwn(message, id) {
+export function isOwn(message, id, token) {
   const { type, run, dropped } = message;
-  if (type === "start") return typeof run === "string" && (id === "" || id === `${run}.0`);
-  return (type === "gap" && dropped !== undefined) || id.endsWith(".gone");
+  if (type === "start") {
+    return TOKEN.test(run ?? "") && (token === null || run === token) && (id === "" || id === `${run}.0`);
+  }
+  return (type === "gap" && dropped !== undefined) || GONE.test(id);
 }
 
-/** Whether nothing comes after this message of the bridge's own. @param {Message} message */
-export function isTerminal(message) {
-  return message.type === "exit" || message.type === "error";
+/**
+ * Whether nothing comes after this message.
+ *
+ * @param {Message} message
+ * @param {string} id
+ * @param {boolean | null} isVerbatim Whether only the bridge's word that the run is gone is its own.
+ */
+export function isTerminal(message, id, isVerbatim) {
+  return (message.type === "exit" || message.type === "error") && (!isVerbatim || GONE.test(id));
 }
