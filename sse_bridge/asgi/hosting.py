@@ -233,14 +233,15 @@ class Host:
             logger.exception("run %s...: a bug in the bridge ended it. Please report this traceback", run.token[:6])
         finally:
             run.done.set()
+            is_known = run.began and (not run.started_nothing or here.clock.now() >= commits_at)
             if not run.began or run.started_nothing:
                 self._store.free(run)
                 if self._shared is not None:
-                    self._shared.withdraw(run)
-            if not run.began or (run.started_nothing and here.clock.now() < commits_at):
-                self._store.forget(run)
-            else:
+                    self._shared.withdraw(run, is_known=is_known)
+            if is_known:
                 self._store.settle(run, here.clock.now())
+            else:
+                self._store.forget(run)
 
     def _drop(self, run: Run) -> None:
         """Forgets a run whose event loop ended at the moment of its start, before `_carry` began."""

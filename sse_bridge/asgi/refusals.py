@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from decimal import Decimal
 from http import HTTPStatus
@@ -51,6 +51,8 @@ _STATUS_OF: Final = {
     Cause.OWNER_LOST: 410,
     Cause.BRIDGE_FAILED: 500,
 }
+#: Statuses by which clients are told to ask again.
+_PASSING: Final = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Refusal:
             wait = RETRY_AFTER_STOP if reason is Cause.SERVER_STOPPED else None
             return cls(_STATUS_OF[reason], reason.code, reason.message, retry_after=wait)
         return cls(reason.status, reason.code, reason.message, reason.request_id, reason.retry_after)
+
+    def for_good(self) -> Refusal:
+        """The same for who asks for the run by its name. It is over, so there is nothing to wait for."""
+        return self if self.status not in _PASSING else replace(self, status=410, retry_after=None)
 
     @classmethod
     def of_exception(cls, raised: HTTPException) -> Refusal:

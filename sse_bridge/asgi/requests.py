@@ -209,6 +209,8 @@ class Requests:
         seen = place.number if place is not None and place.token == token else None
         limits = await self._limits(request, Purpose.RETURNING)
         if seen is None or not _can_have_seen(run, seen):
+            if run.refused is not None:
+                return self._refuse(request, send, Refusal.of_run(run.refused).for_good())
             # From the beginning, a viewer is told how much of it is no longer kept.
             return await self._attach(request, run, 1, send, limits)
         return await self._attach(request, run, seen + 1, send, limits, resumes=True)

@@ -107,8 +107,12 @@ class SharedStore(Protocol):
         """
         ...
 
-    def withdraw(self, run: Run) -> None:
-        """The run has started nothing. Its key is free again."""
+    def withdraw(self, run: Run, *, is_known: bool) -> None:
+        """The run has started nothing. Its key is free again.
+
+        Args:
+            is_known: whether a viewer may know its name, and come back for it.
+        """
         ...
 
     async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:

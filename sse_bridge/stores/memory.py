@@ -45,6 +45,8 @@ class _Resting(NamedTuple):
 
     expires: float
     size: int
+    #: Whether it is kept for longer than others, for a viewer that comes back.
+    is_awaited: bool
 
 
 class MemoryStore:
@@ -105,8 +107,8 @@ class MemoryStore:
             self._due[run.token] = now + returns_within
         self._wake(run)
         if run.done.is_set and not run.audience.viewers:
-            expires = max(now + self._keep, self._due.get(run.token, now))
-            resting = _Resting(expires, run.audience.log.kept + RUN_SIZE)
+            expires, due = now + self._keep, self._due.get(run.token, now)
+            resting = _Resting(max(expires, due), run.audience.log.kept + RUN_SIZE, due > expires)
             self._resting[run] = resting
             self._resting_bytes += resting.size
         self._expire(now)
@@ -130,10 +132,13 @@ class MemoryStore:
             self._resting_bytes -= resting.size
 
     def _expire(self, now: float) -> None:
-        # A run that a viewer comes back to may hold up those behind it, for some seconds.
-        while self._resting:
-            run, resting = next(iter(self._resting.items()))
-            is_too_much = self._resting_bytes > self._keep_bytes and len(self._resting) > 1
-            if now < resting.expires and not is_too_much:
-                return
+        expired = []
+        for run, resting in self._resting.items():  # all that are not awaited expire in this order
+            if now >= resting.expires:
+                expired.append(run)
+            elif not resting.is_awaited:
+                break
+        for run in expired:
             self.forget(run)
+        while self._resting_bytes > self._keep_bytes and len(self._resting) > 1:
+            self.forget(next(iter(self._resting)))

@@ -178,6 +178,27 @@ async def test_a_viewer_that_was_away_learns_why_the_upstream_refused(waits: flo
     assert again.headers["sse-bridge-run"] != page.headers["sse-bridge-run"]
 
 
+@pytest.mark.parametrize("dialect", ["typed", "verbatim"])
+@pytest.mark.parametrize("has_seen", [False, True])
+async def test_a_run_that_was_refused_for_now_is_over_for_good(dialect: str, has_seen: bool) -> None:
+    """A 503 would have its clients ask for it again and again, until it is forgotten."""
+    refusal = UpstreamRefused("Not ready.", code="not_ready", status=503, started_nothing=True)
+    work = ScriptedWork(answers=False, refusal=refusal)
+    async with site(work, commit_after=1, dialect=dialect, ids=True, within=1000) as it:
+        page = it.open()
+        await page.until(lambda: page.content, 10)
+        token = page.headers["sse-bridge-run"]
+        work.answer()
+        await page.until(lambda: page.ended, 10)
+        seen = {"seen": f"{token}.0"} if has_seen else {}
+        again = await it.answer(path=f"/{token}", **seen)
+
+    if has_seen:
+        assert again.status == (200 if dialect == "typed" else 204)
+    else:
+        assert (again.status, again.error["code"], again.headers.get("retry-after")) == (410, "not_ready", None)
+
+
 # -- `max_viewer_time`
 
 
@@ -253,6 +274,22 @@ async def test_a_viewer_whose_time_is_up_finds_its_run_although_that_has_ended()
         assert not await is_kept(it, token)
 
     assert lines(again) == ["exit"]
+
+
+async def test_a_run_to_which_a_viewer_comes_back_keeps_no_other_run() -> None:
+    """With `keep=0`, a key starts a new run, although one that was left before is still kept."""
+    work = ScriptedWork()
+    async with site(work, finished("b"), finished("c"), max_viewer_time=5, grace=0, keep=0, within=1000) as it:
+        page, _ = await it.started()
+        await page.until(lambda: page.ended, 100)
+        work.feed(exit_frame())
+        work.finish()
+        await anyio.sleep(1)
+        first = await it.answer("POST", idempotency_key="k")
+        await anyio.sleep(1)
+        second = await it.answer("POST", idempotency_key="k")
+
+    assert first.headers["sse-bridge-run"] != second.headers["sse-bridge-run"]
 
 
 async def test_a_viewer_that_leaves_before_its_time_is_up_ends_the_run() -> None:

@@ -46,6 +46,8 @@ class Outlet:
         self.name = name
         #: `None` also once the key is free for another run.
         self.key = key
+        #: Whether a viewer may know the run's name, and come back for it.
+        self.is_known = True
         #: The workers that follow it.
         self.listeners: set[str] = set()
         #: Its last entry is in Redis, or can never be.

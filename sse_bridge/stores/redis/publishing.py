@@ -36,8 +36,8 @@ SEAL: Final = "18446744073709551615-18446744073709551615"
 #: Seconds that a run's keys live without its worker, which renews them; and after the run's end.
 LIVES: Final = 90
 ENDED: Final = 60
-#: The same of a run that was refused: for those that found it by its key meanwhile.
-_REFUSED: Final = 5
+#: The same of a run whose name no viewer was told: for those that found it by its key meanwhile.
+_UNKNOWN: Final = 5
 #: Seconds after a run's end for which it is looked at again when Redis was away. Redis may have lost an end that it had
 #: acknowledged, and mirrors wait for it. Well above the time of a failover (our choice).
 _LOOKED_AT: Final = 300
@@ -248,7 +248,7 @@ class Publisher:
 
     def _end(self, outlet: Outlet) -> None:
         """Its last entry is in Redis."""
-        seconds = ENDED if outlet.run.refused is None else _REFUSED
+        seconds = ENDED if outlet.is_known else _UNKNOWN
         self.send("EXPIRE", self._names.stream(outlet.name), seconds)
         self.send("EXPIRE", self._names.meta(outlet.name), seconds)
         self._ended_at.setdefault(outlet, anyio.current_time())

@@ -77,10 +77,10 @@ class SharedRuns:
         """See `SharedStore.everywhere`."""
         return await self._here(stage).everywhere()
 
-    def withdraw(self, run: Run) -> None:
+    def withdraw(self, run: Run, *, is_known: bool) -> None:
         """See `SharedStore.withdraw`."""
         if self._worker is not None:
-            self._worker.withdraw(run)
+            self._worker.withdraw(run, is_known=is_known)
 
     async def claim(self, token: str, key: Key, source: Source, stage: Stage) -> Claim:
         """See `SharedStore.claim`."""
