@@ -18,6 +18,7 @@ from ..flow.policy import Block, Drop, Policy
 from ..wire.ids import FrameIds
 from .clock import Clock
 from .elsewhere import Afar, Holder, Tap
+from .expected import Expected
 from .options import RunOptions, ViewerOptions
 from .rounds import Rounds
 from .signal import Signal
@@ -63,10 +64,9 @@ class Audience:
     """
 
     __slots__ = (
-        "_absent",
-        "_awaited",
         "_calm_until",
         "_clock",
+        "_expected",
         "_feeder",
         "_held_since",
         "_ids",
@@ -90,12 +90,11 @@ class Audience:
         self._totals = totals
         self._clock = clock
         self._viewers: list[Viewer] = []
-        self._absent: Viewer | None = None  # the last viewer to leave, during the grace period
+        self._expected = Expected()
         self._rounds = Rounds()  # of all that read the log
         self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
         #: Notified whenever a reader has taken something, or there may be room for another reason.
         self.taken = Signal()
-        self._awaited = 0  # how many wait for the upstream's answer without being a viewer
         self._held_since: float | None = None
         self._calm_until: float = -1  # up to this size of the log every viewer is within its mark: skip the look
         self._stalls = 0
@@ -110,7 +109,11 @@ class Audience:
     @property
     def is_followed(self) -> bool:
         """Whether at least one viewer is still there, or a request that waits for the upstream's answer."""
-        return self._awaited > 0 or self._is_followed_from_afar or any(viewer.gone is None for viewer in self._viewers)
+        return (
+            self._expected.requests > 0
+            or self._is_followed_from_afar
+            or any(viewer.gone is None for viewer in self._viewers)
+        )
 
     def view(
         self, policy: Policy, rate: TokenBucket | None, number: int, options: ViewerOptions, clock: Clock
@@ -134,6 +137,8 @@ class Audience:
         self._calm_until = -1  # the newcomer may be far behind already: look
         self._totals.viewers_seen += 1
         self._forget_absent()
+        if number > 1:
+            self._expected.come_back()
         if self._feeder is not None:
             self._feeder.followed()
         self.taken.notify()
@@ -145,18 +150,18 @@ class Audience:
         It holds the run back as its policy allows, so that the first viewer gets the run from its beginning.
         """
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, 1, clock.now())
-        self._absent = Viewer(delivery, self.taken, options, clock)
+        self._expected.viewer = Viewer(delivery, self.taken, options, clock)
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
         """Keeps the run while somebody waits for its upstream's answer. Its first viewer has time to come then."""
-        self._awaited += 1
+        self._expected.requests += 1
         if self._feeder is not None:
             self._feeder.followed()
         try:
             yield
         finally:
-            self._awaited -= 1
+            self._expected.requests -= 1
             self.begin_grace(FIRST_VIEWER)
 
     def begin_grace(self, least: float) -> None:
@@ -165,9 +170,15 @@ class Audience:
         Args:
             least: seconds that a viewer has to come, however short the grace period is.
         """
-        if not self._viewers and not self._awaited and not self._is_followed_from_afar and self._feeder is not None:
+        if (
+            not self._viewers
+            and not self._expected.requests
+            and not self._is_followed_from_afar
+            and self._feeder is not None
+        ):
             grace = self.options.grace
-            self._feeder.deserted(inf if grace is None else self._clock.now() + max(grace, least))
+            until = inf if grace is None else self._clock.now() + max(grace, least)
+            self._feeder.deserted(max(until, self._expected.until))
 
     def leave(self, viewer: Viewer) -> None:
         """Forgets a viewer. May be called again.
@@ -181,30 +192,32 @@ class Audience:
         self._rounds.readers.remove(viewer)
         self._totals.add_viewer(viewer.delivery.statistics())
         self._totals.viewers_stalled += viewer.gone is Gone.STALLED
+        now = self._clock.now()
+        if viewer.returns_within:
+            self._expected.send_away(now + viewer.returns_within)
         if self._viewers or self._is_followed_from_afar or self._feeder is None:
             viewer.delivery.cursor.close()
             self.taken.notify()
             return
-        self._absent = viewer
-        now = self._clock.now()
+        self._expected.viewer = viewer
         if self.options.grace is None:
             self._feeder.hasten(self.end_stalls(now))  # the absent viewer holds the run only as its policy allows
             self._feeder.deserted(inf)
-        elif not self._awaited:
-            grace = max(self.options.grace, viewer.returns_within)
-            self._feeder.deserted(now + grace if grace > 0 else -inf)
+        elif not self._expected.requests:
+            until = max(now + self.options.grace, self._expected.until)
+            self._feeder.deserted(until if until > now else -inf)
 
     def _forget_absent(self) -> None:
         """Stops waiting for the viewer that left last."""
-        if self._absent is not None:
-            self._absent.delivery.cursor.close()
-            self._absent = None
+        if self._expected.viewer is not None:
+            self._expected.viewer.delivery.cursor.close()
+            self._expected.viewer = None
 
     @property
     def returns_within(self) -> float:
         """Seconds in which viewers come back that we have sent away, or are sending away. 0 if there is none."""
-        viewers = self._viewers or ([self._absent] if self._absent else [])
-        return max((viewer.returns_within for viewer in viewers), default=0.0)
+        due = max(0.0, self._expected.until - self._clock.now())
+        return max((viewer.returns_within for viewer in self._viewers), default=due)
 
     def slowest(self) -> tuple[int | None, int]:
         """The frame that the slowest viewer needs next that the run waits for, and the bytes that it may be behind."""
@@ -258,6 +271,8 @@ class Audience:
         """
         if self._end_afar(worker):
             self.taken.notify()
+            if returns_within:
+                self._expected.send_away(self._clock.now() + returns_within)
             self.begin_grace(returns_within)
 
     def needed_elsewhere(self) -> int:
@@ -335,7 +350,7 @@ class Audience:
     @property
     def _counted(self) -> Sequence[Holder]:
         """All that can hold the run back. The last viewer to leave counts: it may come back."""
-        viewers = self._viewers or ([self._absent] if self._absent else [])
+        viewers = self._viewers or ([self._expected.viewer] if self._expected.viewer else [])
         return [*viewers, *self._others.values()] if self._others else viewers
 
     def end_stalls(self, now: float) -> float:
@@ -349,13 +364,13 @@ class Audience:
             return due
         for viewer in self._counted:
             timeout = viewer.delivery.stall_timeout
-            is_bounded = viewer is self._absent and self.options.grace is not None
+            is_bounded = viewer is self._expected.viewer and self.options.grace is not None
             if timeout is None or is_bounded or not viewer.delivery.holds(True):
                 continue
             stalled_at, look_at = viewer.stalls_at(now, self._held_since, timeout)
             if now < stalled_at:
                 due = min(due, stalled_at, look_at)
-            elif viewer is self._absent:
+            elif viewer is self._expected.viewer:
                 self._forget_absent()
                 self.taken.notify()
             else:

@@ -328,7 +328,7 @@ class Run:
 
     def _flush(self, now: float) -> float:
         if now >= self._flush_at:
-            if self.audience.is_held:  # we made the silence: the rest of the line may be waiting for a slow viewer
+            if self.audience.is_held and not self.audience.has_room():  # the rest may be waiting for a slow viewer
                 self._flush_at = now + FLUSH_AFTER
             else:
                 self._took(self._pipeline.flush(now + ROUND_INTERVAL))  # the next round would be too late for these

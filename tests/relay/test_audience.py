@@ -10,6 +10,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
+from sse_bridge.relay.run import FLUSH_AFTER
 from sse_bridge.relay.viewer import Gone
 from sse_bridge.wire import events
 from tests.support.scene import PATIENT, scene
@@ -405,3 +406,43 @@ async def test_a_first_viewer_has_time_to_come(anyio_backend: str, grace: float)
             assert anyio.current_time() - before >= 0.2
 
     assert it.work.cancels == 1
+
+
+# -- viewers that were sent away
+
+
+@pytest.mark.parametrize(("returns", "seconds"), [(False, 10.0), (True, 0.0)])
+async def test_who_was_sent_away_has_time_to_come_back(anyio_backend: str, returns: bool, seconds: float) -> None:
+    """Also if others leave meanwhile. Once it is back, the run ends with its last viewer."""
+    async with scene(by_hand=True) as it:
+        it.work.feed(stdout("a"))
+        await wait_all_tasks_blocked()
+        it.take()
+        other = it.view(Block())
+        it.viewer.send_away()
+        it.audience.leave(it.viewer)
+        it.time.advance(1.0)
+        back = it.view(Block(), number=2) if returns else None
+        it.audience.leave(other)
+        if back is not None:
+            it.audience.leave(back)
+        await wait_all_tasks_blocked()
+        assert it.run.is_over is returns
+        it.time.advance(seconds)
+        await wait_all_tasks_blocked()
+        assert it.run.is_over
+
+
+async def test_an_unfinished_line_is_shown_although_another_one_held_the_run(anyio_backend: str) -> None:
+    """The viewer has taken that one. Nothing else comes from the upstream, which waits for an answer to its prompt."""
+    async with scene(high_water=200, by_hand=True) as it:
+        it.work.feed('event: stdout\ndata: {"data":"' + "x" * 300 + '"}\n\n')
+        await wait_all_tasks_blocked()
+        it.time.advance(0.2)
+        it.work.feed('event: stderr\ndata: {"data":"Password: "}\n\n')
+        await wait_all_tasks_blocked()
+        it.time.advance(FLUSH_AFTER - 0.2)  # the line of stdout is due, and beyond the mark
+        assert [said["type"] for said in it.take()] == ["stdout"]
+        it.time.advance(FLUSH_AFTER)
+        assert [said["line"] for said in it.take()] == ["Password: "]
+        it.run.cancel()
