@@ -147,7 +147,7 @@ class _Reading:
             with self._telling_what_fails():
                 item = await anext(self._iterator, _END)
                 frames = self._rest() if item is _END else self._frames(item)
-            if frames and not take(frames):
+            if frames and not take(frames) and not isinstance(item, Exit):  # nothing is read behind one
                 await room()
             if item is _END:
                 self.may_run = False

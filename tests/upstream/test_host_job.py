@@ -43,6 +43,12 @@ def not_connected(connection: Connection) -> None:
     connection.answer(409, b'{"error":"host_not_connected","job_id":"job_1"}')
 
 
+def not_ready(connection: Connection) -> None:
+    """For longer than anybody asks."""
+    body = b'{"error":{"code":"HOST_STARTING","message":"starting","retryable":true}}'
+    connection.answer(409, body, retry_after="60")
+
+
 started = answer(202, {"job": {"id": "job_1", "state": "running"}, "links": {"job": "/x", "stream": "/y"}})
 
 
@@ -354,6 +360,7 @@ BROKEN = (started, streaming(CHUNK, ends=False))
         ((no_content, refusing(404)), Cancelled.ACKNOWLEDGED, "was not seen to have done so"),
         ((no_content, mute), Cancelled.ACKNOWLEDGED, "was not seen to have done so"),
         ((not_connected,), Cancelled.REQUESTED, "the platform refused to end it"),
+        ((not_ready,), Cancelled.REQUESTED, "the platform refused to end it"),
         ((refusing(401),), Cancelled.REQUESTED, "the platform refused to end it"),
         ((refusing(404),), Cancelled.REQUESTED, "the platform refused to end it"),
         ((refusing(503),), Cancelled.REQUESTED, "(refused to end it|did not answer in time whether it ends it)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
@@ -241,6 +241,34 @@ async def test_an_iterator_is_closed_that_is_no_generator() -> None:
 
     assert answer.status == 204
     assert pipe.closed
+
+
+async def test_an_iterator_is_closed_behind_its_exit_although_a_viewer_is_slow() -> None:
+    """Nothing is read behind an exit, so nothing waits for room."""
+
+    class Container:
+        left: ClassVar[list[Any]] = ["a", Exit(0)]
+        closed = False
+
+        def __aiter__(self) -> AsyncIterator[Any]:
+            return self
+
+        async def __anext__(self) -> Any:
+            return self.left.pop(0)
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    async def room() -> None:
+        if not container.left:
+            await anyio.sleep_forever()
+
+    container = Container()
+    work = Lines(container).work(HTTPUpstream(), None)
+    with anyio.fail_after(5):
+        async with work.stream() as stream:
+            await stream.push(lambda frames: False, room)
+    assert container.closed
 
 
 async def test_what_fails_to_close_is_not_confirmed(caplog: pytest.LogCaptureFixture) -> None:

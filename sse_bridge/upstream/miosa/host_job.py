@@ -109,7 +109,7 @@ class _JobWork(BackgroundWork):
         return _frame("exec_result", {"exit_code": code})
 
     def _says_over(self, refusal: Refusal) -> bool:
-        return refusal.upstream_status == 409 and refusal.upstream_code != _NOT_CONNECTED
+        return refusal.upstream_status == 409 and refusal.upstream_code != _NOT_CONNECTED and not refusal.is_temporary
 
     @property
     def _where(self) -> str:
