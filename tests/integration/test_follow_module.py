@@ -622,9 +622,9 @@ def test_no_start_of_another_run_is_the_bridges(page: Page, id: str) -> None:
     body = "".join(f"{line}data: {json.dumps(word)}\n\n" for word in words)
     page.route("**/run-sse/**", stream(body))
     follow(page, "/run-sse/", method="GET")
-    page.wait_for_function("seen.length === 3")
 
-    assert page.evaluate("seen") == words
+    assert finished(page) == words
+    assert page.evaluate("run.token") is None
 
 
 def test_a_verbatim_run_that_is_gone_is_over(page: Page) -> None:

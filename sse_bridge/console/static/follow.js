@@ -79,7 +79,7 @@ export class Run extends EventTarget {
   #options;
   #place = ""; // the id of the last message received
   #isVerbatim = /** @type {boolean | null} */ (null);
-  #hasUnnamed = false; // whether a message came without an id, after which no server can go on
+  #hasUnnamed = false; // whether a message came without an id, or from a run without a name: nothing goes on behind it
   #retry = RETRY;
   #closed = new AbortController();
   #connection = new AbortController();
@@ -172,11 +172,11 @@ export class Run extends EventTarget {
   #note({ messages, ids }) {
     for (let index = 0; index < messages.length; index += 1) {
       const message = messages[index];
-      if (ids[index] === "" && message.type !== "gap") this.#hasUnnamed = true;
       if (this.token === null) { // a page of another origin may not read the response's headers
-        const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" ? message.run : null);
+        const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" && !this.#isVerbatim ? message.run : null);
         if (typeof token === "string") this.#name(token, null);
       }
+      if ((ids[index] === "" || this.token === null) && message.type !== "gap") this.#hasUnnamed = true;
       if (!isTerminal(message, ids[index], this.#isVerbatim)) continue;
       this.outcome = message;
       messages.length = ids.length = index + 1;
