@@ -328,7 +328,7 @@ class Host:
 
     def _leave(self, run: Followed, viewer: Viewer) -> None:
         run.audience.leave(viewer)
-        self._store.settle(run, self.here().clock.now(), viewer.returns_within)
+        self._store.settle(run, self.here().clock.now())
 
     def _check_viewers(self) -> None:
         if self.options.max_viewers is not None:

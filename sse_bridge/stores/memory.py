@@ -45,7 +45,7 @@ class _Resting(NamedTuple):
 
     expires: float
     size: int
-    #: Whether it is kept for longer than others, for a viewer that comes back.
+    #: Whether the store keeps it longer than others, for a viewer that comes back.
     is_awaited: bool
 
 
@@ -65,7 +65,6 @@ class MemoryStore:
         self._tokens: dict[tuple[str | None, str, bool], str] = {}  # by the key's name
         self._keys: dict[str, Key] = {}  # by token
         self._resting: dict[Followed, _Resting] = {}  # in the order in which they were left
-        self._due: dict[str, float] = {}  # until when a viewer comes back that was sent away, by token
         self._resting_bytes = 0
 
     @property
@@ -92,23 +91,19 @@ class MemoryStore:
             return None
         return run
 
-    def settle(self, run: Followed, now: float, returns_within: float = 0.0) -> None:
+    def settle(self, run: Followed, now: float) -> None:
         """Begins a run's time if it is done and has no viewer, and ends it if it has one again. May be called again.
 
-        A run whose work is still being ended is not done: it can be found, and counts against limits.
-
-        Args:
-            returns_within: seconds in which a viewer comes back that has just been sent away. However short `keep` is,
-                it still finds the run.
+        A run whose work is still being ended is not done: it can be found, and counts against limits. A viewer that
+        was sent away still finds its run when it comes back, however short `keep` is.
         """
         if run.token not in self._runs:
             return
-        if returns_within:
-            self._due[run.token] = now + returns_within
         self._wake(run)
         if run.done.is_set and not run.audience.viewers:
-            expires, due = now + self._keep, self._due.get(run.token, now)
-            resting = _Resting(max(expires, due), run.audience.log.kept + RUN_SIZE, due > expires)
+            returns_within = run.audience.returns_within
+            expires = now + max(self._keep, returns_within)
+            resting = _Resting(expires, run.audience.log.kept + RUN_SIZE, is_awaited=returns_within > self._keep)
             self._resting[run] = resting
             self._resting_bytes += resting.size
         self._expire(now)
@@ -117,7 +112,6 @@ class MemoryStore:
         """Removes a run. A request may use its key again."""
         self._wake(run)
         self._runs.pop(run.token, None)
-        self._due.pop(run.token, None)
         self.free(run)
 
     def free(self, run: Followed) -> None:
