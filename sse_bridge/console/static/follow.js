@@ -10,7 +10,7 @@
 import { StopFailed, answerOf, failure, startUnknown, unheard, unreachable } from "./answers.js";
 import { Attempts, randomKey } from "./attempts.js";
 import { Inbox, Silence } from "./connection.js";
-import { isTerminal } from "./messages.js";
+import { isTerminal, placeOf } from "./messages.js";
 import { Turns, deferred, sleep } from "./waiting.js";
 
 /** @typedef {import("./messages.js").Message} Message */
@@ -35,8 +35,6 @@ import { Turns, deferred, sleep } from "./waiting.js";
 const RETRY = 2_000;
 /** Milliseconds for an answer to `DELETE`, which takes three seconds by itself at most. */
 const STOP_PATIENCE = 10_000;
-/** An id that the bridge gives: the run's token, and a number. */
-const OWN_ID = /^([A-Za-z0-9_-]{16})\.\d+$/;
 
 /**
  * Starts a run and follows it.
@@ -173,8 +171,9 @@ export class Run extends EventTarget {
     for (let index = 0; index < messages.length; index += 1) {
       const message = messages[index];
       if (this.token === null) { // a page of another origin may not read the response's headers
-        const token = OWN_ID.exec(ids[index])?.[1] ?? (message.type === "start" && !this.#isVerbatim ? message.run : null);
-        if (typeof token === "string") this.#name(token, null);
+        const place = placeOf(ids[index]);
+        if (place && place.number !== null) this.#name(place.token, null);
+        else if (message.type === "start" && message.run && !this.#isVerbatim) this.#name(message.run, null);
       }
       if ((ids[index] === "" || this.token === null) && message.type !== "gap") this.#hasUnnamed = true;
       if (!isTerminal(message, ids[index], this.#isVerbatim)) continue;

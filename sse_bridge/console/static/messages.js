@@ -18,10 +18,7 @@
  * @property {string} [data] Of an event whose data is no JSON object.
  */
 
-/** The token of a run. */
-const TOKEN = /^[A-Za-z0-9_-]{16}$/;
-/** The id under which the bridge says that it has no such run, or has lost it. */
-const GONE = /^[A-Za-z0-9_-]{16}\.gone$/;
+const ID = /^([A-Za-z0-9_-]{16})\.(?:(\d+)|gone)$/; // of the bridge's events: the run's token, and a number
 const GAP = /^ gap dropped=(\d+|unknown)(?: bytes=(\d+))?$/; // how a stream that is passed on as it is tells of missing events
 
 /**
@@ -58,6 +55,18 @@ export function gapOf(comment) {
 }
 
 /**
+ * The run and the number that an id of the bridge's names; `null` for any other id. The number is `null` where the bridge
+ * says that it does not know the run, or has lost it.
+ *
+ * @param {string} id
+ * @returns {{ token: string, number: number | null } | null}
+ */
+export function placeOf(id) {
+  const found = ID.exec(id);
+  return found && { token: found[1], number: found[2] === undefined ? null : Number(found[2]) };
+}
+
+/**
  * Whether a run's first message shows that the bridge has words of its own in this stream, as in all dialects but
  * `verbatim`, where an `exit` or `error` is the upstream's, and more may come.
  *
@@ -68,9 +77,10 @@ export function gapOf(comment) {
 export function isOwn(message, id, token) {
   const { type, run, dropped } = message;
   if (type === "start") {
-    return TOKEN.test(run ?? "") && (token === null || run === token) && (id === "" || id === `${run}.0`);
+    const first = `${run}.0`;
+    return placeOf(first) !== null && (id === "" || id === first) && (token === null || token === run);
   }
-  return (type === "gap" && dropped !== undefined) || GONE.test(id);
+  return (type === "gap" && dropped !== undefined) || placeOf(id)?.number === null;
 }
 
 /**
@@ -81,5 +91,5 @@ export function isOwn(message, id, token) {
  * @param {boolean | null} isVerbatim Whether only the bridge's word that the run is gone is its own.
  */
 export function isTerminal(message, id, isVerbatim) {
-  return (message.type === "exit" || message.type === "error") && (!isVerbatim || GONE.test(id));
+  return (message.type === "exit" || message.type === "error") && (!isVerbatim || placeOf(id)?.number === null);
 }
