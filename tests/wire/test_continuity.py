@@ -37,6 +37,17 @@ def pipeline(continuity: Continuity | None = None, *, dialect: Dialect = TYPED, 
     return Pipeline(dialect, shape, FrameIds(None), 64 * 1024, continuity or repeating())
 
 
+def carrying(frames: bytes) -> Pipeline:
+    """A second stream broke off before it was known whether these frames of it are repeats. The third one begins."""
+    one = pipeline()
+    one.feed(line("seen"))
+    one.go_on(exactly=False)
+    assert one.feed(frames) == b""
+    one.interrupt()
+    one.go_on(exactly=False)
+    return one
+
+
 def objects(frames: bytes) -> list[Any]:
     return [json.loads(event.data) for event in parse(frames) if event.data is not None]
 
@@ -371,12 +382,7 @@ def test_what_the_next_stream_does_not_begin_with_was_new(size: int) -> None:
     """It is shown before anything of that stream, of which repeats are left out again. What lay between them is not
     known.
     """
-    one = pipeline()
-    one.feed(line("seen"))
-    one.go_on(exactly=False)
-    assert one.feed(line("a") + line("b")) == b""
-    one.interrupt()
-    one.go_on(exactly=False)
+    one = carrying(line("a") + line("b"))
     later = line("b") + line("c")
     shown = b"".join(one.feed(later[at : at + size]) for at in range(0, len(later), size))
 
@@ -386,12 +392,7 @@ def test_what_the_next_stream_does_not_begin_with_was_new(size: int) -> None:
 @pytest.mark.parametrize("what", ["differs", "is too large", "is late"])
 def test_pieces_of_two_streams_are_not_joined_to_a_line(what: str) -> None:
     """What one stream began, before it was known whether it was a repeat, the next one does not go on with."""
-    one = pipeline()
-    one.feed(line("seen"))
-    one.go_on(exactly=False)
-    one.feed(piece("half a l"))
-    one.interrupt()
-    one.go_on(exactly=False)
+    one = carrying(piece("half a l"))
     shown = b""
     if what == "is late":
         one.due(5.0)
@@ -404,12 +405,7 @@ def test_pieces_of_two_streams_are_not_joined_to_a_line(what: str) -> None:
 
 def test_what_follows_such_news_may_be_a_repeat_itself() -> None:
     """The search begins again, and ends as any other."""
-    one = pipeline()
-    one.feed(line("seen"))
-    one.go_on(exactly=False)
-    one.feed(line("a"))
-    one.interrupt()
-    one.go_on(exactly=False)
+    one = carrying(line("a"))
 
     assert texts(one.feed(line("x"))) == ["a", "gap"]
     assert texts(one.release()) == ["x"]
@@ -417,12 +413,7 @@ def test_what_follows_such_news_may_be_a_repeat_itself() -> None:
 
 def test_what_was_carried_is_not_lost_with_the_last_stream() -> None:
     """The run fails before the next stream has brought as much."""
-    one = pipeline()
-    one.feed(line("seen"))
-    one.go_on(exactly=False)
-    one.feed(line("a") + line("b"))
-    one.interrupt()
-    one.go_on(exactly=False)
+    one = carrying(line("a") + line("b"))
     one.feed(line("a"))
     one.interrupt()
 

@@ -206,9 +206,10 @@ class Worker:
     def withdraw(self, run: Run, *, is_known: bool) -> None:
         """A run has started nothing: its key is free again. Its mirrors end as it did."""
         outlet = self._outlets.get(run_name(run.token))
-        if outlet is not None:
-            outlet.is_known = is_known
-        if outlet is not None and outlet.key is not None:
+        if outlet is None:
+            return
+        outlet.is_known = is_known
+        if outlet.key is not None:
             self.release(run.token, outlet.key)
             outlet.key = None
 
