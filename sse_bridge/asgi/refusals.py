@@ -79,7 +79,7 @@ class Refusal:
         return cls(reason.status, reason.code, reason.message, reason.request_id, reason.retry_after)
 
     def for_good(self) -> Refusal:
-        """The same for who asks for the run by its name. It is over, so there is nothing to wait for."""
+        """The same refusal for a client that asks for the run by its name. The run is over: asking again is useless."""
         return self if self.status not in _PASSING else replace(self, status=410, retry_after=None)
 
     @classmethod

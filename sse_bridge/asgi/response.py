@@ -110,7 +110,7 @@ def naming_identity(send: Send) -> Send:
 async def begin(run: Followed, viewer: Viewer, downstream: Downstream, commit_after: float) -> bool:
     """Sends the head of the stream once the upstream has answered, or a whole response if it has refused.
 
-    A viewer that comes back had the head before the upstream refused: it gets the refusal where it would have had it.
+    A viewer that comes back was sent a head before the upstream refused. It gets the refusal as a frame of the stream.
 
     Returns:
         Whether frames follow.

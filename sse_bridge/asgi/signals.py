@@ -67,8 +67,8 @@ class Listener:
 class _Turns:
     """Lets handlers run one after another, in the order of their signals.
 
-    Python runs the handler of a second signal in the midst of the first one's. gunicorn's workers get a SIGQUIT just
-    behind each Ctrl-C: listeners that heard of it first would take the Ctrl-C for a second one.
+    Python runs the handler of a second signal in the midst of the first one's. gunicorn sends its workers a SIGQUIT
+    right behind each Ctrl-C. A listener that heard the SIGQUIT first would take the Ctrl-C for a second one.
     """
 
     def __init__(self) -> None:
@@ -78,8 +78,8 @@ class _Turns:
     def run(self, handle: Callable[[], Callable[[], object]]) -> None:
         """Runs a handler now, or behind the one that is running, and then what it returns.
 
-        That is the server's part. It may take long, and a signal that comes meanwhile runs in the midst of it, as
-        without us. It may raise; the handlers that wait run all the same.
+        What it returns calls the server's own handler. That may take long: a signal that comes meanwhile interrupts it,
+        as it would without the bridge. It may also raise: the handlers that wait still run.
         """
         self._arrived.append(handle)
         self._run_next()

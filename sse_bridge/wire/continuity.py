@@ -54,8 +54,8 @@ class Continuity:
         self.last_event_id: str | None = None
         #: Seconds that the upstream asked for between two connections; `None` if it left that open.
         self.retry: float | None = None
-        #: Whole frames of a stream that broke off, to go on with before those that `feed` returned: the present stream
-        #: does not begin with them, so some may be missing between the two. Whoever takes them empties this.
+        #: Frames that an earlier stream brought before it broke off. `feed` puts them here if the present stream does
+        #: not repeat them. The caller shows them, then a gap, then what `feed` returned, and empties this.
         self.apart = b""
         #: The stream has brought data that the one before it had not.
         self.has_news = False
@@ -76,7 +76,7 @@ class Continuity:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether these are of a stream that broke off, and the present one has not brought all of them."""
+        """Whether an earlier stream brought these frames, and the present one has not repeated all of them yet."""
         return len(self._carried) > len(self._withheld or b"")
 
     def begin(self, *, exactly: bool) -> None:

@@ -238,7 +238,7 @@ class Pipeline:
 
     def _take_apart(self) -> bytes:
         """See `Continuity.apart`."""
-        assert self.continuity is not None, "it has set frames apart"
+        assert self.continuity is not None, "the caller has asked it for these frames"
         frames, self.continuity.apart = self.continuity.apart, b""
         return self._number(self._mapper.map(frames)) + self._tell_of_gap()
 
