@@ -6,6 +6,7 @@ looks at what has become of the last one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from math import inf
@@ -179,6 +180,7 @@ class Connection:
 
     async def lost(self, error: BaseException) -> None:
         """Drops a connection that broke, and waits a little."""
+        _stay_cancelled()
         self.is_down = True
         await self.close()
         await anyio.sleep(self._pause)
@@ -186,6 +188,7 @@ class Connection:
 
     def works(self) -> None:
         """An answer has come: the next loss is a first one."""
+        _stay_cancelled()
         if self.is_down:
             self.is_down = False
             self._counts.reconnects += 1
@@ -193,9 +196,16 @@ class Connection:
         self._pause = _FIRST_PAUSE
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, also if the task is cancelled meanwhile: asyncio cancels redis-py's tasks, too, and
+        those that had not begun close nothing.
+        """
+        try:
+            await self._close()
+        finally:
+            await self._close()  # nothing, unless the first call was cancelled
+
+    async def _close(self) -> None:
         client: Any = self._client
-        self._client = None
         self._is_checked = False
         if client is not None:
             with anyio.move_on_after(_CONNECT_TIMEOUT, shield=True):
@@ -203,3 +213,15 @@ class Connection:
                     await client.aclose(close_connection_pool=True)
                 except Exception as error:  # it is broken
                     logger.debug("closing a connection to Redis: %r", type(error))
+        self._client = None
+
+
+def _stay_cancelled() -> None:
+    """Ends a task that has been cancelled, if redis-py has lost the cancellation.
+
+    On Python 3.11, `asyncio.wait_for`, with which it writes, returns instead of being cancelled if the write is done in
+    the same step of the event loop. The loop waits for the task, and would do so for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
