@@ -2,11 +2,12 @@
 
     python -m benchmarks [--shape S1 ...] [--peer node ...] [--growth] [--repeat N] [--quick] [--json FILE]
 
-Each repetition starts one peer after the other, each in its own process, on a core of its own. The upstream and the
-client run in two more processes, on the other cores, and are never the bottleneck. CPU time is the operating system's
-figure for the serving process. A peer gets figures only if it delivers all lines in order, and the exit. The tables
-show medians of the repetitions. Figures go to `benchmarks/results/`, plots to `docs/figures/`, or both to where
-`--json` says. Without arguments everything is measured, which takes three quarters of an hour.
+Each repetition goes through all shapes, and in each through all peers. Every peer gets a process of its own, on a core
+of its own. The upstream and the client run in two more processes, on the other cores, and are never the bottleneck. CPU
+time is the operating system's figure for the serving process. A peer gets figures only if it delivers all lines in
+order, and the exit. The tables show medians of the repetitions. Figures go to `benchmarks/results/`, plots to
+`docs/figures/`, or both to where `--json` says. Without arguments everything is measured, which takes three quarters of
+an hour.
 """
 
 from __future__ import annotations
@@ -44,17 +45,16 @@ _DESCRIPTORS: Final = 20_000
 
 
 def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: float) -> Runs:
-    """Measures all shapes `repeat` times, the peers taking turns."""
-    results: Runs = {}
+    """Measures all shapes `repeat` times. They take turns, and so do the peers: some targets compare two shapes."""
+    wanted = {name: [peer for peer in shape.peers if not peers or peer in peers] for name, shape in shapes.items()}
+    results: Runs = {name: {peer: [] for peer in of_shape} for name, of_shape in wanted.items()}
+    failed: set[tuple[str, str]] = set()
     with upstream(LINES) as url:
-        for name, shape in shapes.items():
-            wanted = [peer for peer in shape.peers if not peers or peer in peers]
-            results[name] = {peer: [] for peer in wanted}
-            failed: set[str] = set()
-            turns = min(repeat, shape.most)
-            for turn in range(turns):
-                for peer in wanted:
-                    if peer in failed:
+        for turn in range(repeat):
+            for name, shape in shapes.items():
+                turns = min(repeat, shape.most)
+                for peer in wanted[name] if turn < turns else ():
+                    if (name, peer) in failed:
                         continue
                     _say(f"{name} {turn + 1}/{turns} {PEERS[peer].title}")
                     warm_up()
@@ -62,7 +62,7 @@ def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: floa
                         with shape.serve(peer, url) as server:
                             results[name][peer].append(shape.measure(server, share))
                     except (Incorrect, FileNotFoundError, RuntimeError, OSError) as error:
-                        failed.add(peer)
+                        failed.add((name, peer))
                         results[name][peer] = []
                         _say(f"{name} {PEERS[peer].title} has no figure: {error}\n")
     _say("")
