@@ -53,7 +53,7 @@ def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: floa
         for turn in range(repeat):
             for name, shape in shapes.items():
                 turns = min(repeat, shape.most)
-                for peer in wanted[name] if turn < turns else ():
+                for peer in wanted[name] * shape.each if turn < turns else ():
                     if (name, peer) in failed:
                         continue
                     _say(f"{name} {turn + 1}/{turns} {PEERS[peer].title}")

@@ -41,6 +41,8 @@ class Shape:
     most: int = 100
     #: Starts a peer for it, given its name and the upstream's URL.
     serve: Callable[[str, str], AbstractContextManager[Any]] = serving
+    #: Measurements in each repetition, for shapes whose figures differ much from process to process.
+    each: int = 1
 
 
 def _burst(shape: str) -> Measure:
@@ -114,8 +116,8 @@ SHAPES: Final = {
     "S2": Shape("a burst, 64 KiB chunks", ("verbatim", *ALL), _burst("chunks")),
     "S1m": Shape("S1 with every tenth line on stderr", MIXED, _burst("burst-mixed")),
     "S2m": Shape("S2 with every tenth line on stderr", MIXED, _burst("chunks-mixed")),
-    "S3": Shape("300 streams of 20 lines a second", ALL, _paced(300, 5.0)),
-    "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0)),
+    "S3": Shape("300 streams of 20 lines a second", ALL, _paced(300, 5.0), each=2),
+    "S4": Shape("1,000 viewers of one run, 20 lines a second", ("bridge",), _one_run(1000, 5.0), each=3),
     "S4x": Shape("5,000 viewers of one run, a line a second", ("bridge",), _one_run(5000, 10.0, SLOW)),
     "S5": Shape(
         "1 GB at a viewer that takes nothing for 3 s",
