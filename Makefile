@@ -116,7 +116,7 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Takes three quarters of an hour. `make bench QUICK=--quick` is a short form that leaves the results alone.
+# Takes fifty minutes. `make bench QUICK=--quick` is a short form that leaves the results alone.
 bench: $(VENV)/installed-bench system
 	$(BIN)/python -m benchmarks $(QUICK)
 

@@ -2,12 +2,12 @@
 
     python -m benchmarks [--shape S1 ...] [--peer node ...] [--growth] [--repeat N] [--quick] [--json FILE]
 
-Each repetition goes through all shapes, and in each through all peers. Every peer gets a process of its own, on a core
-of its own. The upstream and the client run in two more processes, on the other cores, and are never the bottleneck. CPU
-time is the operating system's figure for the serving process. A peer gets figures only if it delivers all lines in
-order, and the exit. The tables show medians of the repetitions. Figures go to `benchmarks/results/`, plots to
-`docs/figures/`, or both to where `--json` says. Without arguments everything is measured, which takes three quarters of
-an hour.
+Each repetition goes through all shapes, and in each through all peers, once or several times (`Shape.each`). Each time
+the peer gets a process of its own, on a core of its own. The upstream and the client run in two more processes, on the
+other cores, and are never the bottleneck. CPU time is the operating system's figure for the serving process. A peer
+gets figures only if it delivers all lines in order, and the exit. The tables show medians of the repetitions. Figures
+go to `benchmarks/results/`, plots to `docs/figures/`, or both to where `--json` says. Without arguments everything is
+measured, which takes fifty minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DESCRIPTORS: Final = 20_000
 
 
 def measure(shapes: dict[str, Shape], peers: list[str], repeat: int, share: float) -> Runs:
-    """Measures all shapes `repeat` times. They take turns, and so do the peers: some targets compare two shapes."""
+    """Makes `repeat` repetitions. Peers take turns, and so do shapes, because S4's target divides by a figure of S3."""
     wanted = {name: [peer for peer in shape.peers if not peers or peer in peers] for name, shape in shapes.items()}
     results: Runs = {name: {peer: [] for peer in of_shape} for name, of_shape in wanted.items()}
     failed: set[tuple[str, str]] = set()

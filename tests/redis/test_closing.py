@@ -1,4 +1,4 @@
-"""Connections to Redis are closed when the event loop ends, whatever the store is about."""
+"""The store closes its connections to Redis when the event loop ends, even while it is closing one already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.redis.keeper import Keeper
 
 @pytest.mark.parametrize("steps", range(8))
 def test_the_event_loop_ends_while_a_connection_is_closed(redis_server: Keeper, steps: int) -> None:
-    """At each of its steps. The task, and those that redis-py has made of it, are cancelled together."""
+    """At each step of it. asyncio cancels the store's task, and with it the tasks in which redis-py closes."""
     tasks = []
 
     async def use(connection: Connection) -> None:
@@ -34,7 +34,7 @@ def test_the_event_loop_ends_while_a_connection_is_closed(redis_server: Keeper, 
         await client.execute_command("PING")
         tasks.append(asyncio.create_task(use(connection)))
 
-    gc.collect()  # what other tests have left
+    gc.collect()  # so that no warning is about what another test left open
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         asyncio.run(main())

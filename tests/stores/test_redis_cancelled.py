@@ -1,6 +1,7 @@
-"""The tasks of a store end when the event loop cancels them, also if redis-py loses that cancellation.
+"""The store's tasks end when asyncio cancels them, even if redis-py swallows the cancellation.
 
-On Python 3.11 it does so now and then, as `asyncio.wait_for` does. The event loop would wait for such a task for ever.
+redis-py writes with `asyncio.wait_for`, which on Python 3.11 sometimes swallows one. asyncio waits for every task that
+it has cancelled, so a task that goes on keeps the server from stopping.
 """
 
 from __future__ import annotations
@@ -27,36 +28,36 @@ SLOW = 1.0
 
 
 class Deaf(LyingRedis):
-    """Loses the cancellation of a command, and returns its answer, or breaks for good."""
+    """Swallows the cancellation of a command. Then it answers the command, or is away for good."""
 
     def __init__(self, fails: bool) -> None:
         super().__init__(random.Random(1), 0.0)
         self._fails = fails
         self.is_slow = False
         self.is_deaf = True
-        #: What is asked at the moment, by the first words.
+        #: The first word of each question that it has yet to answer.
         self.asked: list[str] = []
-        #: How often it has lost one.
-        self.lost = 0
+        #: How many cancellations it has swallowed.
+        self.swallowed = 0
 
     async def ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        words = str(commands[0][0])
-        self.asked.append(words)
+        word = str(commands[0][0])
+        self.asked.append(word)
         try:
-            if self.lost and self._fails:
+            if self.swallowed and self._fails:
                 raise Broken("Redis is away")
-            if self.is_slow and words != "XREAD":
+            if self.is_slow and word != "XREAD":
                 await anyio.sleep(SLOW)
             return await super().ask(commands)
         except asyncio.CancelledError:
             if not self.is_deaf:
                 raise
-            self.lost += 1
+            self.swallowed += 1
             if self._fails:
                 raise Broken("Redis is away") from None
             return await super().ask([("PING",) for _ in commands])
         finally:
-            self.asked.remove(words)
+            self.asked.remove(word)
 
 
 @pytest.fixture
@@ -66,8 +67,8 @@ def anyio_backend() -> Any:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_task_whose_cancellation_was_lost_ends_all_the_same(fails: bool, anyio_backend: Any) -> None:
-    """The four tasks of a worker, in the midst of a command: what the inbox waits for, a beat, frames, a question."""
+async def test_a_task_ends_even_if_redis_py_swallows_its_cancellation(fails: bool, anyio_backend: Any) -> None:
+    """asyncio cancels the four tasks of a worker while each waits for Redis to answer."""
     redis, work, before = Deaf(fails), ScriptedWork(), asyncio.all_tasks()
 
     async def resolve(request: Request) -> ScriptedWork:
@@ -92,5 +93,5 @@ async def test_a_task_whose_cancellation_was_lost_ends_all_the_same(fails: bool,
         task.cancel()
 
     assert left == set()
-    assert redis.lost >= 4
+    assert redis.swallowed >= 4
     assert all(request.cancelled() for request in requests)

@@ -196,13 +196,15 @@ class Connection:
         self._pause = _FIRST_PAUSE
 
     async def close(self) -> None:
-        """Closes the connection, also if the task is cancelled meanwhile: asyncio cancels redis-py's tasks, too, and
-        those that had not begun close nothing.
+        """Closes the connection, even if asyncio cancels the task meanwhile.
+
+        redis-py closes it in a task of its own. At its end, asyncio cancels that task as well, and if the task has not
+        begun by then, it closes nothing.
         """
         try:
             await self._close()
         finally:
-            await self._close()  # nothing, unless the first call was cancelled
+            await self._close()  # does nothing unless asyncio cancelled the first call
 
     async def _close(self) -> None:
         client: Any = self._client
@@ -217,10 +219,11 @@ class Connection:
 
 
 def _stay_cancelled() -> None:
-    """Ends a task that has been cancelled, if redis-py has lost the cancellation.
+    """Ends the running task if asyncio has cancelled it and redis-py has swallowed the cancellation.
 
-    On Python 3.11, `asyncio.wait_for`, with which it writes, returns instead of being cancelled if the write is done in
-    the same step of the event loop. The loop waits for the task, and would do so for ever.
+    redis-py writes with `asyncio.wait_for`. On Python 3.11 that function swallows a cancellation that arrives in the
+    step of the event loop in which the write finishes. The task would go on, and the server could not stop: asyncio
+    waits for every task that it has cancelled.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
