@@ -7,8 +7,9 @@ wait for the log to grow or shrink do so elsewhere.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from ..wire.frames import cut
 
 __all__ = ["LARGEST_BATCH", "Cursor", "Gap", "RunLog"]
 
@@ -144,7 +145,7 @@ class RunLog:
 
     def _put_away_in_pieces(self, frames: bytes) -> None:
         end = self.size - len(frames)
-        for piece in _pieces(frames):
+        for piece in cut(frames, LARGEST_BATCH):
             end += len(piece)
             self._frames.append(piece)
             self._ends.append(end)
@@ -261,20 +262,6 @@ class RunLog:
             cursor.know_number()
             self._cursors.remove(cursor)
             self._forget()
-
-
-def _pieces(frames: bytes) -> Iterator[bytes]:
-    """Cuts frames at frame ends into pieces of at most `LARGEST_BATCH`. A larger frame is a piece of its own."""
-    start = 0
-    while len(frames) - start > LARGEST_BATCH:
-        end = frames.rfind(_BLANK_LINE, start, start + LARGEST_BATCH)
-        if end < 0:
-            end = frames.find(_BLANK_LINE, start + LARGEST_BATCH - 1, -2)
-        if end < 0:
-            break
-        yield frames[start : end + 2]
-        start = end + 2
-    yield frames[start:]
 
 
 class Cursor:

@@ -7,13 +7,13 @@ byte order mark and a size limit. What a frame means is the business of `events`
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from .. import speedups
 from .digest import Digest
 
-__all__ = ["DEFAULT_MAX_FRAME_SIZE", "Discard", "FrameSplitter", "canonical", "count_alike", "split"]
+__all__ = ["DEFAULT_MAX_FRAME_SIZE", "Discard", "FrameSplitter", "canonical", "count_alike", "cut", "split"]
 
 #: Bytes. Precedents: httpx2's SSE client stops at 1 MiB an event, Go's line scanner at 64 KiB.
 DEFAULT_MAX_FRAME_SIZE: Final = 1024 * 1024
@@ -257,6 +257,20 @@ def count_alike(frames: bytes) -> int:
     head = first[: first.find(b":", first.rfind(b"\n") + 1) + 1]
     count = frames.count(b"\n\n" + head) + 1
     return count if head and frames.count(b"\n") == count * (head.count(b"\n") + 2) else 0
+
+
+def cut(frames: bytes, most: int) -> Iterator[bytes]:
+    """Cuts frames where they end into pieces of at most `most` bytes. A larger frame is a piece of its own."""
+    start = 0
+    while len(frames) - start > most:
+        end = frames.rfind(b"\n\n", start, start + most)
+        if end < 0:
+            end = frames.find(b"\n\n", start + most - 1, -2)
+        if end < 0:
+            break
+        yield frames[start : end + 2]
+        start = end + 2
+    yield frames[start:]
 
 
 def split(frames: bytes) -> list[bytes]:
