@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import CoroutineType, coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["StandIn"]
 
 T = TypeVar("T")
+Calls = Generator[Any, Any, None]
 
 
 class StandIn:
@@ -43,9 +44,10 @@ class StandIn:
         self._task = task
         self._loop = task.get_loop()
         self._context = context
-        self._begun: tuple[Coroutine[Any, Any, None], Any] | None = None  # and what it waits for
+        self._begun: tuple[Calls, Any] | None = None  # and what it waits for
         self._failure: BaseException | None = None
-        #: Whether the task waits, and nothing has begun in its place: `finishes` may be called.
+        #: Whether the task waits, and nothing has begun in its place: `finishes` may be called. Whoever wakes the task
+        #: for anything else may set it to `False`.
         self.waits = False
 
     def finishes(self, function: Callable[[T], Awaitable[None]], argument: T) -> bool:
@@ -59,11 +61,14 @@ class StandIn:
         loop, task = self._loop, self._task
         _enter_task(loop, task)
         try:
-            awaitable = self._context.run(function, argument)
-            steps = awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable)
             try:
-                awaited = self._context.run(steps.send, None)
-            except StopIteration:
+                steps = _idle.pop()
+            except IndexError:
+                steps = _calls()
+                steps.send(None)
+            awaited = self._context.run(steps.send, (function, argument))
+            if awaited is _DONE:
+                _idle.append(steps)
                 return True
             _note(awaited, False)  # others may wait for it before the task does
             self._begun = steps, awaited
@@ -104,6 +109,25 @@ class StandIn:
         return None if begun is None else _rest(*begun, None)
 
 
+#: What `_calls` yields where it may be given something to call.
+_DONE: Final = object()
+
+
+@coroutine
+def _calls() -> Calls:
+    """Awaits one call after another. Thus nothing is raised to say that a call has returned."""
+    while True:
+        function, argument = yield _DONE
+        awaitable = function(argument)
+        steps: Any = awaitable if type(awaitable) is CoroutineType else _as_coroutine(awaitable)
+        yield from steps
+        del function, argument, awaitable, steps
+
+
+#: Those that have nothing to call. Threads share them.
+_idle: Final[list[Calls]] = []
+
+
 def _note(awaited: Any, is_yielded: bool) -> None:
     """Marks a future that an `await` yielded. A task takes the mark back, and a second `await` refuses a marked one."""
     if asyncio.isfuture(awaited):
@@ -115,8 +139,8 @@ async def _as_coroutine(awaitable: Awaitable[None]) -> None:
 
 
 @coroutine
-def _rest(steps: Coroutine[Any, Any, None], awaited: Any, error: BaseException | None) -> Generator[Any, None, None]:
-    """Goes on with a coroutine that waits for `awaited`, or throws an error at it where it waits."""
+def _rest(steps: Calls, awaited: Any, error: BaseException | None) -> Generator[Any, None, None]:
+    """Goes on with a call that waits for `awaited`, or throws an error at it where it waits."""
     while True:
         if error is None:
             _note(awaited, True)
@@ -124,8 +148,7 @@ def _rest(steps: Coroutine[Any, Any, None], awaited: Any, error: BaseException |
                 yield awaited
             except BaseException as thrown:
                 error = thrown
-        try:
-            awaited = steps.send(None) if error is None else steps.throw(error)
-        except StopIteration:
+        awaited = steps.send(None) if error is None else steps.throw(error)
+        if awaited is _DONE:
             return
         error = None

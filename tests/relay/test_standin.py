@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -287,6 +289,46 @@ async def test_a_stop_iteration_is_an_error(anyio_backend: str) -> None:
 
 
 # -- cancellation --------------------------------------------------------------------------------------------------
+
+
+async def test_another_thread_may_do_the_same_at_that_moment(anyio_backend: str) -> None:
+    """Each event loop has stand-ins of its own."""
+    sleeper, done = await asleep(), []
+
+    async def does() -> bool:
+        other = await asleep()
+        is_done = await other.does(nothing)
+        await other.ended()
+        return is_done
+
+    def act() -> Awaitable[None]:
+        thread = threading.Thread(target=lambda: done.append(asyncio.run(does())))
+        thread.start()
+        thread.join()
+        return nothing()
+
+    assert await sleeper.does(act)
+    assert done == [True]
+    await sleeper.ended()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_nothing_is_kept_of_what_is_done(anyio_backend: str, waits: bool) -> None:
+    """It may hold a response of megabytes, and a request."""
+    sleeper = await asleep()
+
+    class Act:
+        async def __call__(self) -> None:
+            await asyncio.sleep(0) if waits else None
+
+    act = Act()
+    gone = weakref.ref(act)
+    assert await sleeper.does(act) is not waits
+    del act
+    await rounds()
+
+    assert gone() is None
+    await sleeper.ended()
 
 
 async def test_a_task_that_is_cancelled_while_it_sleeps_ends(anyio_backend: str) -> None:
