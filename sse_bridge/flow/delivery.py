@@ -13,7 +13,7 @@ from typing import Final
 from ..wire.dialects import Dialect
 from ..wire.ids import FrameIds
 from ..wire.merging import first_frames
-from .log import RunLog
+from .log import Cursor, RunLog
 from .pace import Pace, TokenBucket
 from .policy import Policy
 
@@ -143,6 +143,14 @@ class Delivery:
     def calm_until(self) -> float:
         """The size of the log up to which a run that is not held stays so. It only grows."""
         return inf if self.policy.may_lose else self.cursor.offset - self._left + self.policy.high_water
+
+    @property
+    def plain(self) -> Cursor | None:
+        """Where its frames come from, if all go out as they are. `None` if some may be missing, merged or kept back.
+
+        The cursor may be asked in place of `take`, between two frames.
+        """
+        return self.cursor if self._is_plain else None
 
     def hurry(self) -> None:
         """Drops the pace: pending frames may go at once."""

@@ -92,8 +92,8 @@ class RunLog:
         self._start = 0  # offset of the oldest byte in memory
         self._forget_at = 0  # the `size` from which on there may be a batch to forget
         self._tail: list[bytes] = []  # recent small appends, joined into a batch before anything reads the lists
-        self._newest = b""  # the latest append: all that most cursors need
-        self._newest_at = 0  # its offset in the run
+        self._newest = b""  # the latest append: all that most cursors need while the log grows
+        self._newest_at = -1  # its offset in the run
         self._cursors: list[Cursor] = []
 
     @property
@@ -156,6 +156,7 @@ class RunLog:
     def close(self) -> None:
         """Ends the log. Cursors can still take the frames that are pending; then they are `finished`."""
         self.closed = True
+        self._newest, self._newest_at = b"", -1
 
     def attach(self, number: int = 1, mark: int | None = None) -> Cursor:
         """A new cursor. It begins at frame `number`, or at the oldest in memory if that is later (see `Cursor.gap`).
@@ -362,15 +363,22 @@ class Cursor:
         log = self._log
         if self.offset == log.size:
             return b""
-        if self.offset == log._newest_at:
-            self.offset, self._next = log.size, log.next
-            if self._mark is not None:
-                self._allowed = self._mark
-            return log._newest
+        if newest := self.take_newest():
+            return newest
         self.settle()
         batch, self.offset, self._next = log._read(self.offset, limit)
         self._forget_backlog()
         return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def take_newest(self) -> bytes:
+        """Takes the latest append if that is all there is to take. Empty if it is not, and once the log is closed."""
+        log = self._log
+        if self.offset != log._newest_at:
+            return b""
+        self.offset, self._next = log.size, log.next
+        if self._mark is not None:
+            self._allowed = self._mark
+        return log._newest
 
     def _forget_backlog(self) -> None:
         """Applies the mark once the cursor has caught up to it."""

@@ -91,10 +91,10 @@ class Audience:
         self._clock = clock
         self._viewers: list[Viewer] = []
         self._expected = Expected()
-        self._rounds = Rounds()  # of all that read the log
         self._others: dict[Tap | str, Holder] = {}  # taps, and other workers' viewers by the worker
         #: Notified whenever a reader has taken something, or there may be room for another reason.
         self.taken = Signal()
+        self._rounds = Rounds(clock, self.taken)  # of all that read the log
         self._held_since: float | None = None
         self._calm_until: float = -1  # up to this size of the log every viewer is within its mark: skip the look
         self._stalls = 0

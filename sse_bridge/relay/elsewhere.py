@@ -33,8 +33,8 @@ class Tap(Holder, Protocol):
     the grace period begins.
     """
 
-    def notify(self) -> None:
-        """The log has grown, or has ended."""
+    def notify(self, now: float) -> None:
+        """The log has grown, or has ended. `now` is the time of the run's clock."""
         ...
 
 

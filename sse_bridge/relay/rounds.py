@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from .clock import Clock
+from .signal import Signal
+
 __all__ = ["TURN", "Rounds"]
 
 #: Readers that are told together. With 1,000 and 5,000 viewers, 8 to 64 measure alike.
@@ -15,8 +18,12 @@ TURN: Final = 16
 class Reader(Protocol):
     """A reader that may wait for news."""
 
-    def notify(self) -> None:
-        """Tells it that there is some."""
+    def notify(self, now: float) -> None:
+        """Tells it that there is some.
+
+        Args:
+            now: seconds, on the clock of its event loop.
+        """
         ...
 
 
@@ -29,11 +36,17 @@ class Rounds:
     process stood still for 0.2 s. In turns, they are gone before it runs.
 
     Readers are told outside of any task, as a `StandIn` needs it. On trio, all are told at once.
+
+    Args:
+        clock: of the event loop that all are told in.
+        taken: the signal to notify after each turn, since the readers may have taken something.
     """
 
-    __slots__ = ("_at", "_is_late", "_is_on", "_loop", "_round", "readers")
+    __slots__ = ("_at", "_clock", "_is_late", "_is_on", "_loop", "_round", "_taken", "readers")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, taken: Signal) -> None:
+        self._clock = clock
+        self._taken = taken
         #: All of them. The list may change at any time.
         self.readers: list[Reader] = []
         self._is_on = False  # a round goes on, or will soon begin
@@ -51,11 +64,11 @@ class Rounds:
             try:
                 self._loop = asyncio.get_running_loop()
             except RuntimeError:
-                self._tell_all()
+                self._tell(self.readers)
                 return
         is_task = asyncio.current_task(self._loop) is not None
         if not is_task and len(self.readers) <= TURN:
-            self._tell_all()
+            self._tell(self.readers)
             return
         self._is_on = True
         self._at = 0
@@ -63,9 +76,6 @@ class Rounds:
             self._loop.call_soon(self._turn, self._loop)
         else:
             self._turn(self._loop)
-
-    def _tell_all(self) -> None:
-        _tell(self.readers)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._at:
@@ -81,16 +91,16 @@ class Rounds:
         else:
             self._is_on = False
             self._round = ()
-        _tell(turn)  # last, since a reader may bring news, or fail
+        self._tell(turn)  # last, since a reader may bring news, or fail
 
-
-def _tell(readers: Iterable[Reader]) -> None:
-    """Tells these readers. If one of them fails, the others have their news all the same."""
-    failure = None
-    for reader in readers:
-        try:
-            reader.notify()
-        except BaseException as error:
-            failure = error
-    if failure is not None:
-        raise failure
+    def _tell(self, readers: Iterable[Reader]) -> None:
+        """Tells these readers. If one of them fails, the others have their news all the same."""
+        now, failure = self._clock.now(), None
+        for reader in readers:
+            try:
+                reader.notify(now)
+            except BaseException as error:
+                failure = error
+        self._taken.notify()
+        if failure is not None:
+            raise failure

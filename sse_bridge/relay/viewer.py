@@ -65,6 +65,7 @@ class Viewer:
         "_is_ending",
         "_is_expired",
         "_options",
+        "_plain",
         "_send",
         "_stand_in",
         "clock",
@@ -99,6 +100,7 @@ class Viewer:
         self._is_ending = False  # its last `send` has begun
         self._farewell: tuple[bytes, Latch] | None = None  # last words, and what to wait for behind them
         self._stand_in: StandIn | None = None  # of the task that writes
+        self._plain = delivery.plain
         self._send: Send = _nowhere
 
     @property
@@ -139,22 +141,24 @@ class Viewer:
         self._is_expired = True
         self._rouse()
 
-    def notify(self) -> None:
-        """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task."""
-        stand_in, delivery = self._stand_in, self.delivery
+    def notify(self, now: float) -> None:
+        """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task.
+
+        Whoever calls this notifies `took` afterwards.
+        """
+        stand_in = self._stand_in
         if stand_in is not None and stand_in.waits:
-            if frames := delivery.take(0.0):
-                self.took.notify()
-                self.took_at = self.clock.now()
+            newest = b"" if self._plain is None else self._plain.take_newest()
+            if frames := newest or self.delivery.take(0.0):
+                self.took_at = now
                 self._heartbeat_due = False
                 message = {"type": "http.response.body", "body": frames, "more_body": True}
-                is_sent = stand_in.finishes(self._send, message)
-                if not is_sent:
-                    self.news.notify()
+                if not stand_in.finishes(self._send, message):
+                    self._wake()
                     return
-            if delivery.is_idle():
+            if newest or self.delivery.is_idle():
                 return
-        self.news.notify()
+        self._wake()
 
     async def write(self, send: Send, first: bytes, stand_in: StandIn | None = None) -> None:
         """Writes the log to its end, with heartbeats in silence. Returns after the end.
@@ -204,9 +208,15 @@ class Viewer:
         with anyio.CancelScope(deadline=self.clock.deadline(seconds)):
             await self._hurry.wait()
 
+    def _wake(self) -> None:
+        """Wakes the task, which takes what is there by itself until it waits again."""
+        if self._stand_in is not None:
+            self._stand_in.waits = False
+        self.news.notify()
+
     def _rouse(self) -> None:
         """Wakes the writing for something that is not in the log."""
-        self.news.notify()
+        self._wake()
         if self._hurry is not None:
             self._hurry.notify()
 

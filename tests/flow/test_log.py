@@ -221,6 +221,25 @@ def test_a_reader_begins_at_a_frame_that_exists_or_comes_next(number: int) -> No
         log.attach(number)
 
 
+def test_the_newest_append_is_taken_by_a_reader_that_had_taken_all_before_it() -> None:
+    """Any other reader has to `take`, and so has everyone once the log is closed."""
+    log = RunLog()
+    first, late = log.attach(), log.attach()
+    assert first.take_newest() == b""
+
+    log.append(b"data: 1\n\n", 2)
+    assert first.take_newest() == b"data: 1\n\n"
+    assert (first.next, first.pending, first.take_newest()) == (2, 0, b"")
+    log.append(b"data: 2\n\n", 3)
+    assert late.take_newest() == b""
+    assert first.take_newest() == b"data: 2\n\n"
+    log.append(b"data: 3\n\n", 4)
+    log.close()
+    assert first.take_newest() == b""
+    assert first.take(1000) == b"data: 3\n\n"
+    assert late.take(1000) == b"data: 1\n\ndata: 2\n\ndata: 3\n\n"
+
+
 def test_a_closed_log_takes_no_frame() -> None:
     """The terminal frame is the last."""
     log = RunLog()
@@ -381,6 +400,24 @@ def test_a_reader_that_has_left_still_knows_its_number() -> None:
 
     assert log.kept <= LARGEST_BATCH
     assert cursor.next == taken + 1
+
+
+@pytest.mark.parametrize("newest", [100, 20_000])
+def test_a_late_reader_may_be_behind_until_it_has_caught_up(newest: int) -> None:
+    """By all that is kept for replay. From then on its mark applies, however large the append was that came last."""
+    log = RunLog(replay=10**6)
+    sizes = [6000, newest, 6000, 6000]
+    frames = [b"x" * (size - 2) + b"\n\n" for size in sizes]
+    for number in (0, 1):
+        log.append(frames[number], number + 2)
+    cursor = log.attach(1, mark=5000)
+
+    assert cursor.take(1000) == frames[0]
+    assert cursor.take(1000) == frames[1]
+    for number in (2, 3):
+        log.append(frames[number], number + 2)
+    assert cursor.gap() == Gap(1, 6000, 3)
+    assert cursor.take(1000) == frames[3]
 
 
 @pytest.mark.parametrize("first", [1, 2, 5001])

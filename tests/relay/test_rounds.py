@@ -10,10 +10,14 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from sse_bridge import SSEBridge
+from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.rounds import TURN, Rounds
+from sse_bridge.relay.signal import Signal
 from sse_bridge.testing import Page, Script
+from tests.support.clocks import HandClock
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +32,11 @@ class Reader:
         self.in_task: bool | None = None
         self.seen: list[str] = []
         self.wakes = 0
+        self.now: float | None = None
 
-    def notify(self) -> None:
+    def notify(self, now: float) -> None:
         self.wakes += 1
+        self.now = now
         with suppress(RuntimeError):  # on trio
             self.in_task = asyncio.current_task() is not None
         if self.does is not None:
@@ -47,7 +53,7 @@ async def rounds_to_end() -> None:
 
 def rounds_of(count: int, news: list[str]) -> tuple[Rounds, list[Reader]]:
     """Rounds of so many readers, and these."""
-    rounds = Rounds()
+    rounds = Rounds(Clock(), Signal())
     readers = [Reader(news) for _ in range(count)]
     rounds.readers.extend(readers)
     return rounds, readers
@@ -182,6 +188,44 @@ async def test_news_that_come_in_the_meantime_reach_those_that_had_their_turn(
     rounds.tell()
     await rounds_to_end()
     assert [reader.wakes for reader in readers] == [wakes + 1 for wakes in before]
+
+
+@pytest.mark.parametrize("count", [1, TURN, 3 * TURN])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_waits_for_readers_to_take_something_looks_after_each_turn(
+    anyio_backend: str, news: list[str], count: int, fails: bool
+) -> None:
+    """Also if one of them fails. All of a turn are told the time at which it began."""
+    clock, taken = HandClock(), Signal()
+    rounds, looks, began = Rounds(clock, taken), [], clock.now()
+    readers = [Reader(news) for _ in range(count)]
+    rounds.readers.extend(readers)
+
+    async def look() -> None:
+        while True:
+            await taken.wait()
+            looks.append(sum(reader.wakes for reader in readers))
+
+    def does() -> None:
+        clock.advance(1)
+        if fails:
+            raise ValueError("a bug")
+
+    for reader in readers:
+        reader.does = does
+    if anyio_backend == "asyncio":
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        await wait_all_tasks_blocked()
+        with suppress(ValueError):
+            rounds.tell()
+        await rounds_to_end()
+        tasks.cancel_scope.cancel()
+
+    turn = TURN if anyio_backend == "asyncio" else count
+    assert looks[-1] == count
+    assert [reader.now for reader in readers] == [began + at // turn * turn for at in range(count)]
 
 
 async def test_readers_may_come_and_go_in_the_meantime(anyio_backend: str, news: list[str]) -> None:

@@ -82,9 +82,14 @@ async def write(viewer: Viewer, sink: Send, first: bytes = b"first") -> None:
 
 def tell(viewer: Viewer) -> None:
     """Tells the viewer that the log has grown or has ended, as its run does."""
-    rounds = Rounds()
-    rounds.readers.append(viewer)
+    rounds = rounds_of(viewer)
     rounds.tell()
+
+
+def rounds_of(viewer: Viewer) -> Rounds:
+    rounds = Rounds(viewer.clock, viewer.took)
+    rounds.readers.append(viewer)
+    return rounds
 
 
 async def test_pending_batches_are_sent_as_one(anyio_backend: str) -> None:
@@ -549,7 +554,7 @@ async def test_frames_are_sent_in_the_callback_that_brings_them(anyio_backend: s
         in_callback(bring)
         await viewer.took.wait()
         await wait_all_tasks_blocked()
-        assert viewer.delivery.takes == takes + 1
+        assert viewer.delivery.takes == takes
         log.close()
         tell(viewer)
 
@@ -603,6 +608,57 @@ async def test_a_backlog_that_comes_at_once_is_left_to_the_task(anyio_backend: s
     await brought(viewer, sink, bring)
 
     assert [len(body) for body in sink.bodies[1:]] == [BATCH] * 5
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("size", [10, BATCH - 100, BATCH - 2, BATCH, 3 * BATCH])
+async def test_what_comes_behind_a_frame_of_any_size_waits_for_its_end(anyio_backend: str, size: int) -> None:
+    """The task is woken for the rest of a large one. The next frame comes before it runs."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+    frames = [b"data: %s\n\n" % (b"x" * size), b"data: 2\n\n", b"data: 3\n\n"]
+
+    def bring() -> None:
+        for number, frame in enumerate(frames, 2):
+            log.append(frame, number)
+            tell(viewer)
+
+    await brought(viewer, sink, bring)
+
+    assert b"".join(sink.bodies[1:]) == b"".join(frames)
+    assert viewer.delivery.statistics().frames_out == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_frames_that_come_at_once_are_merged_in_the_callback(anyio_backend: str) -> None:
+    """As the policy says, although they are all that is there to take."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, policy=Coalesce(max_rate=None))
+
+    def bring() -> None:
+        log.append(b'data: {"type":"stdout","line":"a"}\n\ndata: {"type":"stdout","line":"b"}\n\n', 3)
+        tell(viewer)
+
+    await brought(viewer, sink, bring)
+
+    assert sink.bodies == [b"first", b'data: {"type":"stdout","line":"a\\nb"}\n\n']
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_last_frame_and_the_end_may_come_at_once(anyio_backend: str) -> None:
+    """The viewer is told once."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log)
+
+    def bring() -> None:
+        log.append(b"data: 1\n\n", 2)
+        log.close()
+        tell(viewer)
+
+    await brought(viewer, sink, bring)
+
+    assert sink.bodies == [b"first", b"data: 1\n\n", b""]
+    assert sink.ended
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -675,8 +731,7 @@ async def test_each_frame_is_sent_once_and_in_order_whoever_sends_it(anyio_backe
         sending -= 1
 
     viewer = viewer_of(log, policy=rng.choice(POLICIES[:3]))
-    rounds = Rounds()
-    rounds.readers.append(viewer)
+    rounds = rounds_of(viewer)
 
     def bring(number: int) -> None:
         log.append(b"data: %d\n\n" % number, number + 1)

@@ -120,10 +120,10 @@ class Outlet:
 
     # -- as a holder
 
-    def notify(self) -> None:
+    def notify(self, now: float) -> None:
         """See `Tap.notify`."""
         if self.progress.since is None:
-            self.progress.since = self._clock.now()
+            self.progress.since = now
         self._notice(self)
 
     def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:

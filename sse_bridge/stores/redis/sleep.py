@@ -45,7 +45,7 @@ class Sleep:
             return []
         outlet = self._outlet
         outlet.is_doubtful = True
-        outlet.notify()
+        outlet.notify(self._clock.now())
         with anyio.move_on_after(_PATIENCE):
             while outlet.is_doubtful and not outlet.ended.is_set:
                 await outlet.checked.wait()
