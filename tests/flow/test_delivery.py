@@ -79,11 +79,11 @@ class DeliveriesAgainstPages(RuleBasedStateMachine):
     def end(self) -> None:
         self.source.end()
 
-    @rule(index=st.integers(0, 5), times=st.integers(1, 5))
-    def read(self, index: int, times: int) -> None:
+    @rule(index=st.integers(0, 5), times=st.integers(1, 5), in_short=st.booleans())
+    def read(self, index: int, times: int, in_short: bool) -> None:
         if index < len(self.pages):
             for _ in range(times):
-                self.pages[index].read(self.now)
+                self.pages[index].read(self.now, in_short=in_short)
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 1.0]))
     def wait(self, seconds: float) -> None:
@@ -144,6 +144,28 @@ def test_what_is_pending_goes_out_as_it_is() -> None:
     assert delivery.take(0.0) is frames
     assert delivery.take(0.0) == b""
     assert delivery.ready_at(0.0) == inf
+
+
+@pytest.mark.parametrize(
+    ("policy", "rate", "is_plain"),
+    [
+        (Block(), None, True),
+        (Block(), TokenBucket(3), False),
+        (Drop(), None, False),
+        (Coalesce(max_rate=None), None, False),
+    ],
+)
+def test_only_who_gets_everything_as_it_is_may_ask_the_cursor(
+    policy: Policy, rate: TokenBucket | None, is_plain: bool
+) -> None:
+    """Not even then if something was gone before it came, since it has to be told."""
+    source = Source()
+    first = source.view(policy, rate)
+    assert first.plain is (first.cursor if is_plain else None)
+    first.cursor.close()
+    source.print_unseen("x" * 30_000)
+    source.print_unseen("x" * 30_000)
+    assert source.view(policy, rate).plain is None
 
 
 def test_viewers_that_may_lose_nothing_hold_the_run() -> None:

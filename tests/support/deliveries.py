@@ -63,9 +63,14 @@ class Page:
         self.unfinished = b""  # the beginning of a frame that comes in pieces
         self.may_pend = max(delivery.policy.high_water, delivery.cursor.pending)
 
-    def read(self, now: float) -> int:
-        """Takes once, and checks everything that came against what was printed."""
-        taken = self.delivery.take(now)
+    def read(self, now: float, *, in_short: bool = False) -> int:
+        """Takes once, and checks everything that came against what was printed.
+
+        Args:
+            in_short: whether to ask for the newest append first, where that may be.
+        """
+        plain = self.delivery.plain if in_short and not self.delivery.is_within_frame else None
+        taken = (b"" if plain is None else plain.take_newest()) or self.delivery.take(now)
         assert len(taken) <= BATCH
         if taken and self.delivery.is_idle():
             assert self.delivery.take(now) == b""
