@@ -347,7 +347,7 @@ class Host:
         What fails here concerns this viewer alone, since others may follow the run: it goes to `downstream`.
         """
         here, options = self.here(), self.options
-        timer = here.clock.start(viewer)
+        timer = viewer.clock.start(viewer)
         here.add_viewer(viewer, run)
         viewer.progress.acknowledged = downstream.acknowledged
         try:

@@ -156,7 +156,7 @@ class RunLog:
     def close(self) -> None:
         """Ends the log. Cursors can still take the frames that are pending; then they are `finished`."""
         self.closed = True
-        self._newest, self._newest_at = b"", -1
+        self._newest_at = -1
 
     def attach(self, number: int = 1, mark: int | None = None) -> Cursor:
         """A new cursor. It begins at frame `number`, or at the oldest in memory if that is later (see `Cursor.gap`).

@@ -125,11 +125,13 @@ class Audience:
             rate: a limit on frames; `None` for none.
             number: of the first frame it needs.
             options: the bridge's.
-            clock: of the event loop that writes to the viewer. Once the run is over this may be another one.
+            clock: of the event loop that writes to the viewer, which may be another one once the run is over. Until
+                then the viewer keeps the run's time. A second server in one event loop has a clock of its own.
 
         Raises:
             ValueError: `number` is beyond the next frame.
         """
+        clock = clock if self.log.closed else self._clock
         delivery = Delivery(self.log, self.options.dialect, self._ids, policy, rate, number, clock.now())
         viewer = Viewer(delivery, self.taken, options, clock)
         self._viewers.append(viewer)

@@ -22,7 +22,7 @@ class Reader(Protocol):
         """Tells it that there is some.
 
         Args:
-            now: seconds, on the clock of its event loop.
+            now: seconds, on the run's clock.
         """
         ...
 
@@ -38,7 +38,7 @@ class Rounds:
     Readers are told outside of any task, as a `StandIn` needs it. On trio, all are told at once.
 
     Args:
-        clock: of the event loop that all are told in.
+        clock: the run's, which its readers keep, too.
         taken: the signal to notify after each turn, since the readers may have taken something.
     """
 

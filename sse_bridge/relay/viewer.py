@@ -145,13 +145,15 @@ class Viewer:
         """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task.
 
         Whoever calls this notifies `took` afterwards.
+
+        Args:
+            now: seconds, on its clock.
         """
         stand_in = self._stand_in
         if stand_in is not None and stand_in.waits:
             newest = b"" if self._plain is None else self._plain.take_newest()
             if frames := newest or self.delivery.take(0.0):
                 self.took_at = now
-                self._heartbeat_due = False
                 message = {"type": "http.response.body", "body": frames, "more_body": True}
                 if not stand_in.finishes(self._send, message):
                     self._wake()

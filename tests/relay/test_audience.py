@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextvars import copy_context
 from math import inf
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
+from starlette.types import Message
 
 from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
+from sse_bridge.relay.clock import Clock
+from sse_bridge.relay.rounds import TURN
 from sse_bridge.relay.run import FLUSH_AFTER
-from sse_bridge.relay.viewer import Gone
+from sse_bridge.relay.standin import StandIn
+from sse_bridge.relay.viewer import Gone, Viewer
 from sse_bridge.wire import events
 from tests.support.scene import PATIENT, scene
 from tests.support.work import exit_frame, stdout
@@ -47,6 +53,51 @@ async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str, polic
         it.work.finish()
 
     assert [said["line"] for said in seen] == lines
+
+
+@pytest.mark.parametrize("count", [1, TURN, 3 * TURN])
+async def test_a_run_goes_on_once_its_viewers_have_taken_what_held_it(anyio_backend: str, count: int) -> None:
+    """However many they are, and whoever sends it: on asyncio the callbacks in which they are told of it."""
+    async with scene(high_water=1000) as it, anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(writes, it.view(Block(1000)))
+        it.audience.leave(it.viewer)
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            it.work.feed(stdout("x" * 2000))
+            for _ in range(30):  # rounds of the event loop, in which viewers are told
+                await anyio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked()
+            assert not it.work.unread
+            assert not it.audience.is_held
+            assert it.audience.behind() == 0
+        it.work.finish()
+
+
+async def writes(viewer: Viewer) -> None:
+    """Writes a viewer's response, as the bridge does."""
+
+    async def send(message: Message) -> None:
+        pass
+
+    try:
+        stand_in = StandIn(copy_context())
+    except RuntimeError:
+        stand_in = None  # on trio
+    await viewer.write(send, b"", stand_in)
+
+
+async def test_viewers_keep_the_time_of_a_run_until_it_is_over(anyio_backend: str) -> None:
+    """A second server in one event loop has a clock of its own, which has lost another time in standstills."""
+    async with scene() as it:
+        others = Clock()
+        early = it.audience.view(Block(), None, 1, PATIENT, others)
+        it.work.finish()
+        await it.run.done.wait()
+        late = it.audience.view(Block(), None, 1, PATIENT, others)
+
+    assert early.clock is it.clock
+    assert late.clock is others
 
 
 @pytest.mark.parametrize("policy", [Drop(10), Coalesce(10, beyond="drop")])

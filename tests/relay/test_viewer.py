@@ -645,6 +645,24 @@ async def test_frames_that_come_at_once_are_merged_in_the_callback(anyio_backend
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_is_missing_is_told_in_the_callback_before_what_follows(anyio_backend: str) -> None:
+    """Also if somebody has counted in between, and the frame that follows is all that is left to take."""
+    log, sink = RunLog(), Sink()
+    viewer = viewer_of(log, policy=Drop(100))
+
+    def bring() -> None:
+        log.append(line(5000), 2)
+        log.append(line(5000), 3)
+        assert viewer.delivery.statistics().frames_dropped == 1
+        tell(viewer)
+
+    await brought(viewer, sink, bring)
+
+    gap = b'data: {"type":"gap","dropped":1,"bytes":%d}\n\n' % len(line(5000))
+    assert sink.bodies == [b"first", gap + line(5000)]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_last_frame_and_the_end_may_come_at_once(anyio_backend: str) -> None:
     """The viewer is told once."""
     log, sink = RunLog(), Sink()

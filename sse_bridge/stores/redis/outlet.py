@@ -121,9 +121,9 @@ class Outlet:
     # -- as a holder
 
     def notify(self, now: float) -> None:
-        """See `Tap.notify`."""
+        """See `Tap.notify`. The time is its own: the store may outlive a server, whose runs have a clock of theirs."""
         if self.progress.since is None:
-            self.progress.since = now
+            self.progress.since = self._clock.now()
         self._notice(self)
 
     def stalls_at(self, now: float, held_since: float, timeout: float) -> tuple[float, float]:
