@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from starlette.requests import Request
 
 from sse_bridge import SSEBridge
+from sse_bridge.relay.viewer import HEARTBEAT
 from tests.support.asgi import Page
 from tests.support.work import ScriptedWork, finished
 
@@ -81,6 +83,29 @@ def test_an_event_loop_that_ends_during_a_start_leaves_room_for_the_next(rounds:
     assert made[0].statistics().runs == ()
     assert work.cancels == work.started.is_set()
     asyncio.run(again())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_viewer_keeps_the_time_of_a_run_although_another_event_loop_had_its_turn(backend: str) -> None:
+    """The bridge has another clock from then on, which has not lost the same time in standstills."""
+    work = ScriptedWork()
+    bridge = SSEBridge(resolve=lambda request: work, heartbeat=0.05)
+
+    async def elsewhere() -> None:
+        await (await bridge.start(finished())).wait()
+
+    async def main() -> None:
+        run = await bridge.start(work)
+        await anyio.to_thread.run_sync(run_with, backend, elsewhere)
+        bridge._host.here().clock._lost += 3600
+        page = Page(path=f"/{run.token}")
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(bridge, page.scope, page.receive, page.send)
+                await page.until(lambda: page.content.endswith(HEARTBEAT * 2))
+                work.finish()
+
+    run_with(backend, main)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
