@@ -146,9 +146,9 @@ class Delivery:
 
     @property
     def plain(self) -> Cursor | None:
-        """Where its frames come from, if all go out as they are. `None` if some may be missing, merged or kept back.
+        """The cursor, if all frames go out as they are. `None` if some may be missing, merged or kept back.
 
-        The cursor may be asked in place of `take`, between two frames.
+        Between two frames, a caller may take from the cursor instead of calling `take`.
         """
         return self.cursor if self._is_plain else None
 

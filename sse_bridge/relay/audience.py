@@ -125,8 +125,8 @@ class Audience:
             rate: a limit on frames; `None` for none.
             number: of the first frame it needs.
             options: the bridge's.
-            clock: of the event loop that writes to the viewer, which may be another one once the run is over. Until
-                then the viewer keeps the run's time. A second server in one event loop has a clock of its own.
+            clock: of the event loop that writes to the viewer. It counts once the run is over. Until then the viewer
+                uses the run's clock: a second server in the same event loop has another one.
 
         Raises:
             ValueError: `number` is beyond the next frame.

@@ -38,8 +38,8 @@ class Rounds:
     Readers are told outside of any task, as a `StandIn` needs it. On trio, all are told at once.
 
     Args:
-        clock: the run's, which its readers keep, too.
-        taken: the signal to notify after each turn, since the readers may have taken something.
+        clock: the run's. The readers use it, too.
+        taken: is notified after each turn, since the readers may have taken something.
     """
 
     __slots__ = ("_at", "_clock", "_is_late", "_is_on", "_loop", "_round", "_taken", "readers")

@@ -46,8 +46,8 @@ class StandIn:
         self._context = context
         self._begun: tuple[Calls, Any] | None = None  # and what it waits for
         self._failure: BaseException | None = None
-        #: Whether the task waits, and nothing has begun in its place: `finishes` may be called. Whoever wakes the task
-        #: for anything else may set it to `False`.
+        #: Whether `finishes` may be called: the task waits, and nothing has begun in its place. A caller that wakes the
+        #: task sets this to `False`, and the task then sends everything itself until it waits again.
         self.waits = False
 
     def finishes(self, function: Callable[[T], Awaitable[None]], argument: T) -> bool:
@@ -109,13 +109,13 @@ class StandIn:
         return None if begun is None else _rest(*begun, None)
 
 
-#: What `_calls` yields where it may be given something to call.
+#: What `_calls` yields when it is ready for the next call.
 _DONE: Final = object()
 
 
 @coroutine
 def _calls() -> Calls:
-    """Awaits one call after another. Thus nothing is raised to say that a call has returned."""
+    """Awaits one call after another. A coroutine of its own for each call would raise `StopIteration` at its end."""
     while True:
         function, argument = yield _DONE
         awaitable = function(argument)
@@ -124,7 +124,7 @@ def _calls() -> Calls:
         del function, argument, awaitable, steps
 
 
-#: Those that have nothing to call. Threads share them.
+#: Coroutines of `_calls` that wait for the next call. All threads take them from here, each one for itself.
 _idle: Final[list[Calls]] = []
 
 

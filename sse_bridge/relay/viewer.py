@@ -144,10 +144,10 @@ class Viewer:
     def notify(self, now: float) -> None:
         """The log has grown, or has ended. Sends what is new while the task waits for it, or wakes the task.
 
-        Whoever calls this notifies `took` afterwards.
+        The caller notifies `took` afterwards, once for all viewers that it tells.
 
         Args:
-            now: seconds, on its clock.
+            now: seconds, on the viewer's clock.
         """
         stand_in = self._stand_in
         if stand_in is not None and stand_in.waits:
@@ -211,7 +211,7 @@ class Viewer:
             await self._hurry.wait()
 
     def _wake(self) -> None:
-        """Wakes the task, which takes what is there by itself until it waits again."""
+        """Wakes the task. It sends everything itself until it waits again, so that no frame overtakes another."""
         if self._stand_in is not None:
             self._stand_in.waits = False
         self.news.notify()

@@ -87,7 +87,7 @@ def test_an_event_loop_that_ends_during_a_start_leaves_room_for_the_next(rounds:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_viewer_keeps_the_time_of_a_run_although_another_event_loop_had_its_turn(backend: str) -> None:
-    """The bridge has another clock from then on, which has not lost the same time in standstills."""
+    """From then on the bridge has another clock, which has counted other standstills."""
     work = ScriptedWork()
     bridge = SSEBridge(resolve=lambda request: work, heartbeat=0.05)
 

@@ -195,7 +195,7 @@ async def test_news_that_come_in_the_meantime_reach_those_that_had_their_turn(
 async def test_who_waits_for_readers_to_take_something_looks_after_each_turn(
     anyio_backend: str, news: list[str], count: int, fails: bool
 ) -> None:
-    """Also if one of them fails. All of a turn are told the time at which it began."""
+    """Also if a reader fails. All readers of a turn are told the time at which the turn began."""
     clock, taken = HandClock(), Signal()
     rounds, looks, began = Rounds(clock, taken), [], clock.now()
     readers = [Reader(news) for _ in range(count)]

@@ -288,9 +288,6 @@ async def test_a_stop_iteration_is_an_error(anyio_backend: str) -> None:
         await sleeper.task
 
 
-# -- cancellation --------------------------------------------------------------------------------------------------
-
-
 async def test_another_thread_may_do_the_same_at_that_moment(anyio_backend: str) -> None:
     """Each event loop has stand-ins of its own."""
     sleeper, done = await asleep(), []
@@ -329,6 +326,9 @@ async def test_nothing_is_kept_of_what_is_done(anyio_backend: str, waits: bool) 
 
     assert gone() is None
     await sleeper.ended()
+
+
+# -- cancellation --------------------------------------------------------------------------------------------------
 
 
 async def test_a_task_that_is_cancelled_while_it_sleeps_ends(anyio_backend: str) -> None:

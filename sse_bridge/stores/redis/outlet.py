@@ -121,7 +121,7 @@ class Outlet:
     # -- as a holder
 
     def notify(self, now: float) -> None:
-        """See `Tap.notify`. The time is its own: the store may outlive a server, whose runs have a clock of theirs."""
+        """See `Tap.notify`. The outlet reads its own clock: the store may outlive the server whose run it publishes."""
         if self.progress.since is None:
             self.progress.since = self._clock.now()
         self._notice(self)
