@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextvars import copy_context
 from math import inf
 
 import anyio
@@ -16,10 +15,10 @@ from sse_bridge.flow.policy import Block, Coalesce, Drop, Policy
 from sse_bridge.relay.clock import Clock
 from sse_bridge.relay.rounds import TURN
 from sse_bridge.relay.run import FLUSH_AFTER
-from sse_bridge.relay.standin import StandIn
-from sse_bridge.relay.viewer import Gone, Viewer
+from sse_bridge.relay.viewer import Gone
 from sse_bridge.wire import events
 from tests.support.scene import PATIENT, scene
+from tests.support.viewers import write
 from tests.support.work import exit_frame, stdout
 
 pytestmark = pytest.mark.anyio
@@ -57,10 +56,10 @@ async def test_a_slow_viewer_holds_the_run_at_the_mark(anyio_backend: str, polic
 
 @pytest.mark.parametrize("count", [1, TURN, 3 * TURN])
 async def test_a_run_goes_on_once_its_viewers_have_taken_what_held_it(anyio_backend: str, count: int) -> None:
-    """However many they are, and whoever sends it: on asyncio the callbacks in which they are told of it."""
+    """However many viewers there are. On asyncio a callback sends to them, on trio each viewer's task does."""
     async with scene(high_water=1000) as it, anyio.create_task_group() as tasks:
         for _ in range(count):
-            tasks.start_soon(writes, it.view(Block(1000)))
+            tasks.start_soon(write, it.view(Block(1000)), take)
         it.audience.leave(it.viewer)
         await wait_all_tasks_blocked()
         for _ in range(3):
@@ -74,21 +73,12 @@ async def test_a_run_goes_on_once_its_viewers_have_taken_what_held_it(anyio_back
         it.work.finish()
 
 
-async def writes(viewer: Viewer) -> None:
-    """Writes a viewer's response, as the bridge does."""
-
-    async def send(message: Message) -> None:
-        pass
-
-    try:
-        stand_in = StandIn(copy_context())
-    except RuntimeError:
-        stand_in = None  # on trio
-    await viewer.write(send, b"", stand_in)
+async def take(message: Message) -> None:
+    """A `send` that never waits."""
 
 
 async def test_viewers_keep_the_time_of_a_run_until_it_is_over(anyio_backend: str) -> None:
-    """A second server in one event loop has a clock of its own, which has lost another time in standstills."""
+    """A second server in the same event loop has another clock, which has counted other standstills."""
     async with scene() as it:
         others = Clock()
         early = it.audience.view(Block(), None, 1, PATIENT, others)

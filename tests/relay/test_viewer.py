@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio import wait_all_tasks_blocked
-from starlette.types import Message, Send
+from starlette.types import Message
 
 from sse_bridge.flow.delivery import BATCH, Delivery
 from sse_bridge.flow.log import RunLog
@@ -30,6 +30,7 @@ from sse_bridge.relay.standin import StandIn
 from sse_bridge.relay.viewer import HEARTBEAT, Gone, Viewer
 from sse_bridge.wire.dialects import DIALECTS
 from sse_bridge.wire.ids import FrameIds
+from tests.support.viewers import write
 
 pytestmark = pytest.mark.anyio
 
@@ -69,15 +70,6 @@ def viewer_of(
     delivery = kind(log, DIALECTS["typed"], FrameIds(None), policy, rate, 1, clock.now())
     options = ViewerOptions(heartbeat, send_timeout, inf, None, max_viewer_time)
     return Viewer(delivery, Signal(), options, clock)
-
-
-async def write(viewer: Viewer, sink: Send, first: bytes = b"first") -> None:
-    """Writes a viewer's response: with a stand-in on asyncio, as the bridge does."""
-    try:
-        stand_in = StandIn(copy_context())
-    except RuntimeError:
-        stand_in = None  # on trio
-    await viewer.write(sink, first, stand_in)
 
 
 def tell(viewer: Viewer) -> None:
@@ -578,20 +570,30 @@ async def test_a_due_heartbeat_gives_way_to_frames_in_a_callback(anyio_backend: 
     assert sink.bodies == [b"first", b"data: 1\n\n"]
 
 
+OUTPUT = b'data: {"type":"stdout","line":"a"}\n\ndata: {"type":"stdout","line":"b"}\n\n'
+#: Limits of a viewer, and what it is sent of `OUTPUT`, which comes in one append.
+LIMITS = {
+    "a pace, which the task keeps": ({"rate": TokenBucket(1 / 3600, burst=1)}, OUTPUT[: len(OUTPUT) // 2]),
+    "merging": ({"policy": Coalesce(max_rate=None)}, b'data: {"type":"stdout","line":"a\\nb"}\n\n'),
+}
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_pace_is_kept_where_frames_come_in_a_callback(anyio_backend: str) -> None:
-    """The task keeps it."""
+@pytest.mark.parametrize(("limits", "sent"), LIMITS.values(), ids=LIMITS)
+async def test_limits_are_kept_where_frames_come_in_a_callback(
+    anyio_backend: str, limits: dict[str, Any], sent: bytes
+) -> None:
+    """Also if the viewer has taken everything before the append."""
     log, sink = RunLog(), Sink()
-    viewer = viewer_of(log, rate=TokenBucket(1 / 3600, burst=2))
+    viewer = viewer_of(log, **limits)
 
     def bring() -> None:
-        for number in range(4):
-            log.append(b"data: %d\n\n" % number, number + 2)
+        log.append(OUTPUT, 3)
         tell(viewer)
 
     await brought(viewer, sink, bring)
 
-    assert b"".join(sink.bodies) == b"firstdata: 0\n\ndata: 1\n\n"
+    assert sink.bodies == [b"first", sent]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -613,7 +615,7 @@ async def test_a_backlog_that_comes_at_once_is_left_to_the_task(anyio_backend: s
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("size", [10, BATCH - 100, BATCH - 2, BATCH, 3 * BATCH])
 async def test_what_comes_behind_a_frame_of_any_size_waits_for_its_end(anyio_backend: str, size: int) -> None:
-    """The task is woken for the rest of a large one. The next frame comes before it runs."""
+    """A large frame wakes the task for its rest. The next frame comes before the task runs."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log)
     frames = [b"data: %s\n\n" % (b"x" * size), b"data: 2\n\n", b"data: 3\n\n"]
@@ -630,23 +632,8 @@ async def test_what_comes_behind_a_frame_of_any_size_waits_for_its_end(anyio_bac
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_frames_that_come_at_once_are_merged_in_the_callback(anyio_backend: str) -> None:
-    """As the policy says, although they are all that is there to take."""
-    log, sink = RunLog(), Sink()
-    viewer = viewer_of(log, policy=Coalesce(max_rate=None))
-
-    def bring() -> None:
-        log.append(b'data: {"type":"stdout","line":"a"}\n\ndata: {"type":"stdout","line":"b"}\n\n', 3)
-        tell(viewer)
-
-    await brought(viewer, sink, bring)
-
-    assert sink.bodies == [b"first", b'data: {"type":"stdout","line":"a\\nb"}\n\n']
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_what_is_missing_is_told_in_the_callback_before_what_follows(anyio_backend: str) -> None:
-    """Also if somebody has counted in between, and the frame that follows is all that is left to take."""
+    """Also if `statistics` was called first: it gives frames up, and the newest append is all that is left to take."""
     log, sink = RunLog(), Sink()
     viewer = viewer_of(log, policy=Drop(100))
 
