@@ -32,7 +32,9 @@ __all__ = ["EXIT", "PACED", "SLOW", "Rhythm", "line"]
 
 EXIT: Final = b'event: exit\ndata: {"exit_code":0}\n\n'
 
-_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: It closes every connection, and says so: a client that kept it would send its next request in vain now and then.
+_OK: Final = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+_HEAD: Final = _OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LAST: Final = b"0\r\n\r\n"
 _CHUNK: Final = 64 * 1024
 #: Lines of a block.
@@ -179,7 +181,7 @@ class Upstream:
 
 def _json(answer: object) -> bytes:
     body = json.dumps(answer).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    return _OK + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 async def serve(listener: socket.socket, lines: int) -> None:

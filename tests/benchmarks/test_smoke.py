@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks import leaving
@@ -57,6 +58,12 @@ def test_every_peer_delivers_everything(peer: str, url: str) -> None:
         assert 0 < paced.percentile(0.5) <= paced.percentile(0.99) < 1000
         assert server.cpu() >= 0  # 0 where clocks tick every 10 ms
         assert server.memory() > 2**20
+
+
+@pytest.mark.parametrize("path", ["closings", "burst", "api/v1/sandboxes/burst"])
+def test_the_upstream_says_that_it_closes_its_connections(path: str, url: str) -> None:
+    """Otherwise the SDK's client sends its second request on a connection that is about to be closed."""
+    assert httpx.get(f"{url}/{path}").headers["Connection"] == "close"
 
 
 def test_viewers_of_one_run_get_the_same(url: str) -> None:
