@@ -22,8 +22,9 @@ from typing import Any
 
 from .coroutines import coroutines, frames
 from .messages import Message, Scope, Send
+from .signals import Patience, StandIn
 
-__all__ = ["end_process", "is_worker", "knows_of_leaving", "sending", "stream_of", "watch"]
+__all__ = ["knows_of_leaving", "sending", "stand_in", "stream_of", "watch"]
 
 
 def watch(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -53,13 +54,13 @@ def _stop(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, objec
             frame.f_locals["server_tasks"].add(asyncio.ensure_future(over()))
 
 
-def is_worker() -> bool:
-    """Whether this process is one of hypercorn's workers."""
-    return "hypercorn.utils" in sys.modules and multiprocessing.parent_process() is not None
+def stand_in() -> StandIn | None:
+    """What ends one of hypercorn's workers, as SIGTERM does by default; `None` for other servers."""
+    is_worker = "hypercorn.utils" in sys.modules and multiprocessing.parent_process() is not None
+    return StandIn([signal.SIGTERM], _end_process, Patience.NOTHING) if is_worker else None
 
 
-def end_process(number: int, frame: object) -> None:
-    """Does what the signal does by default."""
+def _end_process(number: int, frame: object) -> None:
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 

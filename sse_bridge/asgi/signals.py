@@ -11,14 +11,15 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakSet
 
-__all__ = ["Listener", "listen"]
+__all__ = ["Listener", "Patience", "StandIn", "listen"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: `asyncio.run` and `trio.run` turn Ctrl-C into a cancellation, which we see anyway, and only restore the old handler
@@ -26,8 +27,29 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CANCELLERS: Final = ("asyncio.runners", "trio._core._ki")
 #: daphne's reactor cancels the requests on a signal, and ends while the runs' own tasks still go on.
 _IMPATIENT: Final = "twisted."
+#: Handlers that end the process at once.
+_DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 _Found = Callable[[int, FrameType | None], Any]
+
+
+class Patience(Enum):
+    """What a server that was told to stop waits for by itself."""
+
+    NOTHING = auto()
+    #: A request goes on after its client has left, and is not waited for then.
+    CONNECTIONS = auto()
+    REQUESTS = auto()
+
+
+class StandIn(NamedTuple):
+    """What to call where a server leaves signals at their default action, which would end the process at once."""
+
+    #: The signals for which it is called.
+    numbers: Collection[int]
+    call: _Found
+    #: Of the server behind it.
+    patience: Patience
 
 
 class Listener:
@@ -40,7 +62,7 @@ class Listener:
         hurry: scheduled instead when Ctrl-C follows a first signal. A second SIGTERM only schedules `stop` again:
             supervisors forward signals that a terminal or a service manager has already sent to every process.
         hold: returns whether the server has to hear of the signal later. Then it calls its first argument, once, when
-            the server may hear of it. The second says whether the server waits for open requests by itself.
+            the server may hear of it.
     """
 
     def __init__(
@@ -48,7 +70,7 @@ class Listener:
         call_soon: Callable[[Callable[[], None]], object],
         stop: Callable[[], None],
         hurry: Callable[[], None],
-        hold: Callable[[Callable[[], None], bool], bool],
+        hold: Callable[[Callable[[], None], Patience], bool],
     ) -> None:
         self._call_soon = call_soon
         self._stop = stop
@@ -114,13 +136,13 @@ class _Handler:
 
     Args:
         found: the handler that it replaces.
-        is_patient: whether the server behind that handler waits for open requests.
+        patience: of the server behind that handler.
     """
 
-    def __init__(self, found: _Found, *, is_patient: bool) -> None:
+    def __init__(self, found: _Found, patience: Patience) -> None:
         self.listeners: WeakSet[Listener] = WeakSet()
         self._found = found
-        self._is_patient = is_patient
+        self._patience = patience
         self._holding = 0
         self._has_passed = False
 
@@ -135,7 +157,7 @@ class _Handler:
             self._holding = 1  # for this call, so that the server hears nothing before all listeners are asked
             for listener in list(self.listeners):
                 self._holding += 1  # counted before it is asked, since it may call back at once
-                if not listener.hold(partial(self._release, number), self._is_patient):
+                if not listener.hold(partial(self._release, number), self._patience):
                     self._holding -= 1
             return partial(self._release, number)
         if number == signal.SIGINT:
@@ -151,13 +173,13 @@ class _Handler:
             self._has_passed = False
 
 
-def listen(listener: Listener, default: _Found | None = None) -> None:
+def listen(listener: Listener, stand_in: StandIn | None = None) -> None:
     """Tells the listener of signals from now on, if the process has a handler that stops gracefully.
 
     Leaves the handlers alone where a signal ends the process at once or is ignored, and outside the main thread.
 
     Args:
-        default: stands in for the default action of SIGTERM, which would end the process at once.
+        stand_in: replaces the default action; `None` if that is to stay.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -167,9 +189,10 @@ def listen(listener: Listener, default: _Found | None = None) -> None:
             found.listeners.add(listener)
             continue
         if _is_graceful(found):
-            handler = _Handler(cast(_Found, found), is_patient=not _module_of(found).startswith(_IMPATIENT))
-        elif found is signal.SIG_DFL and number == signal.SIGTERM and default is not None:
-            handler = _Handler(default, is_patient=False)
+            is_impatient = _module_of(found).startswith(_IMPATIENT)
+            handler = _Handler(cast(_Found, found), Patience.NOTHING if is_impatient else Patience.REQUESTS)
+        elif stand_in is not None and number in stand_in.numbers and found in _DEFAULTS:
+            handler = _Handler(stand_in.call, stand_in.patience)
         else:
             continue
         handler.listeners.add(listener)
@@ -182,7 +205,7 @@ def _signals() -> list[signal.Signals]:
 
 
 def _is_graceful(handler: object) -> bool:
-    if not callable(handler) or handler is signal.default_int_handler:
+    if not callable(handler) or handler in _DEFAULTS:
         return False
     return _module_of(handler) not in _CANCELLERS
 

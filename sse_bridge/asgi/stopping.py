@@ -23,9 +23,10 @@ from ..relay.mirror import NOTHING_TO_WAIT_FOR, Followed, Mirror
 from ..relay.run import Run
 from ..relay.signal import Signal
 from ..relay.viewer import Gone, Viewer
-from . import hypercorn, signals
+from . import granian, hypercorn, signals
 from .accepting import Watch
 from .messages import Scope
+from .signals import Patience
 
 __all__ = ["PATIENCE", "Open", "StopTimes", "call_soon"]
 
@@ -78,7 +79,7 @@ class Open:
 
     def listen(self) -> None:
         """Stops by itself when the server is told to stop, where that can be heard at once."""
-        signals.listen(self._listener, hypercorn.end_process if hypercorn.is_worker() else None)
+        signals.listen(self._listener, granian.stand_in() or hypercorn.stand_in())
         hypercorn.watch(self.stop, lambda: self._until(lambda: not self._has_apart()))
 
     def _call_soon(self, function: Callable[[], None]) -> None:
@@ -209,13 +210,14 @@ class Open:
 
     # -- the end
 
-    def _hold(self, release: Callable[[], None], is_patient: bool) -> bool:
+    def _hold(self, release: Callable[[], None], patience: Patience) -> bool:
         """Keeps a signal from the server until the work that it would not wait for is over. See `Listener`."""
-        is_held = self._has_apart if is_patient else self._has_any
+        is_held = self._has_apart if patience is Patience.REQUESTS else self._has_any
+        linger = LINGER if patience is Patience.NOTHING else 0.0
         if not is_held():
             return False
         with suppress(RuntimeError):  # the event loop is closed
-            self._call_soon(lambda: self.start_soon(self._release, release, is_held, 0.0 if is_patient else LINGER))
+            self._call_soon(lambda: self.start_soon(self._release, release, is_held, linger))
             return True
         return False
 

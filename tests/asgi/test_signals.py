@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_bridge.asgi.signals import Listener, listen
+from sse_bridge.asgi.signals import Listener, Patience, StandIn, listen
 
 BOTH = [signal.SIGTERM, signal.SIGINT]
 
@@ -45,20 +45,20 @@ class Ear:
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object] = lambda function: function(),
-        default: Callable[[int, Any], object] | None = None,
+        stand_in: StandIn | None = None,
     ) -> None:
         self.told: list[str] = []
         #: Whether it holds signals back, and what lets them through.
         self.holds = False
         self.releases: list[Callable[[], None]] = []
-        #: Whether the server waits for open requests, as it was told at each signal.
-        self.is_patient: list[bool] = []
+        #: What the server waits for, as it was told at each signal.
+        self.patience: list[Patience] = []
         stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
         self.listener = Listener(call_soon, stop, hurry, self.hold)
-        listen(self.listener, default)
+        listen(self.listener, stand_in)
 
-    def hold(self, release: Callable[[], None], is_patient: bool) -> bool:
-        self.is_patient.append(is_patient)
+    def hold(self, release: Callable[[], None], patience: Patience) -> bool:
+        self.patience.append(patience)
         if self.holds:
             self.releases.append(release)
         return self.holds
@@ -112,7 +112,7 @@ def test_a_signal_within_a_signal_is_heard_behind_it(where: str) -> None:
 
     ear = Ear(call_soon)
     if where == "holding":
-        ear.listener.hold = lambda release, is_patient: bool(echo())  # type: ignore[misc, func-returns-value]
+        ear.listener.hold = lambda release, patience: bool(echo())  # type: ignore[misc, func-returns-value]
 
     signal.raise_signal(signal.SIGINT)
 
@@ -317,15 +317,15 @@ class Reactor:
 
 
 @pytest.mark.parametrize(
-    ("handler", "is_patient"),
+    ("handler", "patience"),
     [
-        (lambda number, frame: None, True),
-        (reactor_stop, False),
-        (partial(reactor_stop), False),
-        (Reactor().stop, False),
+        (lambda number, frame: None, Patience.REQUESTS),
+        (reactor_stop, Patience.NOTHING),
+        (partial(reactor_stop), Patience.NOTHING),
+        (Reactor().stop, Patience.NOTHING),
     ],
 )
-def test_a_listener_learns_whether_the_server_waits_for_requests(handler: Any, is_patient: bool) -> None:
+def test_a_listener_learns_what_the_server_waits_for(handler: Any, patience: Patience) -> None:
     """Twisted's reactor, on which daphne runs, cancels them."""
     for number in BOTH:
         signal.signal(number, handler)
@@ -338,26 +338,40 @@ def test_a_listener_learns_whether_the_server_waits_for_requests(handler: Any, i
         for ear in ears:
             ear.releases.pop()()
 
-    assert [ear.is_patient for ear in ears] == [[is_patient] * 2] * 2
+    assert [ear.patience for ear in ears] == [[patience] * 2] * 2
 
 
 @pytest.mark.parametrize("holds", [False, True])
-def test_a_stand_in_for_the_default_action_waits_for_the_listeners(holds: bool) -> None:
-    """Where SIGTERM would end the process at once, a listener may put that off. Ctrl-C stays as it is."""
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], BOTH])
+@pytest.mark.parametrize("default", [signal.SIG_DFL, signal.default_int_handler])
+@pytest.mark.parametrize("patience", Patience)
+def test_a_stand_in_for_the_default_action_waits_for_the_listeners(
+    patience: Patience, default: Any, numbers: list[signal.Signals], holds: bool
+) -> None:
+    """Where a signal would end the process at once, a listener may put that off. Other signals stay as they are."""
     for number in BOTH:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, default)
     heard: list[int] = []
-    ear = Ear(default=lambda number, frame: heard.append(number))
+    ear = Ear(stand_in=StandIn(numbers, lambda number, frame: heard.append(number), patience))
     ear.holds = holds
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert [signal.getsignal(number) for number in BOTH if number not in numbers] == [default] * (2 - len(numbers))
 
+    for count, number in enumerate(numbers, start=1):
+        signal.raise_signal(number)
+        if holds:
+            assert heard == numbers[: count - 1]
+            ear.releases.pop()()
+        assert heard == numbers[:count]
+
+    assert (ear.told[0], ear.patience) == ("stop", [patience] * len(numbers))
+
+
+def test_a_stand_in_leaves_a_server_its_own_handler() -> None:
+    """It takes the place of default actions alone."""
+    server, heard = Server(), list[int]()
+    ear = Ear(stand_in=StandIn(BOTH, lambda number, frame: heard.append(number), Patience.NOTHING))
     signal.raise_signal(signal.SIGTERM)
-    if holds:
-        assert heard == []
-        ear.releases[0]()
-
-    assert (ear.told, ear.is_patient) == (["stop"], [False])
-    assert heard == [signal.SIGTERM]
+    assert (server.heard, heard, ear.patience) == ([signal.SIGTERM], [], [Patience.REQUESTS])
 
 
 @pytest.mark.parametrize("is_gunicorn", [False, True])
