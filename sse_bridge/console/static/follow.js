@@ -105,10 +105,12 @@ export class Run extends EventTarget {
   // ---- Reading
 
   async *[Symbol.asyncIterator]() {
+    const turns = new Turns(); // the page may take long for each message, and thousands come together
     for await (const { messages, ids } of this.#read()) {
       for (let index = 0; index < messages.length; index += 1) {
         this.lastEventId = ids[index];
         yield messages[index];
+        if (turns.isOver) await turns.pass();
       }
     }
   }

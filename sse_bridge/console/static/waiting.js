@@ -28,9 +28,12 @@ function nextTurn() {
 export class Turns {
   #since = performance.now();
 
+  /** Whether it is the browser's turn. */
+  get isOver() { return performance.now() - this.#since >= TURN; }
+
   /** Await it between pieces of work: it takes time only once enough of it was used. */
   async pass() {
-    if (performance.now() - this.#since < TURN) return;
+    if (!this.isOver) return;
     await nextTurn();
     this.#since = performance.now();
   }
