@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -43,10 +43,8 @@ class Patience(Enum):
 
 
 class StandIn(NamedTuple):
-    """What to call where a server leaves signals at their default action, which would end the process at once."""
+    """What to call where a server leaves a signal at its default action, which would end the process at once."""
 
-    #: The signals for which it is called.
-    numbers: Collection[int]
     call: _Found
     #: Of the server behind it.
     patience: Patience
@@ -173,13 +171,13 @@ class _Handler:
             self._has_passed = False
 
 
-def listen(listener: Listener, stand_in: StandIn | None = None) -> None:
+def listen(listener: Listener, stand_ins: Mapping[int, StandIn] | None = None) -> None:
     """Tells the listener of signals from now on, if the process has a handler that stops gracefully.
 
     Leaves the handlers alone where a signal ends the process at once or is ignored, and outside the main thread.
 
     Args:
-        stand_in: replaces the default action; `None` if that is to stay.
+        stand_ins: replace the default actions of these signals; `None` if all are to stay.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -191,8 +189,8 @@ def listen(listener: Listener, stand_in: StandIn | None = None) -> None:
         if _is_graceful(found):
             is_impatient = _module_of(found).startswith(_IMPATIENT)
             handler = _Handler(cast(_Found, found), Patience.NOTHING if is_impatient else Patience.REQUESTS)
-        elif stand_in is not None and number in stand_in.numbers and found in _DEFAULTS:
-            handler = _Handler(stand_in.call, stand_in.patience)
+        elif stand_ins is not None and number in stand_ins and found in _DEFAULTS:
+            handler = _Handler(*stand_ins[number])
         else:
             continue
         handler.listeners.add(listener)

@@ -23,7 +23,7 @@ from ..relay.mirror import NOTHING_TO_WAIT_FOR, Followed, Mirror
 from ..relay.run import Run
 from ..relay.signal import Signal
 from ..relay.viewer import Gone, Viewer
-from . import granian, hypercorn, signals
+from . import granian, gunicorn, hypercorn, signals
 from .accepting import Watch
 from .messages import Scope
 from .signals import Patience
@@ -79,7 +79,7 @@ class Open:
 
     def listen(self) -> None:
         """Stops by itself when the server is told to stop, where that can be heard at once."""
-        signals.listen(self._listener, granian.stand_in() or hypercorn.stand_in())
+        signals.listen(self._listener, granian.stand_ins() | gunicorn.stand_ins() | hypercorn.stand_ins())
         hypercorn.watch(self.stop, lambda: self._until(lambda: not self._has_apart()))
 
     def _call_soon(self, function: Callable[[], None]) -> None:

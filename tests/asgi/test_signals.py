@@ -45,7 +45,7 @@ class Ear:
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object] = lambda function: function(),
-        stand_in: StandIn | None = None,
+        stand_ins: dict[int, StandIn] | None = None,
     ) -> None:
         self.told: list[str] = []
         #: Whether it holds signals back, and what lets them through.
@@ -55,7 +55,7 @@ class Ear:
         self.patience: list[Patience] = []
         stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
         self.listener = Listener(call_soon, stop, hurry, self.hold)
-        listen(self.listener, stand_in)
+        listen(self.listener, stand_ins)
 
     def hold(self, release: Callable[[], None], patience: Patience) -> bool:
         self.patience.append(patience)
@@ -352,7 +352,7 @@ def test_a_stand_in_for_the_default_action_waits_for_the_listeners(
     for number in BOTH:
         signal.signal(number, default)
     heard: list[int] = []
-    ear = Ear(stand_in=StandIn(numbers, lambda number, frame: heard.append(number), patience))
+    ear = Ear(stand_ins=dict.fromkeys(numbers, StandIn(lambda number, frame: heard.append(number), patience)))
     ear.holds = holds
     assert [signal.getsignal(number) for number in BOTH if number not in numbers] == [default] * (2 - len(numbers))
 
@@ -369,7 +369,7 @@ def test_a_stand_in_for_the_default_action_waits_for_the_listeners(
 def test_a_stand_in_leaves_a_server_its_own_handler() -> None:
     """It takes the place of default actions alone."""
     server, heard = Server(), list[int]()
-    ear = Ear(stand_in=StandIn(BOTH, lambda number, frame: heard.append(number), Patience.NOTHING))
+    ear = Ear(stand_ins=dict.fromkeys(BOTH, StandIn(lambda number, frame: heard.append(number), Patience.NOTHING)))
     signal.raise_signal(signal.SIGTERM)
     assert (server.heard, heard, ear.patience) == ([signal.SIGTERM], [], [Patience.REQUESTS])
 

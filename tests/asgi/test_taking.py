@@ -1,4 +1,4 @@
-"""`granian`: a worker hears of a stop through the bridge, and only once."""
+"""`taking`: signals that granian and gunicorn's own worker take from the event loop reach them through the bridge."""
 
 from __future__ import annotations
 
@@ -6,24 +6,36 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
-import granian.server.mp
 import pytest
 import uvloop
 
-from sse_bridge.asgi.granian import stand_in
-from sse_bridge.asgi.signals import Listener, listen
+from sse_bridge.asgi import granian as of_granian
+from sse_bridge.asgi import gunicorn as of_gunicorn
+from sse_bridge.asgi.signals import Listener, Patience, StandIn, listen
 
-BOTH = [signal.SIGTERM, signal.SIGINT]
+GRANIAN = "granian.server.mp"
+GUNICORN = "gunicorn.workers.gasgi"
+for module in (GRANIAN, GUNICORN):
+    import_module(module)
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+BOTH = SIGNALS[:2]
 
 
 @pytest.fixture(autouse=True)
 def handlers_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in BOTH}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def no_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process with a parent of gunicorn's, a bridge also listens to SIGQUIT."""
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -33,35 +45,41 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-Main = Callable[["Worker"], Awaitable[None]]
+_SOURCES: Final = {
+    GRANIAN: "def serve(shutdown_event, main): shutdown_event.loop.run_until_complete(main)",
+    GUNICORN: "def serve(self, main): self.loop.run_until_complete(main)",
+}
 
 
 class Worker:
-    """What granian's own function does around the event loop, in a frame of the same module.
+    """What either server does around the event loop, in a frame of its module.
 
     Its event stands in for granian's `WorkerSignal`, which would keep a test that calls it twice from ever ending.
     """
 
-    _SOURCE = """
-def serve(worker, main):
-    shutdown_event = worker.shutdown_event
-    worker.loop.run_until_complete(main)
-"""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, module: str = GRANIAN) -> None:
         self.loop = loop
-        self.shutdown_event = self
-        #: How often it was told to stop.
-        self.told = 0
-        for number in BOTH:
-            loop.add_signal_handler(number, self.set)
+        #: What it was told.
+        self.told: list[str] = []
+        self._module = module
+        tell = dict.fromkeys(SIGNALS, self.set)
+        if module == GUNICORN:
+            tell = dict.fromkeys(SIGNALS, self.handle_quit_signal) | {signal.SIGTERM: self.handle_exit_signal}
+        for number, function in tell.items():
+            loop.add_signal_handler(number, function)
 
     def set(self) -> None:
-        self.told += 1
+        self.told.append("set")
 
-    def run(self, main: Main, module: str = granian.server.mp.__name__) -> None:
-        place: dict[str, Any] = {"__name__": module}
-        exec(self._SOURCE, place)
+    def handle_exit_signal(self) -> None:
+        self.told.append("graceful")
+
+    def handle_quit_signal(self) -> None:
+        self.told.append("quick")
+
+    def run(self, main: Callable[[Worker], Awaitable[None]], module: str | None = None) -> None:
+        place: dict[str, Any] = {"__name__": module or self._module}
+        exec(_SOURCES[self._module], place)
         place["serve"](self, main(self))
 
 
@@ -71,19 +89,28 @@ async def settled() -> None:
         await asyncio.sleep(0.001)
 
 
+def stand_ins() -> dict[int, StandIn]:
+    return of_granian.stand_ins() | of_gunicorn.stand_ins()
+
+
 class Ear:
-    def __init__(self) -> None:
+    """A listener of this event loop."""
+
+    def __init__(self, *, holds: bool = False) -> None:
         self.told: list[str] = []
         self.releases: list[Callable[[], None]] = []
-        self.holds = False
-        self.listener = Listener(
+        self.patience: list[Patience] = []
+        self._holds = holds
+        self._listener = Listener(
             lambda function: function(), lambda: self.told.append("stop"), lambda: self.told.append("hurry"), self._hold
         )
+        listen(self._listener, stand_ins())
 
-    def _hold(self, release: Callable[[], None], patience: object) -> bool:
-        if self.holds:
+    def _hold(self, release: Callable[[], None], patience: Patience) -> bool:
+        self.patience.append(patience)
+        if self._holds:
             self.releases.append(release)
-        return self.holds
+        return self._holds
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], BOTH[::-1], BOTH, [signal.SIGTERM] * 3])
@@ -92,74 +119,105 @@ def test_granian_hears_of_several_signals_once(loop: asyncio.AbstractEventLoop, 
 
     async def main(worker: Worker) -> None:
         ear = Ear()
-        listen(ear.listener, stand_in())
         for number in numbers:
             signal.raise_signal(number)
         await settled()
-        assert worker.told == 1
+        assert worker.told == ["set"]
         assert len(ear.told) == len(numbers)
+        assert set(ear.patience) == {Patience.CONNECTIONS}
 
     Worker(loop).run(main)
 
 
-def test_granian_hears_of_it_when_the_work_is_over(loop: asyncio.AbstractEventLoop) -> None:
-    """Without the bridge's handler, the event loop would tell it at once."""
+@pytest.mark.parametrize(
+    ("number", "told", "patience"),
+    [
+        (signal.SIGTERM, "graceful", Patience.CONNECTIONS),
+        (signal.SIGINT, "quick", Patience.NOTHING),
+        (signal.SIGQUIT, "quick", Patience.NOTHING),
+    ],
+)
+def test_gunicorn_hears_of_each_signal(
+    loop: asyncio.AbstractEventLoop,
+    number: signal.Signals,
+    told: str,
+    patience: Patience,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its parent sends SIGQUIT behind each Ctrl-C. What the worker waits for depends on the signal."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
 
     async def main(worker: Worker) -> None:
         ear = Ear()
-        ear.holds = True
-        listen(ear.listener, stand_in())
+        for count in (1, 2):
+            signal.raise_signal(number)
+            await settled()
+            assert worker.told == [told] * count
+        assert ear.patience == [patience] * 2
+
+    Worker(loop, GUNICORN).run(main)
+
+
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_the_server_hears_of_it_when_the_work_is_over(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """Without the bridge's handler, the event loop would tell it at once."""
+
+    async def main(worker: Worker) -> None:
+        ear = Ear(holds=True)
         signal.raise_signal(signal.SIGTERM)
         await settled()
-        assert (ear.told, worker.told) == (["stop"], 0)
+        assert (ear.told, worker.told) == (["stop"], [])
         ear.releases.pop()()
         await settled()
-        assert worker.told == 1
+        assert len(worker.told) == 1
 
-    Worker(loop).run(main)
+    Worker(loop, module).run(main)
 
 
-def test_bridges_share_what_was_taken(loop: asyncio.AbstractEventLoop) -> None:
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_bridges_share_what_was_taken(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """The first one takes it."""
+
     async def main(worker: Worker) -> None:
         ears = [Ear(), Ear()]
-        for ear in ears:
-            listen(ear.listener, stand_in())
-        assert stand_in() is None
+        assert stand_ins() == {}
         signal.raise_signal(signal.SIGINT)
         await settled()
         assert [ear.told for ear in ears] == [["stop"], ["stop"]]
-        assert worker.told == 1
+        assert len(worker.told) == 1
 
-    Worker(loop).run(main)
+    Worker(loop, module).run(main)
 
 
-def test_a_signal_after_the_end_of_the_event_loop(loop: asyncio.AbstractEventLoop) -> None:
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_a_signal_after_the_end_of_the_event_loop(loop: asyncio.AbstractEventLoop, module: str) -> None:
     """The process is about to end, and the signal changes nothing."""
-    ear = Ear()
+    ears = []
 
     async def main(worker: Worker) -> None:
-        listen(ear.listener, stand_in())
+        ears.append(Ear())
 
-    worker = Worker(loop)
+    worker = Worker(loop, module)
     worker.run(main)
     loop.close()
     signal.raise_signal(signal.SIGTERM)
-    assert worker.told == 0
+    assert worker.told == []
 
 
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
 @pytest.mark.parametrize("is_imported", [True, False])
 def test_other_servers_keep_their_signals(
-    loop: asyncio.AbstractEventLoop, is_imported: bool, monkeypatch: pytest.MonkeyPatch
+    loop: asyncio.AbstractEventLoop, module: str, is_imported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even in a process that has imported granian, and on an event loop that takes signals."""
+    """Even in a process that has imported granian or gunicorn, and on an event loop that takes signals."""
     if not is_imported:
-        monkeypatch.delitem(sys.modules, "granian.server.mp")
+        monkeypatch.delitem(sys.modules, module)
 
     async def main(worker: Worker) -> None:
-        assert stand_in() is None
+        assert stand_ins() == {}
         for number in BOTH:
             signal.raise_signal(number)
         await settled()
-        assert worker.told == 2
+        assert len(worker.told) == 2
 
-    Worker(loop).run(main, "another.server")
+    Worker(loop, module).run(main, "another.server")

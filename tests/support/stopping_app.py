@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,14 +22,6 @@ def _work(request: Request) -> SandboxExec:
 _BRIDGE = SSEBridge(Miosa(_SETTINGS["url"], _SETTINGS["key"]), _work, **_SETTINGS["options"])
 
 
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Ends runs with the application."""
-    yield
-    await _BRIDGE.shutdown()
-
-
 app = Starlette(
     routes=[Route("/health", lambda request: PlainTextResponse("ok")), Mount("/run-sse", _BRIDGE)],
-    lifespan=_lifespan if _SETTINGS.get("shutdown") else None,
 )
