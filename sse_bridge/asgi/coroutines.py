@@ -12,9 +12,9 @@ __all__ = ["callers", "coroutines", "frames"]
 
 
 def callers(module: str) -> Iterator[FrameType]:
-    """The frames of a module's functions that this function's caller was called from, the innermost first.
+    """The frames of a module on the stack, the innermost first.
 
-    Others' frames are left alone. Until Python 3.12, one that is looked into keeps what it has in its variables then.
+    Frames of other modules are left alone: before Python 3.13, reading a frame's `f_locals` keeps its values alive.
     """
     if module not in sys.modules:
         return

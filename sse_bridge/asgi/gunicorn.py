@@ -10,27 +10,20 @@ import signal
 from typing import Any, Final
 
 from .coroutines import callers
-from .signals import Patience, StandIn
-from .taking import take
+from .signals import Patience, Reaction
 
-__all__ = ["stand_ins"]
+__all__ = ["in_loop"]
 
 _WORKER: Final = "gunicorn.workers.gasgi"
 
 
-def stand_ins() -> dict[int, StandIn]:
-    """Takes the signals from the event loop of gunicorn's own worker, and returns what hands them on to it."""
-    for frame in callers(_WORKER):
-        worker: Any = frame.f_locals.get("self")
-        graceful = getattr(worker, "handle_exit_signal", None)
-        quick = getattr(worker, "handle_quit_signal", None)
-        if graceful is not None and quick is not None:
-            at_once = (quick, Patience.NOTHING)
-            return take(
-                {
-                    signal.SIGTERM: (graceful, Patience.CONNECTIONS),
-                    signal.SIGINT: at_once,
-                    signal.SIGQUIT: at_once,
-                }
-            )
-    return {}
+def in_loop() -> dict[int, Reaction]:
+    """What the event loop of gunicorn's own worker calls for signals. Empty for other servers."""
+    worker: Any = next((frame.f_locals.get("self") for frame in callers(_WORKER)), None)
+    exits = getattr(worker, "handle_exit_signal", None)
+    quits = getattr(worker, "handle_quit_signal", None)
+    if exits is None or quits is None:
+        return {}
+    graceful = Reaction(lambda number, frame: exits(), Patience.CONNECTIONS)
+    at_once = Reaction(lambda number, frame: quits(), Patience.NOTHING)
+    return {signal.SIGTERM: graceful, signal.SIGINT: at_once, signal.SIGQUIT: at_once}

@@ -22,9 +22,9 @@ from typing import Any
 
 from .coroutines import coroutines, frames
 from .messages import Message, Scope, Send
-from .signals import Patience, StandIn
+from .signals import Patience, Reaction
 
-__all__ = ["knows_of_leaving", "sending", "stand_ins", "stream_of", "watch"]
+__all__ = ["at_default", "knows_of_leaving", "sending", "stream_of", "watch"]
 
 
 def watch(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -54,10 +54,10 @@ def _stop(stop: Callable[[], None], over: Callable[[], Coroutine[Any, Any, objec
             frame.f_locals["server_tasks"].add(asyncio.ensure_future(over()))
 
 
-def stand_ins() -> dict[int, StandIn]:
-    """What ends one of hypercorn's workers, as SIGTERM does by default."""
+def at_default() -> dict[int, Reaction]:
+    """What ends one of hypercorn's workers, as SIGTERM does by default. Empty for other servers."""
     is_worker = "hypercorn.utils" in sys.modules and multiprocessing.parent_process() is not None
-    return {signal.SIGTERM: StandIn(_end_process, Patience.NOTHING)} if is_worker else {}
+    return {signal.SIGTERM: Reaction(_end_process, Patience.NOTHING)} if is_worker else {}
 
 
 def _end_process(number: int, frame: object) -> None:

@@ -7,6 +7,7 @@ the handler it found. What a listener does about it is decided elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 import threading
@@ -17,9 +18,9 @@ from enum import Enum, auto
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple, cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["Listener", "Patience", "StandIn", "listen"]
+__all__ = ["Listener", "Patience", "Reaction", "listen"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: `asyncio.run` and `trio.run` turn Ctrl-C into a cancellation, which we see anyway, and only restore the old handler
@@ -27,8 +28,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _CANCELLERS: Final = ("asyncio.runners", "trio._core._ki")
 #: daphne's reactor cancels the requests on a signal, and ends while the runs' own tasks still go on.
 _IMPATIENT: Final = "twisted."
-#: Handlers that end the process at once.
-_DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
+#: Where the handlers are defined with which event loops take signals.
+_LOOPS: Final = ("asyncio.unix_events", "uvloop.loop")
 
 _Found = Callable[[int, FrameType | None], Any]
 
@@ -37,16 +38,15 @@ class Patience(Enum):
     """What a server that was told to stop waits for by itself."""
 
     NOTHING = auto()
-    #: A request goes on after its client has left, and is not waited for then.
+    #: Open connections. A request whose client has left goes on, but is not waited for.
     CONNECTIONS = auto()
     REQUESTS = auto()
 
 
-class StandIn(NamedTuple):
-    """What to call where a server leaves a signal at its default action, which would end the process at once."""
+class Reaction(NamedTuple):
+    """What a server does about a signal."""
 
     call: _Found
-    #: Of the server behind it.
     patience: Patience
 
 
@@ -133,14 +133,12 @@ class _Handler:
     back from it. A second Ctrl-C goes through at once; a second SIGTERM waits with the first.
 
     Args:
-        found: the handler that it replaces.
-        patience: of the server behind that handler.
+        found: what the server did about the signal.
     """
 
-    def __init__(self, found: _Found, patience: Patience) -> None:
+    def __init__(self, found: Reaction) -> None:
         self.listeners: WeakSet[Listener] = WeakSet()
-        self._found = found
-        self._patience = patience
+        self._found, self._patience = found
         self._holding = 0
         self._has_passed = False
 
@@ -171,30 +169,84 @@ class _Handler:
             self._has_passed = False
 
 
-def listen(listener: Listener, stand_ins: Mapping[int, StandIn] | None = None) -> None:
+class _InLoop:
+    """The handlers that an event loop of asyncio calls, in place of a server's.
+
+    Signals that come together are handled in the order of their numbers, as Python does outside of event loops. The
+    kernel runs the handler of the last one first, so that a SIGTERM behind a Ctrl-C seems to come before it.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, _Handler] = {}
+        self._loop = asyncio.get_running_loop()
+        self._arrived: list[int] = []
+
+    def take(self, number: int, reaction: Reaction) -> None:
+        """Replaces what the event loop calls where it stands: a signal that is on its way reaches the new handler."""
+        self.handlers[number] = _Handler(reaction)
+        self._loop.add_signal_handler(number, self._arrive, number)
+
+    def _arrive(self, number: int) -> None:
+        self._arrived.append(number)
+        if len(self._arrived) == 1:
+            self._loop.call_soon(self._handle)
+
+    def _handle(self) -> None:
+        arrived, self._arrived = sorted(self._arrived), []
+        for number in arrived:
+            self.handlers[number](number, None)
+
+
+_in_loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]] = WeakKeyDictionary()
+
+
+def listen(
+    listener: Listener,
+    at_default: Mapping[int, Reaction] | None = None,
+    in_loop: Mapping[int, Reaction] | None = None,
+) -> None:
     """Tells the listener of signals from now on, if the process has a handler that stops gracefully.
 
     Leaves the handlers alone where a signal ends the process at once or is ignored, and outside the main thread.
 
     Args:
-        stand_ins: replace the default actions of these signals; `None` if all are to stay.
+        at_default: what replaces the default actions of signals; `None` if all are to stay.
+        in_loop: what the running event loop calls for signals that the server has it take; `None` for other servers.
     """
     if threading.current_thread() is not threading.main_thread():
         return
+    taken = _taken(in_loop) if in_loop else {}
     for number in _signals():
         found = signal.getsignal(number)
+        handler = taken.get(number)
+        if handler is not None:  # the event loop calls it
+            handler.listeners.add(listener)
+            continue
         if isinstance(found, _Handler):  # installed for another bridge
             found.listeners.add(listener)
             continue
         if _is_graceful(found):
             is_impatient = _module_of(found).startswith(_IMPATIENT)
-            handler = _Handler(cast(_Found, found), Patience.NOTHING if is_impatient else Patience.REQUESTS)
-        elif stand_ins is not None and number in stand_ins and found in _DEFAULTS:
-            handler = _Handler(*stand_ins[number])
+            patience = Patience.NOTHING if is_impatient else Patience.REQUESTS
+            handler = _Handler(Reaction(cast(_Found, found), patience))
+        elif at_default is not None and number in at_default and found is signal.SIG_DFL:
+            handler = _Handler(at_default[number])
         else:
             continue
         handler.listeners.add(listener)
         signal.signal(number, handler)
+
+
+def _taken(in_loop: Mapping[int, Reaction]) -> dict[int, _Handler]:
+    """The handlers in place of what the event loop calls. What the application has taken since is left to it."""
+    loop = asyncio.get_running_loop()
+    taken = _in_loops.get(loop)
+    if taken is None:
+        taken = _in_loops[loop] = _InLoop()
+        for number, reaction in in_loop.items():
+            if _module_of(signal.getsignal(number)) in _LOOPS:
+                taken.take(number, reaction)
+    return taken.handlers
 
 
 def _signals() -> list[signal.Signals]:
@@ -203,7 +255,7 @@ def _signals() -> list[signal.Signals]:
 
 
 def _is_graceful(handler: object) -> bool:
-    if not callable(handler) or handler in _DEFAULTS:
+    if not callable(handler) or handler is signal.default_int_handler:
         return False
     return _module_of(handler) not in _CANCELLERS
 

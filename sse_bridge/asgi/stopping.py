@@ -79,7 +79,7 @@ class Open:
 
     def listen(self) -> None:
         """Stops by itself when the server is told to stop, where that can be heard at once."""
-        signals.listen(self._listener, granian.stand_ins() | gunicorn.stand_ins() | hypercorn.stand_ins())
+        signals.listen(self._listener, hypercorn.at_default(), granian.in_loop() or gunicorn.in_loop())
         hypercorn.watch(self.stop, lambda: self._until(lambda: not self._has_apart()))
 
     def _call_soon(self, function: Callable[[], None]) -> None:

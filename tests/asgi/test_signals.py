@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_bridge.asgi.signals import Listener, Patience, StandIn, listen
+from sse_bridge.asgi.signals import Listener, Patience, Reaction, listen
 
 BOTH = [signal.SIGTERM, signal.SIGINT]
 
@@ -45,7 +45,7 @@ class Ear:
     def __init__(
         self,
         call_soon: Callable[[Callable[[], None]], object] = lambda function: function(),
-        stand_ins: dict[int, StandIn] | None = None,
+        at_default: dict[int, Reaction] | None = None,
     ) -> None:
         self.told: list[str] = []
         #: Whether it holds signals back, and what lets them through.
@@ -55,7 +55,7 @@ class Ear:
         self.patience: list[Patience] = []
         stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
         self.listener = Listener(call_soon, stop, hurry, self.hold)
-        listen(self.listener, stand_ins)
+        listen(self.listener, at_default)
 
     def hold(self, release: Callable[[], None], patience: Patience) -> bool:
         self.patience.append(patience)
@@ -342,34 +342,37 @@ def test_a_listener_learns_what_the_server_waits_for(handler: Any, patience: Pat
 
 
 @pytest.mark.parametrize("holds", [False, True])
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], BOTH])
-@pytest.mark.parametrize("default", [signal.SIG_DFL, signal.default_int_handler])
 @pytest.mark.parametrize("patience", Patience)
-def test_a_stand_in_for_the_default_action_waits_for_the_listeners(
-    patience: Patience, default: Any, numbers: list[signal.Signals], holds: bool
-) -> None:
-    """Where a signal would end the process at once, a listener may put that off. Other signals stay as they are."""
+def test_what_replaces_the_default_action_waits_for_the_listeners(patience: Patience, holds: bool) -> None:
+    """Where SIGTERM would end the process at once, a listener may put that off. Ctrl-C stays as it is."""
     for number in BOTH:
-        signal.signal(number, default)
+        signal.signal(number, signal.SIG_DFL)
     heard: list[int] = []
-    ear = Ear(stand_ins=dict.fromkeys(numbers, StandIn(lambda number, frame: heard.append(number), patience)))
+    ear = Ear(at_default={signal.SIGTERM: Reaction(lambda number, frame: heard.append(number), patience)})
     ear.holds = holds
-    assert [signal.getsignal(number) for number in BOTH if number not in numbers] == [default] * (2 - len(numbers))
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
-    for count, number in enumerate(numbers, start=1):
-        signal.raise_signal(number)
-        if holds:
-            assert heard == numbers[: count - 1]
-            ear.releases.pop()()
-        assert heard == numbers[:count]
+    signal.raise_signal(signal.SIGTERM)
+    if holds:
+        assert heard == []
+        ear.releases[0]()
 
-    assert (ear.told[0], ear.patience) == ("stop", [patience] * len(numbers))
+    assert (ear.told, ear.patience) == (["stop"], [patience])
+    assert heard == [signal.SIGTERM]
 
 
-def test_a_stand_in_leaves_a_server_its_own_handler() -> None:
-    """It takes the place of default actions alone."""
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_handler_that_is_not_the_default_action_stays(handler: Any) -> None:
+    """An application has its process ignore the signal, for example."""
+    signal.signal(signal.SIGTERM, handler)
+    Ear(at_default={signal.SIGTERM: Reaction(lambda number, frame: None, Patience.NOTHING)})
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_server_keeps_its_own_handler() -> None:
+    """It is not the default action."""
     server, heard = Server(), list[int]()
-    ear = Ear(stand_ins=dict.fromkeys(BOTH, StandIn(lambda number, frame: heard.append(number), Patience.NOTHING)))
+    ear = Ear(at_default={signal.SIGTERM: Reaction(lambda number, frame: heard.append(number), Patience.NOTHING)})
     signal.raise_signal(signal.SIGTERM)
     assert (server.heard, heard, ear.patience) == ([signal.SIGTERM], [], [Patience.REQUESTS])
 

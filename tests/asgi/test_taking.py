@@ -1,8 +1,9 @@
-"""`taking`: signals that granian and gunicorn's own worker take from the event loop reach them through the bridge."""
+"""`signals`: those that granian and gunicorn's own worker take from the event loop reach them through the bridge."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ import uvloop
 
 from sse_bridge.asgi import granian as of_granian
 from sse_bridge.asgi import gunicorn as of_gunicorn
-from sse_bridge.asgi.signals import Listener, Patience, StandIn, listen
+from sse_bridge.asgi.signals import Listener, Patience, Reaction, listen
 
 GRANIAN = "granian.server.mp"
 GUNICORN = "gunicorn.workers.gasgi"
@@ -89,8 +90,8 @@ async def settled() -> None:
         await asyncio.sleep(0.001)
 
 
-def stand_ins() -> dict[int, StandIn]:
-    return of_granian.stand_ins() | of_gunicorn.stand_ins()
+def in_loop() -> dict[int, Reaction]:
+    return of_granian.in_loop() or of_gunicorn.in_loop()
 
 
 class Ear:
@@ -104,7 +105,7 @@ class Ear:
         self._listener = Listener(
             lambda function: function(), lambda: self.told.append("stop"), lambda: self.told.append("hurry"), self._hold
         )
-        listen(self._listener, stand_ins())
+        listen(self._listener, None, in_loop())
 
     def _hold(self, release: Callable[[], None], patience: Patience) -> bool:
         self.patience.append(patience)
@@ -175,33 +176,81 @@ def test_the_server_hears_of_it_when_the_work_is_over(loop: asyncio.AbstractEven
 
 
 @pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
-def test_bridges_share_what_was_taken(loop: asyncio.AbstractEventLoop, module: str) -> None:
-    """The first one takes it."""
+def test_a_signal_that_is_on_its_way_is_heard(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """The worker's first request holds the event loop up, and the signal comes meanwhile."""
 
     async def main(worker: Worker) -> None:
-        ears = [Ear(), Ear()]
-        assert stand_ins() == {}
+        signal.raise_signal(signal.SIGTERM)
+        ear = Ear()
+        await settled()
+        assert (ear.told, len(worker.told)) == (["stop"], 1)
+
+    Worker(loop, module).run(main)
+
+
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_a_sigterm_with_a_ctrl_c_hurries_nothing(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """The parent sends it behind the terminal's Ctrl-C. A worker that was busy meanwhile sees it first."""
+
+    async def main(worker: Worker) -> None:
+        ear = Ear()
+        signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         await settled()
-        assert [ear.told for ear in ears] == [["stop"], ["stop"]]
+        assert ear.told == ["stop", "stop"]
+        signal.raise_signal(signal.SIGINT)
+        await settled()
+        assert ear.told == ["stop", "stop", "hurry"]
+
+    Worker(loop, module).run(main)
+
+
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_a_signal_wakes_an_event_loop_that_is_idle(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """It comes from another process, while the loop waits for its sockets."""
+
+    async def main(worker: Worker) -> None:
+        ear, pid = Ear(), os.getpid()
+        sender = await asyncio.create_subprocess_exec("sh", "-c", f"sleep 0.1; kill -TERM {pid}")
+        await sender.wait()
+        await settled()
         assert len(worker.told) == 1
 
     Worker(loop, module).run(main)
 
 
 @pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
-def test_a_signal_after_the_end_of_the_event_loop(loop: asyncio.AbstractEventLoop, module: str) -> None:
-    """The process is about to end, and the signal changes nothing."""
-    ears = []
+def test_what_the_application_has_taken_is_left_to_it(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """In its lifespan, it has its workers ignore Ctrl-C, and looks at each SIGTERM before the server does."""
+    heard: list[int] = []
 
     async def main(worker: Worker) -> None:
-        ears.append(Ear())
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        ear = Ear()
+        signal.raise_signal(signal.SIGINT)
+        await settled()
+        assert (ear.told, worker.told) == ([], [])
+        signal.raise_signal(signal.SIGTERM)
+        await settled()
+        assert (ear.told, len(worker.told), heard) == (["stop"], 1, [signal.SIGTERM])
 
-    worker = Worker(loop, module)
-    worker.run(main)
-    loop.close()
-    signal.raise_signal(signal.SIGTERM)
-    assert worker.told == []
+    Worker(loop, module).run(main)
+
+
+@pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
+def test_bridges_share_what_was_taken(loop: asyncio.AbstractEventLoop, module: str) -> None:
+    """However many listen."""
+
+    async def main(worker: Worker) -> None:
+        ears = [Ear(), Ear()]
+        signal.raise_signal(signal.SIGINT)
+        await settled()
+        assert [ear.told for ear in ears] == [["stop"], ["stop"]]
+        assert len(worker.told) == 1
+
+    Worker(loop, module).run(main)
 
 
 @pytest.mark.parametrize("module", [GRANIAN, GUNICORN])
@@ -214,7 +263,7 @@ def test_other_servers_keep_their_signals(
         monkeypatch.delitem(sys.modules, module)
 
     async def main(worker: Worker) -> None:
-        assert stand_ins() == {}
+        assert in_loop() == {}
         for number in BOTH:
             signal.raise_signal(number)
         await settled()
