@@ -214,7 +214,7 @@ def test_a_signal_wakes_an_event_loop_that_is_idle(loop: asyncio.AbstractEventLo
         sender = await asyncio.create_subprocess_exec("sh", "-c", f"sleep 0.1; kill -TERM {pid}")
         await sender.wait()
         await settled()
-        assert len(worker.told) == 1
+        assert (ear.told, len(worker.told)) == (["stop"], 1)
 
     Worker(loop, module).run(main)
 
