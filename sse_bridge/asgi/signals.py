@@ -3,6 +3,9 @@
 uvicorn, hypercorn and granian wait for open responses before they tell the application to shut down. So a handler for
 SIGTERM and SIGINT runs before theirs: it schedules each listener's function on that listener's event loop, then calls
 the handler it found. What a listener does about it is decided elsewhere.
+
+granian and gunicorn's own worker have the event loop take signals. There the event loop calls the same handler, in
+place of the server's function.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from enum import Enum, auto
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NamedTuple, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 __all__ = ["Listener", "Patience", "Reaction", "listen"]
 
@@ -197,7 +200,8 @@ class _InLoop:
             self.handlers[number](number, None)
 
 
-_in_loops: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _InLoop]] = WeakKeyDictionary()
+#: Each is there until the process ends, as such an event loop is.
+_in_loops: Final[dict[asyncio.AbstractEventLoop, _InLoop]] = {}
 
 
 def listen(
@@ -217,24 +221,26 @@ def listen(
         return
     taken = _taken(in_loop) if in_loop else {}
     for number in _signals():
-        found = signal.getsignal(number)
-        handler = taken.get(number)
-        if handler is not None:  # the event loop calls it
+        handler = taken.get(number) or _handler_of(number, at_default or {})
+        if handler is not None:
             handler.listeners.add(listener)
-            continue
-        if isinstance(found, _Handler):  # installed for another bridge
-            found.listeners.add(listener)
-            continue
-        if _is_graceful(found):
-            is_impatient = _module_of(found).startswith(_IMPATIENT)
-            patience = Patience.NOTHING if is_impatient else Patience.REQUESTS
-            handler = _Handler(Reaction(cast(_Found, found), patience))
-        elif at_default is not None and number in at_default and found is signal.SIG_DFL:
-            handler = _Handler(at_default[number])
-        else:
-            continue
-        handler.listeners.add(listener)
-        signal.signal(number, handler)
+
+
+def _handler_of(number: int, at_default: Mapping[int, Reaction]) -> _Handler | None:
+    """The process's handler that tells listeners, installed if it is not there yet. `None` if the present one stays."""
+    found = signal.getsignal(number)
+    if isinstance(found, _Handler):  # installed for another bridge
+        return found
+    if _is_graceful(found):
+        is_impatient = _module_of(found).startswith(_IMPATIENT)
+        reaction = Reaction(cast(_Found, found), Patience.NOTHING if is_impatient else Patience.REQUESTS)
+    elif found is signal.SIG_DFL and number in at_default:
+        reaction = at_default[number]
+    else:
+        return None
+    handler = _Handler(reaction)
+    signal.signal(number, handler)
+    return handler
 
 
 def _taken(in_loop: Mapping[int, Reaction]) -> dict[int, _Handler]:

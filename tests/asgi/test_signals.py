@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 import pytest
 
-from sse_bridge.asgi.signals import Listener, Patience, Reaction, listen
+from sse_bridge.asgi.signals import Patience, Reaction, listen
+from tests.support.ears import Ear
 
 BOTH = [signal.SIGTERM, signal.SIGINT]
 
@@ -37,31 +38,6 @@ def handlers_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-class Ear:
-    """A listener on an event loop that runs scheduled functions at once."""
-
-    def __init__(
-        self,
-        call_soon: Callable[[Callable[[], None]], object] = lambda function: function(),
-        at_default: dict[int, Reaction] | None = None,
-    ) -> None:
-        self.told: list[str] = []
-        #: Whether it holds signals back, and what lets them through.
-        self.holds = False
-        self.releases: list[Callable[[], None]] = []
-        #: What the server waits for, as it was told at each signal.
-        self.patience: list[Patience] = []
-        stop, hurry = partial(self.told.append, "stop"), partial(self.told.append, "hurry")
-        self.listener = Listener(call_soon, stop, hurry, self.hold)
-        listen(self.listener, at_default)
-
-    def hold(self, release: Callable[[], None], patience: Patience) -> bool:
-        self.patience.append(patience)
-        if self.holds:
-            self.releases.append(release)
-        return self.holds
 
 
 @pytest.mark.parametrize("number", BOTH)

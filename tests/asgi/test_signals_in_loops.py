@@ -15,7 +15,8 @@ import uvloop
 
 from sse_bridge.asgi import granian as of_granian
 from sse_bridge.asgi import gunicorn as of_gunicorn
-from sse_bridge.asgi.signals import Listener, Patience, Reaction, listen
+from sse_bridge.asgi.signals import Patience, Reaction
+from tests.support.ears import Ear
 
 GRANIAN = "granian.server.mp"
 GUNICORN = "gunicorn.workers.gasgi"
@@ -94,24 +95,8 @@ def in_loop() -> dict[int, Reaction]:
     return of_granian.in_loop() or of_gunicorn.in_loop()
 
 
-class Ear:
-    """A listener of this event loop."""
-
-    def __init__(self, *, holds: bool = False) -> None:
-        self.told: list[str] = []
-        self.releases: list[Callable[[], None]] = []
-        self.patience: list[Patience] = []
-        self._holds = holds
-        self._listener = Listener(
-            lambda function: function(), lambda: self.told.append("stop"), lambda: self.told.append("hurry"), self._hold
-        )
-        listen(self._listener, None, in_loop())
-
-    def _hold(self, release: Callable[[], None], patience: Patience) -> bool:
-        self.patience.append(patience)
-        if self._holds:
-            self.releases.append(release)
-        return self._holds
+def listening() -> Ear:
+    return Ear(in_loop=in_loop())
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], BOTH[::-1], BOTH, [signal.SIGTERM] * 3])
@@ -119,7 +104,7 @@ def test_granian_hears_of_several_signals_once(loop: asyncio.AbstractEventLoop, 
     """Ctrl-C reaches a worker twice: from the terminal, and as a SIGTERM of its parent."""
 
     async def main(worker: Worker) -> None:
-        ear = Ear()
+        ear = listening()
         for number in numbers:
             signal.raise_signal(number)
         await settled()
@@ -149,7 +134,7 @@ def test_gunicorn_hears_of_each_signal(
     monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
 
     async def main(worker: Worker) -> None:
-        ear = Ear()
+        ear = listening()
         for count in (1, 2):
             signal.raise_signal(number)
             await settled()
@@ -164,7 +149,8 @@ def test_the_server_hears_of_it_when_the_work_is_over(loop: asyncio.AbstractEven
     """Without the bridge's handler, the event loop would tell it at once."""
 
     async def main(worker: Worker) -> None:
-        ear = Ear(holds=True)
+        ear = listening()
+        ear.holds = True
         signal.raise_signal(signal.SIGTERM)
         await settled()
         assert (ear.told, worker.told) == (["stop"], [])
@@ -181,7 +167,7 @@ def test_a_signal_that_is_on_its_way_is_heard(loop: asyncio.AbstractEventLoop, m
 
     async def main(worker: Worker) -> None:
         signal.raise_signal(signal.SIGTERM)
-        ear = Ear()
+        ear = listening()
         await settled()
         assert (ear.told, len(worker.told)) == (["stop"], 1)
 
@@ -193,7 +179,7 @@ def test_a_sigterm_with_a_ctrl_c_hurries_nothing(loop: asyncio.AbstractEventLoop
     """The parent sends it behind the terminal's Ctrl-C. A worker that was busy meanwhile sees it first."""
 
     async def main(worker: Worker) -> None:
-        ear = Ear()
+        ear = listening()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         await settled()
@@ -210,7 +196,7 @@ def test_a_signal_wakes_an_event_loop_that_is_idle(loop: asyncio.AbstractEventLo
     """It comes from another process, while the loop waits for its sockets."""
 
     async def main(worker: Worker) -> None:
-        ear, pid = Ear(), os.getpid()
+        ear, pid = listening(), os.getpid()
         sender = await asyncio.create_subprocess_exec("sh", "-c", f"sleep 0.1; kill -TERM {pid}")
         await sender.wait()
         await settled()
@@ -228,7 +214,7 @@ def test_what_the_application_has_taken_is_left_to_it(loop: asyncio.AbstractEven
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-        ear = Ear()
+        ear = listening()
         signal.raise_signal(signal.SIGINT)
         await settled()
         assert (ear.told, worker.told) == ([], [])
@@ -244,7 +230,7 @@ def test_bridges_share_what_was_taken(loop: asyncio.AbstractEventLoop, module: s
     """However many listen."""
 
     async def main(worker: Worker) -> None:
-        ears = [Ear(), Ear()]
+        ears = [listening(), listening()]
         signal.raise_signal(signal.SIGINT)
         await settled()
         assert [ear.told for ear in ears] == [["stop"], ["stop"]]

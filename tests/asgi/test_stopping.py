@@ -13,6 +13,8 @@ from anyio import wait_all_tasks_blocked
 from starlette.requests import Request
 
 from sse_bridge import Coalesce, Outcome, RunInfo, SSEBridge, TokenBucket
+from sse_bridge.asgi import hypercorn
+from sse_bridge.asgi.signals import Patience, Reaction
 from tests.support.asgi import Page
 from tests.support.site import STOPPED, retry_of, site, visit
 from tests.support.work import ScriptedWork, SlowToEnd, exit_frame, stdout
@@ -269,6 +271,34 @@ async def test_a_server_that_cancels_its_requests_hears_of_a_signal_when_all_are
         assert impatient_handlers == [signal.SIGTERM]
 
     assert page.objects == [STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("patience", "waits_for_work", "seconds_behind_it"),
+    [(Patience.REQUESTS, False, 0.0), (Patience.CONNECTIONS, True, 0.0), (Patience.NOTHING, True, 0.5)],
+)
+async def test_how_long_a_signal_waits_is_a_matter_of_what_its_server_waits_for(
+    patience: Patience,
+    waits_for_work: bool,
+    seconds_behind_it: float,
+    handlers: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A viewer's request is open, and its client may leave without the bridge's knowledge."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    reaction = Reaction(lambda number, frame: handlers.append(number), patience)
+    monkeypatch.setattr(hypercorn, "at_default", lambda: {signal.SIGTERM: reaction})
+    work = SlowToEnd()
+    async with site(work) as it:
+        page, _ = await it.started()
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(3)
+        assert bool(handlers) is not waits_for_work
+        work.let_end.set()
+        await page.until(lambda: page.ended)
+        over = anyio.current_time()
+        await until_heard(handlers)
+        assert anyio.current_time() - over == pytest.approx(seconds_behind_it, abs=0.1)
 
 
 async def test_a_second_ctrl_c_ends_every_wait(handlers: list[int], caplog: pytest.LogCaptureFixture) -> None:

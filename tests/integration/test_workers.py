@@ -22,6 +22,8 @@ from tests.support.waiting import eventually
 
 #: Seconds that a packet takes to the sandbox.
 LATENCY = 0.05
+#: The same for a sandbox that takes longer to end a command than gunicorn's worker takes to end.
+FAR = 0.5
 
 #: Seconds after which granian kills a worker. An idle one may hang that got two signals, as Ctrl-C sends them (2.8).
 KILL_TIMEOUT = 5
@@ -133,3 +135,28 @@ def test_gunicorns_quick_stop_ends_the_commands(
         eventually(lambda: not running(mark), STOP_BOUND)
         if has_viewer:
             viewer.check()
+
+
+@pytest.mark.slow
+def test_a_quick_stop_of_gunicorns_worker_waits_for_a_sandbox_that_is_far_away(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    """By itself the worker ends a second after it has cancelled its requests, in the midst of ending the command."""
+    mark = new_mark()
+    port = int(sandbox.url.rpartition(":")[2])
+    with distant(port, FAR, tmp_path) as far:
+        settings: dict[str, Any] = {
+            **sandbox.settings,
+            "url": far.url,
+            "commands": {"idle": f"sleep {mark}"},
+            "options": {"cancel_timeout": 20.0},
+        }
+        with server_process("gunicorn", tmp_path, environment=far.environment, **settings) as process:
+            viewer = Viewer(process, "idle")
+            eventually(lambda: running(mark) and viewer.is_ready())
+            process.tell(signal.SIGINT)
+            process.wait_until_gone()
+            left = running(mark)
+    assert not left
+    viewer.check()
+    assert_clean(process.log.read_text())

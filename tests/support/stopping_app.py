@@ -22,6 +22,4 @@ def _work(request: Request) -> SandboxExec:
 _BRIDGE = SSEBridge(Miosa(_SETTINGS["url"], _SETTINGS["key"]), _work, **_SETTINGS["options"])
 
 
-app = Starlette(
-    routes=[Route("/health", lambda request: PlainTextResponse("ok")), Mount("/run-sse", _BRIDGE)],
-)
+app = Starlette(routes=[Route("/health", lambda request: PlainTextResponse("ok")), Mount("/run-sse", _BRIDGE)])
